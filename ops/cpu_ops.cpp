@@ -1,0 +1,169 @@
+// The CPU backend: the list of operations, each handed to the loop in its own file.
+#include <cstdlib>
+#include <cstring>
+
+#include "ops/activation.h"
+#include "ops/adamw.h"
+#include "ops/attention.h"
+#include "ops/bias.h"
+#include "ops/cross_entropy.h"
+#include "ops/elementwise.h"
+#include "ops/embedding.h"
+#include "ops/gemm.h"
+#include "ops/layernorm.h"
+#include "ops/ops.h"
+#include "ops/qk_norm.h"
+#include "ops/reduce.h"
+#include "ops/rmsnorm.h"
+#include "ops/rope.h"
+#include "ops/workspace.h"
+
+namespace qstep::ops {
+
+namespace {
+
+class CpuOps final : public Ops {
+ public:
+  std::string_view name() const override { return "cpu"; }
+
+  Buffer allocate(int64_t bytes) override {
+    constexpr int64_t kPage = 4096;
+    const int64_t rounded = (bytes + kPage - 1) / kPage * kPage;
+    void* const data = std::aligned_alloc(kPage, static_cast<size_t>(std::max(rounded, kPage)));
+    if (data == nullptr) {
+      throw Error(ExitCode::kOutOfMemory,
+                  fmt::format("cannot allocate {} bytes of memory; lower train.micro_batch, "
+                              "train.seq_len or the model's size",
+                              bytes));
+    }
+    Buffer buffer(data, rounded, std::free);
+    cpu::zero(matrix(data, Dtype::kF32, 1, rounded / 4));  // touches every page, in parallel
+    return buffer;
+  }
+  void upload(const Tensor& dst, const void* host) override {
+    check(dst.contiguous(), "upload: destination is not contiguous");
+    std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+  }
+  void download(void* host, const Tensor& src) override {
+    check(src.contiguous(), "download: source is not contiguous");
+    std::memcpy(host, src.data, static_cast<size_t>(src.bytes()));
+  }
+  void zero(const Tensor& x) override { cpu::zero(x); }
+  void cast(const Tensor& y, const Tensor& x) override { cpu::cast(y, x); }
+  void add(const Tensor& y, const Tensor& a, const Tensor& b) override { cpu::add(y, a, b); }
+
+  void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha,
+            Accumulate accumulate, const Tensor& bias) override {
+    gemm_(d, a, b, alpha, accumulate, bias);
+  }
+  void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) override {
+    cpu::bias_backward(db, dy, accumulate, workspace_);
+  }
+
+  void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
+                         const Tensor& wpe, int64_t seq_len, int64_t first_position) override {
+    cpu::embedding_forward(x, tokens, wte, wpe, seq_len, first_position);
+  }
+  void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dx,
+                          const Tensor& tokens, int64_t seq_len, Accumulate dwpe_mode) override {
+    cpu::embedding_backward(dwte, dwpe, dx, tokens, seq_len, dwpe_mode);
+  }
+
+  void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
+                       float eps) override {
+    cpu::rmsnorm_forward(y, rstd, x, w, eps);
+  }
+  void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
+                                const Tensor& x, const Tensor& delta, const Tensor& w,
+                                float eps) override {
+    cpu::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps);
+  }
+  void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
+                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
+                        Accumulate dw_mode) override {
+    cpu::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, workspace_);
+  }
+  void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
+                         const Tensor& w, const Tensor& b, float eps) override {
+    cpu::layernorm_forward(y, mean, rstd, x, w, b, eps);
+  }
+  void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
+                                  const Tensor& rstd, const Tensor& x, const Tensor& delta,
+                                  const Tensor& w, const Tensor& b, float eps) override {
+    cpu::residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps);
+  }
+  void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
+                          const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
+                          Accumulate dx_mode, Accumulate dw_mode) override {
+    cpu::layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, workspace_);
+  }
+  void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,
+                       const Tensor& wk, const AttentionShape& shape, float eps) override {
+    cpu::qk_norm_forward(y, rstd, qkv, wq, wk, shape, eps);
+  }
+  void qk_norm_backward(const Tensor& dqkv, const Tensor& dwq, const Tensor& dwk,
+                        const Tensor& qkv, const Tensor& wq, const Tensor& wk, const Tensor& rstd,
+                        const AttentionShape& shape, Accumulate dw_mode) override {
+    cpu::qk_norm_backward(dqkv, dwq, dwk, qkv, wq, wk, rstd, shape, dw_mode, workspace_);
+  }
+
+  void rope(const Tensor& qkv, const Tensor& table, const AttentionShape& shape,
+            int64_t first_position, Direction direction) override {
+    cpu::rope(qkv, table, shape, first_position, direction);
+  }
+  void attention_forward(const Tensor& o, const Tensor& lse, const Tensor& qkv,
+                         const AttentionShape& shape) override {
+    cpu::attention_forward(o, lse, qkv, shape, workspace_);
+  }
+  void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv,
+                          const Tensor& o, const Tensor& lse,
+                          const AttentionShape& shape) override {
+    cpu::attention_backward(dqkv, d_o, qkv, o, lse, shape, workspace_);
+  }
+  void attention_cached(const Tensor& o, const Tensor& k_cache, const Tensor& v_cache,
+                        const Tensor& qkv, const AttentionShape& shape,
+                        int64_t first_position) override {
+    cpu::attention_cached(o, k_cache, v_cache, qkv, shape, first_position, workspace_);
+  }
+
+  void activation_forward(const Tensor& y, const Tensor& x, Activation kind) override {
+    cpu::activation_forward(y, x, kind);
+  }
+  void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                           Activation kind) override {
+    cpu::activation_backward(dx, dy, x, kind);
+  }
+
+  void cross_entropy_forward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
+                             int64_t vocab) override {
+    cpu::cross_entropy_forward(loss, logits, targets, vocab);
+  }
+  void cross_entropy_backward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
+                              int64_t vocab, float scale) override {
+    cpu::cross_entropy_backward(loss, logits, targets, vocab, scale);
+  }
+
+  void mean(const Tensor& out, const Tensor& x) override { cpu::mean(out, x, workspace_); }
+  void grad_norm(const Tensor& norm, const Tensor& g) override {
+    cpu::grad_norm(norm, g, workspace_);
+  }
+
+  void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss,
+                   float max_norm) override {
+    cpu::clip_factor(factor, norm, loss, max_norm);
+  }
+  void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
+             const Tensor& grad, const Tensor& factor, const AdamWParams& params) override {
+    cpu::adamw(w, master, m, v, grad, factor, params);
+  }
+
+ private:
+  cpu::Gemm gemm_;
+  Workspace workspace_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_cpu_ops() { return std::make_unique<CpuOps>(); }
+
+}  // namespace qstep::ops

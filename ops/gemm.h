@@ -1,0 +1,42 @@
+// d[m,n] (+)= alpha sum_k a[m,k] b[n,k] (+ bias[n]) through oneDNN, FP32 accumulation.
+//
+// One plan per (shape, strides, types, epilogue), made at first use and kept: nothing is created once
+// every shape has been seen. oneDNN reads either orientation of either operand at full speed, so BF16
+// and FP32 operands are never copied or transposed.
+#pragma once
+
+#include <memory>
+
+#include "ops/ops.h"
+
+namespace qstep::ops {
+
+// a [m,k] and b [n,k] of one floating type, d [m,n] of that type or FP32, bias [n] of a's type.
+inline void check_gemm(const Tensor& d, const Operand& a, const Operand& b, const Tensor& bias) {
+  check_equal(a.k, b.k, "gemm: the summed dimension of a and b");
+  check_equal(name(a.dtype), name(b.dtype), "gemm: types of a and b");
+  check(a.dtype == Dtype::kF32 || a.dtype == Dtype::kBf16, "gemm: operands are fp32 or bf16");
+  expect_shape(d, a.rows, b.rows, "gemm: d");
+  check(d.dtype == Dtype::kF32 || d.dtype == a.dtype, "gemm: d is fp32 or of the operands' type");
+  if (bias) {
+    expect_shape(bias, 1, b.rows, "gemm: bias");
+    expect_dtype(bias, a.dtype, "gemm: bias");
+  }
+}
+
+namespace cpu {
+
+class Gemm {
+ public:
+  Gemm();
+  ~Gemm();
+  void operator()(const Tensor& d, const Operand& a, const Operand& b, float alpha,
+                  Accumulate accumulate, const Tensor& bias);
+
+ private:
+  struct Plans;
+  std::unique_ptr<Plans> plans_;
+};
+
+}  // namespace cpu
+}  // namespace qstep::ops

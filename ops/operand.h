@@ -1,0 +1,29 @@
+// One side of a GEMM: a tensor in the orientation and format in which the GEMM reads it.
+//
+// Every GEMM is d[m,n] = alpha a[m,k] b[n,k]^T. A tensor used in two GEMMs has two operands (the words
+// are Transformer Engine's): "rowwise" sums along its columns, "columnwise" along its rows. In FP32 and
+// BF16 both are views of the same memory.
+#pragma once
+
+#include "ops/tensor.h"
+
+namespace qstep::ops {
+
+// Which index of the operand is contiguous in memory.
+enum class Major : uint8_t { kK, kRows };
+
+struct Operand {
+  const void* data = nullptr;
+  Dtype dtype = Dtype::kF32;
+  int64_t rows = 0;  // m or n
+  int64_t k = 0;     // the summed dimension
+  int64_t ld = 0;    // elements between two rows (kK) or between two k (kRows)
+  Major major = Major::kK;
+};
+
+inline Operand rowwise(const Tensor& x) { return {x.data, x.dtype, x.rows, x.cols, x.ld, Major::kK}; }
+inline Operand columnwise(const Tensor& x) {
+  return {x.data, x.dtype, x.cols, x.rows, x.ld, Major::kRows};
+}
+
+}  // namespace qstep::ops

@@ -1,0 +1,19 @@
+// The subcommands of qstep: each registers itself on the command line and runs in its callback.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace qstep::trainer {
+
+// `exit_code` is what main returns when the callback ends without an exception.
+void add_train_command(CLI::App& app, int& exit_code);
+void add_data_command(CLI::App& app, int& exit_code);
+void add_ckpt_command(CLI::App& app, int& exit_code);
+void add_generate_command(CLI::App& app, int& exit_code);
+void add_eval_command(CLI::App& app, int& exit_code);
+void add_bench_command(CLI::App& app, int& exit_code);
+void add_plan_command(CLI::App& app, int& exit_code);
+void add_config_command(CLI::App& app, int& exit_code);
+void add_doctor_command(CLI::App& app, int& exit_code);
+
+}  // namespace qstep::trainer

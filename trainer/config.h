@@ -1,0 +1,108 @@
+// The whole configuration of a run. config.cpp lists every option once: name, default, help, parsing,
+// printing and the checks all come from that list.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trainer/model_config.h"
+
+namespace qstep::trainer {
+
+enum class Schedule : uint8_t { kConstant, kLinear, kCosine, kWsd };
+enum class Reduction : uint8_t { kTree, kRank };
+enum class ResumeMode : uint8_t { kAuto, kNever, kPath };
+
+struct DataConfig {
+  std::string train;  // token store, holds its own validation part
+};
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  int64_t global_batch = 32;  // sequences per optimizer step
+  int64_t micro_batch = 4;    // sequences per micro-batch: the unit of arithmetic
+  int64_t seq_len = 512;      // T
+  uint64_t seed = 1;
+  int64_t eval_every = 100;  // steps; 0 = never
+  int64_t eval_batches = 16;  // micro-batches per evaluation
+  int64_t max_bad_steps = 5;  // non-finite steps in a row before the run ends (code 30)
+
+  int64_t micros_per_step() const { return global_batch / micro_batch; }
+};
+
+struct OptimizerConfig {
+  double lr = 1e-3;
+  double min_lr = 0.0;  // where linear, cosine and WSD end
+  Schedule schedule = Schedule::kCosine;
+  int64_t warmup_steps = 0;
+  double decay_fraction = 0.2;  // WSD: the last part of the run, linear to min_lr
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;  // on matrices, not on norms and biases
+  double clip_norm = 1.0;     // 0 = no clipping
+};
+
+struct PrecisionConfig {
+  std::string recipe = "bf16";  // fp32 or bf16
+};
+
+struct ParallelConfig {
+  Reduction reduction = Reduction::kTree;  // order in which micro-batch gradients are added
+};
+
+struct RunConfig {
+  std::string dir = "runs/default";
+  std::string resume = "auto";  // auto, never, or a checkpoint folder
+  int64_t save_every = 0;       // steps; 0 = only at the end and on a signal
+  int64_t keep_last = 2;        // checkpoints kept
+  int64_t log_every = 1;        // steps between printed lines; metrics.jsonl has every step
+  int64_t threads = 0;          // 0 = all cores this process may use
+};
+
+struct Config {
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  PrecisionConfig precision;
+  ParallelConfig parallel;
+  RunConfig run;
+
+  ops::Dtype compute_dtype() const {
+    return precision.recipe == "fp32" ? ops::Dtype::kF32 : ops::Dtype::kBf16;
+  }
+};
+
+// Where a value came from, by option name: "default", "preset gpt2-124m", "config.toml:12",
+// "command line".
+using Origins = std::map<std::string, std::string>;
+
+struct LoadedConfig {
+  Config config;
+  Origins origins;
+};
+
+// Reads the TOML file (none when empty), then applies overrides "section.key=value" in order, the value
+// being TOML or a bare word. Throws one Error (config) that lists every problem: unknown keys with the
+// nearest key, wrong types with what was found, values out of range, contradictions. model.vocab_size
+// may be left 0: the corpus decides it (finish_model).
+LoadedConfig load_config(const std::string& path, std::span<const std::string> overrides);
+
+// From TOML text, for configurations stored in checkpoints; `origin` names the text in errors.
+LoadedConfig parse_config(const std::string& toml_text, const std::string& origin,
+                          std::span<const std::string> overrides);
+
+// Sets the vocabulary from the corpus unless it was given, and checks the finished model against the run.
+void finish_model(Config& config, int64_t corpus_vocab_size);
+
+// The resolved configuration as TOML that load_config reads back to the same values.
+std::string to_toml(const Config& config);
+
+// XXH3 of to_toml without [run]: equal when two runs compute the same thing.
+std::string config_hash(const Config& config);
+
+}  // namespace qstep::trainer

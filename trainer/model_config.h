@@ -1,0 +1,72 @@
+// The decoder as data: every dimension and every choice of layer, the presets, and what follows from
+// them by arithmetic (parameters, flops).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ops/ops.h"
+
+namespace qstep::trainer {
+
+enum class NormKind : uint8_t { kRms, kLayer };
+enum class PositionKind : uint8_t { kRope, kLearned };
+
+struct ModelConfig {
+  std::string preset;      // where the dimensions came from; empty: all by name
+  int64_t vocab_size = 0;  // V
+  int64_t n_layers = 0;    // L
+  int64_t width = 0;       // C
+  int64_t n_heads = 0;     // H
+  int64_t n_kv_heads = 0;  // K, divides H
+  int64_t head_dim = 0;    // D
+  int64_t ffn_width = 0;   // F
+  int64_t max_seq_len = 0;
+  NormKind norm = NormKind::kRms;
+  PositionKind position = PositionKind::kRope;
+  ops::Activation activation = ops::Activation::kSwiglu;
+  bool bias = false;         // linear layers carry a bias
+  bool qk_norm = false;      // RMSNorm on every query and key head
+  bool tied_head = false;    // the head is the token embedding
+  double norm_eps = 1e-5;
+  double rope_theta = 10000.0;
+  double init_std = 0.02;  // residual projections: / sqrt(2 L)  (GPT-2, section 2.3)
+
+  // Rows of the embedding in memory: V rounded up to a multiple of 128, the rest zero and never read.
+  int64_t padded_vocab() const { return (vocab_size + 127) / 128 * 128; }
+  int64_t qkv_width() const { return (n_heads + 2 * n_kv_heads) * head_dim; }
+  int64_t q_width() const { return n_heads * head_dim; }
+  // Rows of the first MLP matrix: gate and up are one matrix in SwiGLU.
+  int64_t up_width() const {
+    return activation == ops::Activation::kSwiglu ? 2 * ffn_width : ffn_width;
+  }
+};
+
+// Attention flops are counted over the causal triangle, or over the whole T x T square.
+enum class AttentionCount : uint8_t { kCausal, kFull };
+
+// Parameters without vocabulary padding; the tied head counts once.
+int64_t n_parameters(const ModelConfig& model);
+
+// Model flops of forward and backward per token, a multiply-add being two:
+// 6 L (C H D + 2 C K D + H D C + g C F) + 6 V C + attention, g = 3 gated, 2 otherwise;
+// attention 6 L H D (T + 1) causal, 12 L H D T full. Norms, softmax and the optimizer are not counted.
+double flops_per_token(const ModelConfig& model, int64_t seq_len, AttentionCount count);
+
+struct Preset {
+  std::string_view name;
+  std::string_view what;  // one line for lists
+  ModelConfig model;
+};
+const std::vector<Preset>& presets();
+
+// The preset of that name; an Error (config) that lists the nearest names otherwise.
+const ModelConfig& preset_model(std::string_view name);
+
+// Every contradiction in the dimensions, one text each ("model.n_heads = 6 is not a multiple of ...").
+std::vector<std::string> model_problems(const ModelConfig& model, int64_t seq_len);
+
+}  // namespace qstep::trainer
