@@ -3,12 +3,13 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace qstep::ops {
 
-// f(i) for i in [0, n), contiguous ranges per thread. f must write only what belongs to i, so that the
-// result does not depend on the number of threads, and must not throw.
+// f(i) for i in [0, n), contiguous ranges per thread. f must write only what belongs to i, so that
+// the result does not depend on the number of threads, and must not throw.
 template <class F>
 inline void parallel_for(int64_t n, F&& f) {
 #pragma omp parallel for schedule(static)
@@ -20,6 +21,13 @@ template <class F>
 inline void parallel_for_dynamic(int64_t n, F&& f) {
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t i = 0; i < n; ++i) f(i);
+}
+
+// f(first, n) for the blocks [first, first + n) into which [0, size) falls, the last one shorter.
+template <class F>
+inline void parallel_blocks(int64_t size, int64_t block, F&& f) {
+  parallel_for((size + block - 1) / block,
+               [&](int64_t i) { f(i * block, std::min(block, size - i * block)); });
 }
 
 inline int64_t max_threads() { return omp_get_max_threads(); }

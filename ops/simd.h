@@ -1,6 +1,6 @@
-// Sixteen floats at a time. One type, two bodies: AVX-512 intrinsics, or loops of sixteen that every
-// compiler turns into the vectors it has. Both give the same bits: no operation here depends on the
-// width of the machine, and fused multiply-adds are written as such.
+// Sixteen floats at a time. One type, two bodies: AVX-512 intrinsics, or loops of sixteen that
+// every compiler turns into the vectors it has. Both give the same bits: no operation here depends
+// on the width of the machine, and fused multiply-adds are written as such.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,14 @@
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define QSTEP_AVX512 1
+// GCC 12 takes the deliberately undefined registers inside its own intrinsics for a mistake (PR 105593).
+#pragma GCC diagnostic push
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #else
 #define QSTEP_AVX512 0
 #endif
@@ -83,6 +90,8 @@ inline F32x16 sqrt(F32x16 a) { return {_mm512_sqrt_ps(a.v)}; }
 inline F32x16 round_to_integer(F32x16 a) {
   return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
+// x in the first n <= 16 lanes, zero behind them.
+inline F32x16 keep_first(F32x16 x, int64_t n) { return {_mm512_maskz_mov_ps(first_lanes(n), x.v)}; }
 // 2^n for integral n in [-127, 128]: n = 128 gives infinity, n = -127 gives zero.
 inline F32x16 exp2_integer(F32x16 n) {
   const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
@@ -149,6 +158,9 @@ inline F32x16 sqrt(F32x16 a) {
 inline F32x16 round_to_integer(F32x16 a) {
   return each_lane([&](int i) { return std::nearbyint(a.v[i]); });
 }
+inline F32x16 keep_first(F32x16 x, int64_t n) {
+  return each_lane([&](int i) { return i < n ? x.v[i] : 0.0f; });
+}
 inline F32x16 exp2_integer(F32x16 n) {
   return each_lane([&](int i) {
     return std::bit_cast<float>(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23);
@@ -160,7 +172,8 @@ inline F32x16 select_nan(F32x16 x, F32x16 if_nan, F32x16 otherwise) {
 
 #endif
 
-// Sum and maximum over the lanes, in one fixed order: halves folded onto each other, 8 + 8, 4 + 4, ...
+// Sum and maximum over the lanes, in one fixed order: halves folded onto each other,
+// 8 + 8, 4 + 4, ...
 template <class F>
 inline float fold_lanes(F32x16 x, F&& f) {
   alignas(64) float lane[kLanes];
@@ -177,16 +190,17 @@ inline float reduce_max(F32x16 x) {
   return fold_lanes(x, [](float a, float b) { return a > b ? a : b; });
 }
 
-// e^x within 2 ulp for x in [-87.3, 88.3]; below it falls to zero (results under 2^-126 are flushed),
-// above it is infinity; NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, n split off in two parts (Cody
-// and Waite), e^r by its Taylor polynomial of degree 7 (remainder below 2^-27).
+// e^x within 2 ulp for x in [-87.3, 88.3]; below it falls to zero (results under 2^-126 are
+// flushed), above it is infinity; NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, n split off in
+// two parts (Cody and Waite), e^r by its Taylor polynomial of degree 7 (remainder below 2^-27).
 inline F32x16 exp(F32x16 x) {
   const F32x16 clamped = min(max(x, broadcast(-88.0f)), broadcast(89.0f));
   const F32x16 n = round_to_integer(clamped * broadcast(1.44269504f));
   F32x16 r = fma(n, broadcast(-0.693145752f), clamped);
   r = fma(n, broadcast(-1.42860677e-6f), r);
   F32x16 p = broadcast(1.0f / 5040.0f);
-  for (const float c : {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f}) {
+  for (const float c :
+       {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f}) {
     p = fma(p, r, broadcast(c));
   }
   return select_nan(x, x, p * exp2_integer(n));
@@ -200,14 +214,31 @@ inline F32x16 tanh(F32x16 x) {
   return broadcast(2.0f) * sigmoid(broadcast(2.0f) * x) - broadcast(1.0f);
 }
 
-// Calls f(offset, n_lanes) for consecutive groups of sixteen; the last may be shorter. With
-// load_n / store_n below, a loop over a row is written once for full and ragged groups.
+// Calls f(offset, n_lanes) for consecutive groups of sixteen; the last may be shorter. With load_n
+// and store_n, a loop over a row is written once for full and ragged groups.
 template <class F>
 inline void for_each_group(int64_t n, F&& f) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) f(i, kLanes);
   if (i < n) f(i, n - i);
 }
+// The sum of a row. f(sum, offset, n_lanes) returns `sum` plus the terms of one group; lanes past
+// n_lanes must add zero. Four running sums hide the latency of the additions; their order is part
+// of the result.
+template <class F>
+inline float sum_groups(int64_t n, F&& f) {
+  F32x16 s0 = broadcast(0.0f), s1 = s0, s2 = s0, s3 = s0;
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    s0 = f(s0, i, kLanes);
+    s1 = f(s1, i + kLanes, kLanes);
+    s2 = f(s2, i + 2 * kLanes, kLanes);
+    s3 = f(s3, i + 3 * kLanes, kLanes);
+  }
+  for (; i < n; i += kLanes) s0 = f(s0, i, std::min(kLanes, n - i));
+  return reduce_add((s0 + s1) + (s2 + s3));
+}
+
 template <class T>
 inline F32x16 load_n(const T* p, int64_t n) {
   return n == kLanes ? load(p) : load_part(p, n);

@@ -94,6 +94,11 @@ inline void expect_shape(const Tensor& x, int64_t rows, int64_t cols, std::strin
   check_equal(rows, x.rows, what);
   check_equal(cols, x.cols, what);
 }
+// Throws unless `x` holds `n` contiguous elements: a vector, or a matrix used as one.
+inline void expect_vector(const Tensor& x, int64_t n, std::string_view what) {
+  check((x.data != nullptr || n == 0) && x.contiguous(), what);
+  check_equal(n, x.size(), what);
+}
 inline void expect_dtype(const Tensor& x, Dtype dtype, std::string_view what) {
   check_equal(name(dtype), name(x.dtype), what);
 }
