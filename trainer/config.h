@@ -1,5 +1,5 @@
-// The whole configuration of a run. config.cpp lists every option once: name, default, help, parsing,
-// printing and the checks all come from that list.
+// The whole configuration of a run. config.cpp lists every option once: name, default, help,
+// parsing, printing and the checks all come from that list.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct TrainConfig {
   int64_t micro_batch = 4;    // sequences per micro-batch: the unit of arithmetic
   int64_t seq_len = 512;      // T
   uint64_t seed = 1;
-  int64_t eval_every = 100;  // steps; 0 = never
+  int64_t eval_every = 100;   // steps; 0 = never
   int64_t eval_batches = 16;  // micro-batches per evaluation
   int64_t max_bad_steps = 5;  // non-finite steps in a row before the run ends (code 30)
 
@@ -77,8 +77,8 @@ struct Config {
   }
 };
 
-// Where a value came from, by option name: "default", "preset gpt2-124m", "config.toml:12",
-// "command line".
+// Where a value came from, by option name: "default", "preset gpt2-124m", "derived" (from the other
+// dimensions), "config.toml:12", "command line".
 using Origins = std::map<std::string, std::string>;
 
 struct LoadedConfig {
@@ -86,23 +86,29 @@ struct LoadedConfig {
   Origins origins;
 };
 
-// Reads the TOML file (none when empty), then applies overrides "section.key=value" in order, the value
-// being TOML or a bare word. Throws one Error (config) that lists every problem: unknown keys with the
-// nearest key, wrong types with what was found, values out of range, contradictions. model.vocab_size
-// may be left 0: the corpus decides it (finish_model).
+// Reads the TOML file (none when empty), then applies overrides "section.key=value" in order, the
+// value being TOML or a bare word. Throws one Error (config) that lists every problem: unknown keys
+// with the nearest key, wrong types with what was found, values out of range, contradictions, each
+// with its place and a value that works. Without any model key the model is the preset llama-15m.
+// model.vocab_size may be left 0: the corpus decides it (finish_model). A rotary preset's
+// max_seq_len grows to train.seq_len.
 LoadedConfig load_config(const std::string& path, std::span<const std::string> overrides);
 
 // From TOML text, for configurations stored in checkpoints; `origin` names the text in errors.
 LoadedConfig parse_config(const std::string& toml_text, const std::string& origin,
                           std::span<const std::string> overrides);
 
-// Sets the vocabulary from the corpus unless it was given, and checks the finished model against the run.
+// Sets the vocabulary from the corpus unless it was given (by a preset too), and checks the
+// finished model against corpus and run. Throws an Error (config).
 void finish_model(Config& config, int64_t corpus_vocab_size);
 
 // The resolved configuration as TOML that load_config reads back to the same values.
 std::string to_toml(const Config& config);
 
-// XXH3 of to_toml without [run]: equal when two runs compute the same thing.
+// The same with the origin of every value as a comment, aligned.
+std::string to_toml(const LoadedConfig& loaded);
+
+// XXH3-128 of to_toml without [run]: equal when two runs compute the same thing.
 std::string config_hash(const Config& config);
 
 }  // namespace qstep::trainer

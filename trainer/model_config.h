@@ -1,5 +1,5 @@
-// The decoder as data: every dimension and every choice of layer, the presets, and what follows from
-// them by arithmetic (parameters, flops).
+// The decoder as data: every dimension and every choice of layer, the presets, and what follows
+// from them by arithmetic (parameters, flops).
 #pragma once
 
 #include <cstdint>
@@ -28,14 +28,15 @@ struct ModelConfig {
   NormKind norm = NormKind::kRms;
   PositionKind position = PositionKind::kRope;
   ops::Activation activation = ops::Activation::kSwiglu;
-  bool bias = false;         // linear layers carry a bias
-  bool qk_norm = false;      // RMSNorm on every query and key head
-  bool tied_head = false;    // the head is the token embedding
+  bool bias = false;       // linear layers carry a bias
+  bool qk_norm = false;    // RMSNorm on every query and key head
+  bool tied_head = false;  // the head is the token embedding
   double norm_eps = 1e-5;
   double rope_theta = 10000.0;
   double init_std = 0.02;  // residual projections: / sqrt(2 L)  (GPT-2, section 2.3)
 
-  // Rows of the embedding in memory: V rounded up to a multiple of 128, the rest zero and never read.
+  // Rows of the embedding in memory: V rounded up to a multiple of 128, the rest zero and never
+  // read.
   int64_t padded_vocab() const { return (vocab_size + 127) / 128 * 128; }
   int64_t qkv_width() const { return (n_heads + 2 * n_kv_heads) * head_dim; }
   int64_t q_width() const { return n_heads * head_dim; }
@@ -48,12 +49,21 @@ struct ModelConfig {
 // Attention flops are counted over the causal triangle, or over the whole T x T square.
 enum class AttentionCount : uint8_t { kCausal, kFull };
 
+// Fills in the dimensions left 0: K = H, D = C / H (stays 0 where H does not divide C), F = 4 C, or
+// 8 C / 3 rounded up to a multiple of 64 for SwiGLU (Shazeer 2020: the same parameters as 4 C
+// without the gate). max_seq_len 0 becomes seq_len; the vocabulary is the corpus's to give.
+void derive_dimensions(ModelConfig& model, int64_t seq_len);
+
+// The vocabulary that lists and plans assume where a preset leaves it to the corpus.
+inline constexpr int64_t kAssumedVocab = 4096;
+
 // Parameters without vocabulary padding; the tied head counts once.
 int64_t n_parameters(const ModelConfig& model);
 
 // Model flops of forward and backward per token, a multiply-add being two:
 // 6 L (C H D + 2 C K D + H D C + g C F) + 6 V C + attention, g = 3 gated, 2 otherwise;
-// attention 6 L H D (T + 1) causal, 12 L H D T full. Norms, softmax and the optimizer are not counted.
+// attention 6 L H D (T + 1) causal, 12 L H D T full. Norms, softmax and the optimizer are not
+// counted.
 double flops_per_token(const ModelConfig& model, int64_t seq_len, AttentionCount count);
 
 struct Preset {
@@ -66,7 +76,8 @@ const std::vector<Preset>& presets();
 // The preset of that name; an Error (config) that lists the nearest names otherwise.
 const ModelConfig& preset_model(std::string_view name);
 
-// Every contradiction in the dimensions, one text each ("model.n_heads = 6 is not a multiple of ...").
+// Every contradiction in the dimensions, one text each, which begins with the name of an option:
+// "model.n_kv_heads = 5 does not divide model.n_heads = 8: write ...". vocab_size is not looked at.
 std::vector<std::string> model_problems(const ModelConfig& model, int64_t seq_len);
 
 }  // namespace qstep::trainer

@@ -1,0 +1,84 @@
+// Options that are right alone and wrong together.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <utility>
+
+#include "trainer/config_options.h"
+
+namespace qstep::trainer {
+
+std::vector<std::string> contradictions(const Config& c, const std::set<std::string>& faulty) {
+  std::vector<std::string> problems;
+  const auto problem = [&]<class... Args>(fmt::format_string<Args...> text, Args&&... args) {
+    problems.push_back(fmt::format(text, std::forward<Args>(args)...));
+  };
+  const auto sound = [&](std::initializer_list<const char*> names) {
+    return std::none_of(names.begin(), names.end(),
+                        [&](const char* name) { return faulty.contains(name); });
+  };
+
+  const int64_t micro = c.train.micro_batch, global = c.train.global_batch;
+  if (sound({"train.global_batch", "train.micro_batch"}) && global % micro != 0) {
+    const int64_t below = global / micro * micro;
+    problem(
+        "train.global_batch = {} is not a multiple of train.micro_batch = {}: write "
+        "train.global_batch = {}",
+        global, micro,
+        below == 0 ? fmt::format("{}", micro) : fmt::format("{} or {}", below, below + micro));
+  }
+
+  const int64_t steps = c.train.steps, warmup = c.optimizer.warmup_steps;
+  if (sound({"train.steps", "optimizer.warmup_steps"}) && warmup > steps) {
+    problem(
+        "optimizer.warmup_steps = {} is more than train.steps = {}: write optimizer.warmup_steps = "
+        "{}",
+        warmup, steps, steps / 10);
+  } else if (sound({"train.steps", "optimizer.warmup_steps", "optimizer.schedule",
+                    "optimizer.decay_fraction"}) &&
+             c.optimizer.schedule == Schedule::kWsd) {
+    const auto decay =
+        static_cast<int64_t>(std::ceil(c.optimizer.decay_fraction * static_cast<double>(steps)));
+    if (warmup + decay > steps) {
+      problem(
+          "optimizer.warmup_steps = {} and a decay of {} steps (optimizer.decay_fraction = {}) are "
+          "more "
+          "than train.steps = {}: write optimizer.warmup_steps = {}",
+          warmup, decay, c.optimizer.decay_fraction, steps, steps - decay);
+    }
+  }
+
+  if (sound({"optimizer.lr", "optimizer.min_lr"}) && c.optimizer.min_lr > c.optimizer.lr) {
+    problem("optimizer.min_lr = {} is above optimizer.lr = {}: write optimizer.min_lr = {}",
+            c.optimizer.min_lr, c.optimizer.lr, toml_value(c.optimizer.lr / 10));
+  }
+
+  const bool model_sound = std::none_of(faulty.begin(), faulty.end(), [](const std::string& name) {
+    return section_of(name) == "model" || name == "train.seq_len";
+  });
+  if (model_sound) {
+    for (const std::string& text : model_problems(c.model, c.train.seq_len))
+      problems.push_back(text);
+  }
+  return problems;
+}
+
+void finish_model(Config& config, int64_t corpus_vocab_size) {
+  ModelConfig& model = config.model;
+  if (model.vocab_size == 0) model.vocab_size = corpus_vocab_size;
+  std::vector<std::string> problems = model_problems(model, config.train.seq_len);
+  if (model.vocab_size < corpus_vocab_size) {
+    problems.push_back(
+        fmt::format("model.vocab_size = {} is less than the vocabulary of the corpus, {}: write "
+                    "model.vocab_size = {}",
+                    model.vocab_size, corpus_vocab_size, corpus_vocab_size));
+  }
+  if (!problems.empty()) {
+    throw ops::Error(ops::ExitCode::kConfig,
+                     fmt::format("the model does not fit\n  {}", fmt::join(problems, "\n  ")));
+  }
+}
+
+}  // namespace qstep::trainer
