@@ -1,0 +1,108 @@
+// Checkpoints: everything a run needs to continue with the same bits, published by rename.
+//
+// A checkpoint is a folder step-00000100/ with one HDF5 file per rank, state.json, the tokenizer
+// and, written last, manifest.json with a checksum per file. `latest` is a hint; the truth is the
+// newest folder whose manifest verifies. trainer/README.md specifies the files byte by byte.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ops/tensor.h"
+#include "trainer/checkpoint_files.h"
+
+namespace qstep::trainer {
+
+// A tensor by its global name ("master/blocks.3.qkv.weight"), in host memory, contiguous.
+struct NamedTensor {
+  std::string name;
+  ops::Tensor tensor;
+};
+
+// All state that is not a tensor. checkpoint_state.cpp lists the fields once for writing and
+// reading.
+struct CheckpointState {
+  int64_t step = 0;           // optimizer steps done; the data cursor follows from it
+  int64_t tokens = 0;         // target positions that entered the loss so far
+  int64_t updates = 0;        // steps not skipped: the t of AdamW's bias correction
+  int64_t skipped_steps = 0;  // non-finite
+  int64_t bad_steps_in_a_row = 0;
+  uint64_t seed = 0;
+  int64_t vocab_size = 0;
+  std::string config_toml;  // resolved configuration of the run that saved it
+  std::string config_hash;
+  std::string data_content_hash;  // of the token store
+  std::string tokenizer;          // "bytes", "sentencepiece", ...
+  std::string tokenizer_sha256;
+  std::string tokenizer_model;  // serialized; a file of its own in the checkpoint
+};
+
+struct CheckpointInfo {
+  std::string path;  // folder
+  int64_t step = 0;
+  int64_t bytes = 0;
+  std::string problem;  // empty: complete and, where asked for, verified
+};
+
+enum class Verify : uint8_t { kFast, kFull };  // manifest, names and sizes; or every checksum too
+
+// Writes <root>/step-XXXXXXXX by the publication protocol, then moves `latest` and removes what is
+// older than the newest `keep_last` (0 = keep all; the target of `latest` always stays). Throws
+// Error (disk) when it cannot: older checkpoints and `latest` are untouched then, and no temporary
+// folder is left where it can be removed. One process at a time may save into a root (RunDir sees
+// to it).
+void save_checkpoint(const std::string& root, const CheckpointState& state,
+                     std::span<const NamedTensor> tensors, int64_t keep_last,
+                     const StepHook& before_step = {});
+
+// All step folders of <root>, oldest first.
+std::vector<CheckpointInfo> list_checkpoints(const std::string& root, Verify verify);
+
+// Problem of one checkpoint folder, or an empty string.
+std::string verify_checkpoint(const std::string& path, Verify verify);
+
+// The newest checkpoint of <root> that verifies in full; `on_fallback` hears why newer ones were
+// passed over. Nothing when there is no checkpoint at all; Error (checkpoint) when there are, and
+// none verifies.
+std::optional<std::string> newest_checkpoint(
+    const std::string& root, const std::function<void(const CheckpointInfo&)>& on_fallback);
+
+// The checkpoint that a user means by `path`: a checkpoint folder itself, or the newest one of a
+// folder of checkpoints or of a run. Error (checkpoint) when there is none.
+std::string find_checkpoint(const std::string& path);
+
+// <path>/checkpoints where that exists (a run folder), else `path`.
+std::string checkpoint_root(const std::string& path);
+
+// Removes what a killed save left behind in <root>, and puts back a checkpoint that was moved aside
+// for its own replacement. Only for the process that may save into <root>, before
+// newest_checkpoint.
+void remove_stale_temporaries(const std::string& root, const StepHook& before_step = {});
+
+class CheckpointReader {
+ public:
+  // Verifies the folder in full before anything is read.
+  explicit CheckpointReader(const std::string& path);
+  CheckpointReader(const CheckpointReader&) = delete;
+  CheckpointReader& operator=(const CheckpointReader&) = delete;
+  ~CheckpointReader();
+
+  const std::string& path() const;
+  const CheckpointState& state() const { return state_; }
+  bool has(const std::string& name) const;
+  std::vector<std::string> names() const;
+  // Fills `into.tensor` and checks its shape, type and checksum against the file's.
+  void read(const NamedTensor& into) const;
+
+ private:
+  struct Impl;
+  CheckpointState state_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace qstep::trainer

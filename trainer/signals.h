@@ -1,0 +1,16 @@
+// Stop signals: the first asks, the second ends.
+#pragma once
+
+#include <optional>
+
+namespace qstep::trainer {
+
+// SIGINT, SIGTERM, SIGUSR1 and SIGUSR2: the first of them sets a flag, the next one of any kind
+// prints a line and leaves with code 12 (interrupted) at once. SIGPIPE is ignored. Throws Error
+// (internal) when the system refuses.
+void install_signal_handlers();
+
+// The signal that asked this process to stop.
+std::optional<int> stop_signal();
+
+}  // namespace qstep::trainer
