@@ -1,0 +1,359 @@
+// Attention against its formulas in FP64, with bounds that follow the kernel's roundings:
+//   u32 = 2^-24; up = 2^-8 where p and ds are rounded to BF16, otherwise 0 (a BF16 tensor may be
+//   multiplied either way, depending on the processor, and is given the larger bound).
+//   s      is a sum of D products: |error| <= (D + 8) u32 sum_d |q k| / sqrt(D) =: a; the 8 covers
+//   the
+//          scale and the argument of the exponential, whose size is at most 2 |s| log2(e)
+//   p      relative error at most e = 2 max_j a + (T + 16) u32, and up when it meets v or do
+//   dp     (D + 8) u32 sum_d |do v|; delta the same with o, and |do| times the error of o
+//   ds     |ds| (e + up) + p (error of dp + error of delta)
+//   what falls under 2^-126 may become zero, in p, ds and each product: `tiny` below
+//   every sum of T or D terms adds (number of terms + 16) u32 sum |terms|, every output its
+//   rounding.
+#include "ops/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/support/compare.h"
+
+namespace qstep::ops {
+namespace {
+
+using test::Guarded;
+using test::Random;
+using Values = std::vector<double>;
+
+size_t at(int64_t row, int64_t col, int64_t width) {
+  return static_cast<size_t>(row * width + col);
+}
+
+double dot(const double* a, const double* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+double dot_of_magnitudes(const double* a, const double* b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::abs(a[i] * b[i]);
+  return sum;
+}
+
+struct Reference {
+  Values o, lse, dqkv;
+  Values o_bound, lse_bound, dqkv_bound;
+};
+
+// Forward, and backward of sum(o d_o), one row after the other.
+Reference reference(const AttentionShape& shape, const Values& qkv, const Values& d_o,
+                    Dtype dtype) {
+  const double u32 = test::kF32Roundoff;
+  const double up = dtype == Dtype::kBf16 ? test::kBf16Roundoff : 0.0;
+  const double u_out = test::roundoff(dtype);
+  const double tiny = 0x1p-125;
+  const int64_t T = shape.seq_len, D = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
+  const int64_t width = shape.qkv_width(), o_width = shape.q_width();
+  const double scale = 1.0 / std::sqrt(static_cast<double>(D));
+  const double sum_error_d = static_cast<double>(D + 8) * u32;
+  const double sum_error_t = static_cast<double>(T * group + 16) * u32;
+
+  Reference r;
+  r.o.assign(at(shape.n_tokens(), 0, o_width), 0);
+  r.o_bound = r.o;
+  r.lse.assign(at(shape.batch * shape.n_heads, 0, T), 0);
+  r.lse_bound = r.lse;
+  r.dqkv.assign(qkv.size(), 0);
+  r.dqkv_bound = r.dqkv;
+  Values p(static_cast<size_t>(T));
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    for (int64_t h = 0; h < shape.n_heads; ++h) {
+      const int64_t k_column = o_width + h / group * D;
+      const int64_t v_column = k_column + shape.kv_width();
+      for (int64_t i = 0; i < T; ++i) {
+        const size_t q_at = at(b * T + i, h * D, width);
+        const auto k_at = [&](int64_t j) { return at(b * T + j, k_column, width); };
+        const auto v_at = [&](int64_t j) { return at(b * T + j, v_column, width); };
+        const size_t o_at = at(b * T + i, h * D, o_width);
+        double highest = -std::numeric_limits<double>::infinity();
+        double s_error = 0;
+        for (int64_t j = 0; j <= i; ++j) {
+          const double s = dot(&qkv[q_at], &qkv[k_at(j)], D) * scale;
+          p[static_cast<size_t>(j)] = s;
+          highest = std::max(highest, s);
+          s_error = std::max(s_error,
+                             sum_error_d * scale * dot_of_magnitudes(&qkv[q_at], &qkv[k_at(j)], D));
+        }
+        double sum = 0;
+        for (int64_t j = 0; j <= i; ++j) sum += std::exp(p[static_cast<size_t>(j)] - highest);
+        const double lse = highest + std::log(sum);
+        const size_t lse_at = at(b * shape.n_heads + h, i, T);
+        r.lse[lse_at] = lse;
+        r.lse_bound[lse_at] = s_error + sum_error_t + 2 * u32 * std::abs(lse);
+        const double p_error = 2 * s_error + sum_error_t + 2 * u32 * std::abs(lse);
+
+        for (int64_t j = 0; j <= i; ++j) {
+          double& pj = p[static_cast<size_t>(j)];
+          pj = std::exp(pj - lse);
+          for (int64_t d = 0; d < D; ++d) {
+            const double v = qkv[v_at(j) + static_cast<size_t>(d)];
+            r.o[o_at + static_cast<size_t>(d)] += pj * v;
+            r.o_bound[o_at + static_cast<size_t>(d)] +=
+                pj * std::abs(v) * (up + p_error + sum_error_t) + tiny * (1 + std::abs(v));
+          }
+        }
+        double delta_error = 0;
+        for (int64_t d = 0; d < D; ++d) {
+          const size_t x = o_at + static_cast<size_t>(d);
+          r.o_bound[x] += u_out * (std::abs(r.o[x]) + r.o_bound[x]);
+          delta_error += std::abs(d_o[x]) * r.o_bound[x];
+        }
+        const double delta = dot(&d_o[o_at], &r.o[o_at], D);
+        delta_error += sum_error_d * dot_of_magnitudes(&d_o[o_at], &r.o[o_at], D);
+
+        for (int64_t j = 0; j <= i; ++j) {
+          const double pj = p[static_cast<size_t>(j)];
+          const double dp = dot(&d_o[o_at], &qkv[v_at(j)], D);
+          const double ds = pj * (dp - delta);
+          const double dp_error = sum_error_d * dot_of_magnitudes(&d_o[o_at], &qkv[v_at(j)], D);
+          const double ds_error = std::abs(ds) * (up + p_error + sum_error_t) +
+                                  (1 + up) * pj * (dp_error + delta_error) +
+                                  tiny * (1 + std::abs(dp) + std::abs(delta));
+          for (int64_t d = 0; d < D; ++d) {
+            const size_t x = static_cast<size_t>(d);
+            r.dqkv[q_at + x] += ds * qkv[k_at(j) + x] * scale;
+            r.dqkv[k_at(j) + x] += ds * qkv[q_at + x] * scale;
+            r.dqkv[v_at(j) + x] += pj * d_o[o_at + x];
+            r.dqkv_bound[q_at + x] += ds_error * std::abs(qkv[k_at(j) + x]) * scale + tiny;
+            r.dqkv_bound[k_at(j) + x] += ds_error * std::abs(qkv[q_at + x]) * scale + tiny;
+            r.dqkv_bound[v_at(j) + x] +=
+                pj * std::abs(d_o[o_at + x]) * (up + p_error + sum_error_t) +
+                tiny * (1 + std::abs(d_o[o_at + x]));
+          }
+        }
+      }
+    }
+  }
+  for (size_t i = 0; i < r.dqkv.size(); ++i) {
+    r.dqkv_bound[i] += u_out * (std::abs(r.dqkv[i]) + r.dqkv_bound[i]);
+  }
+  return r;
+}
+
+void expect_bounded(const Values& expected, const Guarded& found, const Values& bound,
+                    std::string_view what) {
+  test::expect_within(
+      expected, found.values(), [&](size_t i) { return bound[i]; }, what);
+  found.expect_guards_intact(what);
+}
+
+// A problem with rows apart, and everything that forward and backward write.
+struct Case {
+  Case(Dtype dtype, const AttentionShape& s, uint64_t seed, double size = 1.5)
+      : shape(s),
+        qkv(dtype, s.n_tokens(), s.qkv_width(), 3),
+        d_o(dtype, s.n_tokens(), s.q_width(), 5),
+        o(dtype, s.n_tokens(), s.q_width(), 2),
+        lse(Dtype::kF32, s.batch * s.n_heads, s.seq_len, 1),
+        dqkv(dtype, s.n_tokens(), s.qkv_width(), 7) {
+    Random random(seed);
+    qkv.fill(random, -size, size);
+    d_o.fill(random, -size, size);
+  }
+  void forward() { cpu::attention_forward(o, lse, qkv, shape, workspace); }
+  void backward() { cpu::attention_backward(dqkv, d_o, qkv, o, lse, shape, workspace); }
+
+  AttentionShape shape;
+  Guarded qkv, d_o, o, lse, dqkv;
+  Workspace workspace;
+};
+
+AttentionShape make_shape(int64_t batch, int64_t seq_len, int64_t n_heads, int64_t n_kv_heads,
+                          int64_t head_dim) {
+  return {.batch = batch,
+          .seq_len = seq_len,
+          .n_heads = n_heads,
+          .n_kv_heads = n_kv_heads,
+          .head_dim = head_dim};
+}
+
+std::string describe(const AttentionShape& s, Dtype dtype) {
+  return fmt::format("{} B {} T {} H {} K {} D {}", name(dtype), s.batch, s.seq_len, s.n_heads,
+                     s.n_kv_heads, s.head_dim);
+}
+
+const AttentionShape kShapes[] = {
+    make_shape(1, 1, 1, 1, 1),    make_shape(2, 7, 2, 1, 5),    make_shape(1, 33, 4, 2, 32),
+    make_shape(2, 130, 3, 3, 64), make_shape(1, 200, 6, 2, 80), make_shape(1, 17, 2, 2, 128),
+    make_shape(1, 65, 1, 1, 256), make_shape(1, 141, 2, 1, 33), make_shape(3, 9, 12, 1, 16),
+    make_shape(1, 530, 1, 1, 24), make_shape(1, 300, 1, 1, 97), make_shape(1, 3, 140, 1, 8),
+};
+
+class AttentionTest : public testing::TestWithParam<Dtype> {};
+INSTANTIATE_TEST_SUITE_P(Types, AttentionTest, testing::Values(Dtype::kF32, Dtype::kBf16),
+                         [](const auto& type) { return std::string(name(type.param)); });
+
+TEST_P(AttentionTest, ForwardAndBackwardStayWithinTheirBounds) {
+  for (const AttentionShape& shape : kShapes) {
+    SCOPED_TRACE(describe(shape, GetParam()));
+    Case c(GetParam(), shape, 11);
+    c.forward();
+    c.backward();
+    const Reference r = reference(shape, c.qkv.values(), c.d_o.values(), GetParam());
+    expect_bounded(r.o, c.o, r.o_bound, "o");
+    expect_bounded(r.lse, c.lse, r.lse_bound, "lse");
+    expect_bounded(r.dqkv, c.dqkv, r.dqkv_bound, "dqkv");
+  }
+}
+
+// Scores of several hundred: the running maximum keeps every exponential in range.
+TEST_P(AttentionTest, LargeScoresStayWithinTheirBounds) {
+  Case c(GetParam(), make_shape(1, 150, 2, 1, 40), 12, 30.0);
+  c.forward();
+  c.backward();
+  const Reference r = reference(c.shape, c.qkv.values(), c.d_o.values(), GetParam());
+  expect_bounded(r.o, c.o, r.o_bound, "o");
+  expect_bounded(r.lse, c.lse, r.lse_bound, "lse");
+  expect_bounded(r.dqkv, c.dqkv, r.dqkv_bound, "dqkv");
+}
+
+TEST(AttentionReference, GradientsMatchCentralDifferences) {
+  for (const AttentionShape& shape : {make_shape(1, 5, 2, 1, 3), make_shape(2, 4, 2, 2, 2)}) {
+    SCOPED_TRACE(describe(shape, Dtype::kF32));
+    const Case c(Dtype::kF32, shape, 13);
+    const Values d_o = c.d_o.values();
+    const auto loss = [&](const Values& qkv) {
+      const Reference r = reference(shape, qkv, d_o, Dtype::kF32);
+      return dot(r.o.data(), d_o.data(), static_cast<int64_t>(d_o.size()));
+    };
+    const Values qkv = c.qkv.values();
+    test::expect_gradient(loss, qkv, reference(shape, qkv, d_o, Dtype::kF32).dqkv, "dqkv");
+  }
+}
+
+TEST_P(AttentionTest, SameBitsAtAnyNumberOfThreads) {
+  for (const AttentionShape& shape : {make_shape(2, 150, 3, 3, 20), make_shape(1, 90, 6, 2, 36)}) {
+    SCOPED_TRACE(describe(shape, GetParam()));
+    Case c(GetParam(), shape, 14);
+    test::expect_same_bits_at_any_threads(
+        [&] {
+          c.forward();
+          c.backward();
+          return test::bits_of(c.o, c.lse, c.dqkv);
+        },
+        "attention");
+  }
+}
+
+// Copies row by row, in FP64, which holds both types exactly.
+void copy_rows(const Guarded& to, int64_t to_row, const Guarded& from, int64_t from_row,
+               int64_t n) {
+  const Tensor& source = from.tensor();
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < source.cols; ++j) {
+      const_cast<Guarded&>(to).set(to_row + i, j, from.at(from_row + i, j));
+    }
+  }
+}
+
+TEST_P(AttentionTest, ARowDependsOnItsOwnPastAlone) {
+  Case whole(GetParam(), make_shape(3, 201, 4, 2, 48), 15);
+  whole.forward();
+  for (const int64_t seq_len : {201, 77}) {  // alone, and alone without its future
+    Case alone(GetParam(), make_shape(1, seq_len, 4, 2, 48), 16);
+    copy_rows(alone.qkv, 0, whole.qkv, 201, seq_len);
+    alone.forward();
+    Guarded expected(GetParam(), seq_len, whole.shape.q_width());
+    copy_rows(expected, 0, whole.o, 201, seq_len);
+    test::expect_same_bits(expected, alone.o, "o");
+  }
+}
+
+TEST_P(AttentionTest, CachedGivesTheBitsOfForward) {
+  for (const AttentionShape& shape :
+       {make_shape(1, 150, 3, 3, 20), make_shape(1, 140, 6, 2, 64), make_shape(1, 20, 20, 1, 7)}) {
+    SCOPED_TRACE(describe(shape, GetParam()));
+    Case c(GetParam(), shape, 17);
+    c.forward();
+    Guarded k_cache(GetParam(), shape.seq_len + 3, shape.kv_width(), 2);
+    Guarded v_cache(GetParam(), shape.seq_len + 3, shape.kv_width(), 4);
+    k_cache.fill(0);
+    v_cache.fill(0);
+    Guarded o(GetParam(), shape.seq_len, shape.q_width(), 1);
+    int64_t position = 0;
+    for (const int64_t n : {int64_t{11}, int64_t{1}, int64_t{1}, shape.seq_len - 14, int64_t{1}}) {
+      AttentionShape step = shape;
+      step.seq_len = n;
+      cpu::attention_cached(o.tensor().row_range(position, n), k_cache, v_cache,
+                            c.qkv.tensor().row_range(position, n), step, position, c.workspace);
+      position += n;
+    }
+    test::expect_same_bits(c.o, o, "o");
+    for (int64_t t = 0; t < shape.seq_len; ++t) {
+      for (int64_t d = 0; d < shape.kv_width(); ++d) {
+        ASSERT_EQ(c.qkv.at(t, shape.q_width() + d), k_cache.at(t, d));
+        ASSERT_EQ(c.qkv.at(t, shape.q_width() + shape.kv_width() + d), v_cache.at(t, d));
+      }
+    }
+    EXPECT_EQ(0.0, k_cache.at(shape.seq_len, 0));
+    o.expect_guards_intact("o");
+    k_cache.expect_guards_intact("k_cache");
+    v_cache.expect_guards_intact("v_cache");
+  }
+}
+
+// A NaN in a key is seen by the rows after it, of its head and its sequence; rows more than seven
+// positions before it, other heads and other sequences keep their bits.
+TEST_P(AttentionTest, NanReachesTheRowsThatSeeIt) {
+  const AttentionShape shape = make_shape(2, 60, 2, 2, 8);
+  Case clean(GetParam(), shape, 18);
+  Case c(GetParam(), shape, 18);
+  constexpr int64_t kBad = 37;
+  c.qkv.set(kBad, shape.q_width() + 3, std::numeric_limits<double>::quiet_NaN());
+  clean.forward();
+  c.forward();
+  for (int64_t n = 0; n < shape.n_tokens(); ++n) {
+    for (int64_t col = 0; col < shape.q_width(); ++col) {
+      if (n >= kBad && n < shape.seq_len && col < shape.head_dim) {
+        EXPECT_TRUE(std::isnan(c.o.at(n, col))) << n << ' ' << col;
+      } else if (n + 7 < kBad || n >= shape.seq_len || col >= shape.head_dim) {
+        EXPECT_EQ(clean.o.at(n, col), c.o.at(n, col)) << n << ' ' << col;
+      }
+    }
+  }
+  c.backward();
+  EXPECT_TRUE(std::isnan(c.dqkv.at(kBad, 0)));                     // dq of a row that sees it
+  EXPECT_TRUE(std::isnan(c.dqkv.at(kBad, shape.q_width())));       // its own dk
+  EXPECT_TRUE(std::isfinite(c.dqkv.at(kBad, shape.head_dim)));     // the other head
+  EXPECT_TRUE(std::isfinite(c.dqkv.at(shape.seq_len + kBad, 0)));  // the other sequence
+}
+
+TEST(AttentionCheck, RefusesWhatItCannotCompute) {
+  const auto refused = [](const AttentionShape& shape, const std::string& part) {
+    const AttentionShape real = make_shape(1, 2, 2, 1, 4);
+    Case c(Dtype::kF32, real, 19);
+    c.shape = shape;
+    try {
+      c.forward();
+      ADD_FAILURE() << "accepted " << describe(shape, Dtype::kF32);
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  refused(make_shape(1, 2, 2, 1, 257), "head_dim 257 is outside 1 .. 256");
+  refused(make_shape(1, 2, 3, 2, 4), "H 3, K 2 (H must be a multiple of K)");
+  refused(make_shape(1, 0, 2, 1, 4), "T 0");
+  refused(make_shape(1, 3, 2, 1, 4), "attention: qkv");
+}
+
+TEST(AttentionCheck, RefusesACacheThatIsTooShort) {
+  const AttentionShape shape = make_shape(1, 2, 2, 1, 4);
+  Case c(Dtype::kF32, shape, 20);
+  Guarded cache(Dtype::kF32, 5, 4);
+  EXPECT_THROW(cpu::attention_cached(c.o, cache, cache, c.qkv, shape, 4, c.workspace), Error);
+  EXPECT_THROW(cpu::attention_cached(c.o, cache, cache, c.qkv, shape, -1, c.workspace), Error);
+}
+
+}  // namespace
+}  // namespace qstep::ops
