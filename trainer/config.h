@@ -17,7 +17,8 @@ enum class Reduction : uint8_t { kTree, kRank };
 enum class ResumeMode : uint8_t { kAuto, kNever, kPath };
 
 struct DataConfig {
-  std::string train;  // token store, holds its own validation part
+  std::string train;          // token store, holds its own validation part
+  bool allow_change = false;  // resume although the store is not the one that was trained on
 };
 
 struct TrainConfig {
@@ -93,6 +94,10 @@ struct LoadedConfig {
 // model.vocab_size may be left 0: the corpus decides it (finish_model). A rotary preset's
 // max_seq_len grows to train.seq_len.
 LoadedConfig load_config(const std::string& path, std::span<const std::string> overrides);
+
+// [FILE] [section.key=value ...] as on the command line: the first word is the file unless it is an
+// override.
+LoadedConfig load_config_words(std::span<const std::string> words);
 
 // From TOML text, for configurations stored in checkpoints; `origin` names the text in errors.
 LoadedConfig parse_config(const std::string& toml_text, const std::string& origin,

@@ -107,6 +107,7 @@ void for_each_option(ConfigT& c, F&& f) {
 
   auto& d = c.data;
   f("data.train", d.train, "token store (qstep data prepare); holds its own validation part", any);
+  f("data.allow_change", d.allow_change, "resume although the store's content has changed", any);
 
   auto& t = c.train;
   f("train.steps", t.steps, "optimizer steps", at_least(1));
