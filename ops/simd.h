@@ -11,9 +11,13 @@
 
 #include "precision/bf16.h"
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+// QSTEP_GENERIC_SIMD picks the loops on any machine: a test compares the two bodies.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__) && !defined(QSTEP_GENERIC_SIMD)
 #define QSTEP_AVX512 1
-// GCC 12 takes the deliberately undefined registers inside its own intrinsics for a mistake (PR 105593).
+#define QSTEP_SIMD_BODY simd_avx512
+// GCC 12 takes the deliberately undefined registers inside its own intrinsics for a mistake (PR
+// 105593).
 #pragma GCC diagnostic push
 #if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -23,9 +27,11 @@
 #pragma GCC diagnostic pop
 #else
 #define QSTEP_AVX512 0
+#define QSTEP_SIMD_BODY simd_generic
 #endif
 
 namespace qstep::ops {
+inline namespace QSTEP_SIMD_BODY {
 
 using precision::Bf16;
 
@@ -97,9 +103,8 @@ inline F32x16 exp2_integer(F32x16 n) {
   const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))};
 }
-inline F32x16 select_nan(F32x16 x, F32x16 if_nan, F32x16 otherwise) {
-  return {_mm512_mask_mov_ps(otherwise.v, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), if_nan.v)};
-}
+// p 2^n, rounded once, for |p| in [1/2, 2] and integral n in [-250, 250]. A NaN p stays one.
+inline F32x16 scale_by_power(F32x16 p, F32x16 n) { return {_mm512_scalef_ps(p.v, n.v)}; }
 
 #else
 
@@ -161,13 +166,24 @@ inline F32x16 round_to_integer(F32x16 a) {
 inline F32x16 keep_first(F32x16 x, int64_t n) {
   return each_lane([&](int i) { return i < n ? x.v[i] : 0.0f; });
 }
-inline F32x16 exp2_integer(F32x16 n) {
-  return each_lane([&](int i) {
-    return std::bit_cast<float>(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23);
-  });
+// The bits of 2^23 + 2^22 + n end in the integer n: no conversion, which would be undefined for a
+// NaN.
+inline int32_t integer_of(float n) {
+  constexpr float kMagic = 0x1.8p23f;
+  return static_cast<int32_t>(std::bit_cast<uint32_t>(n + kMagic) -
+                              std::bit_cast<uint32_t>(kMagic));
 }
-inline F32x16 select_nan(F32x16 x, F32x16 if_nan, F32x16 otherwise) {
-  return each_lane([&](int i) { return std::isnan(x.v[i]) ? if_nan.v[i] : otherwise.v[i]; });
+inline float power_of_two(int32_t n) {
+  return std::bit_cast<float>(static_cast<uint32_t>(n + 127) << 23);
+}
+inline F32x16 exp2_integer(F32x16 n) {
+  return each_lane([&](int i) { return power_of_two(integer_of(n.v[i])); });
+}
+inline F32x16 scale_by_power(F32x16 p, F32x16 n) {
+  return each_lane([&](int i) {
+    const int32_t whole = integer_of(n.v[i]), half = whole / 2;  // the first product is exact
+    return p.v[i] * power_of_two(half) * power_of_two(whole - half);
+  });
 }
 
 #endif
@@ -190,20 +206,20 @@ inline float reduce_max(F32x16 x) {
   return fold_lanes(x, [](float a, float b) { return a > b ? a : b; });
 }
 
-// e^x within 2 ulp for x in [-87.3, 88.3]; below it falls to zero (results under 2^-126 are
-// flushed), above it is infinity; NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2, n split off in
-// two parts (Cody and Waite), e^r by its Taylor polynomial of degree 7 (remainder below 2^-27).
+// e^x within 1 ulp, subnormal results included; infinity above 88.73, zero below -104, NaN stays
+// NaN. x = n ln 2 + r, |r| <= ln 2 / 2, with ln 2 in two parts (Cody and Waite 1980); e^r by the
+// polynomial 1 + r + r^2 q(r) of degree 6 with the least largest relative error, 2^-28.2.
 inline F32x16 exp(F32x16 x) {
-  const F32x16 clamped = min(max(x, broadcast(-88.0f)), broadcast(89.0f));
+  const F32x16 clamped = min(broadcast(89.0f), max(broadcast(-105.0f), x));  // lets a NaN through
   const F32x16 n = round_to_integer(clamped * broadcast(1.44269504f));
-  F32x16 r = fma(n, broadcast(-0.693145752f), clamped);
-  r = fma(n, broadcast(-1.42860677e-6f), r);
-  F32x16 p = broadcast(1.0f / 5040.0f);
+  F32x16 r = fma(n, broadcast(-0x1.62e4p-1f), clamped);
+  r = fma(n, broadcast(-0x1.7f7d1cp-20f), r);
+  F32x16 p = broadcast(0x1.6a23c8p-10f);
   for (const float c :
-       {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f}) {
+       {0x1.123a2p-7f, 0x1.5558f2p-5f, 0x1.555492p-3f, 0x1.fffffcp-2f, 1.0f, 1.0f}) {
     p = fma(p, r, broadcast(c));
   }
-  return select_nan(x, x, p * exp2_integer(n));
+  return scale_by_power(p, n);
 }
 
 // 1 / (1 + e^-x) and tanh(x) = 2 sigmoid(2x) - 1: absolute error below 2^-22.
@@ -252,4 +268,5 @@ inline void store_n(T* p, F32x16 x, int64_t n) {
   }
 }
 
+}  // namespace QSTEP_SIMD_BODY
 }  // namespace qstep::ops

@@ -47,6 +47,9 @@ class Guarded {
  public:
   Guarded(Dtype dtype, int64_t rows, int64_t cols, int64_t gap = 0);
 
+  Guarded(Guarded&&) = default;
+  Guarded& operator=(Guarded&&) = default;
+
   const Tensor& tensor() const { return tensor_; }
   operator const Tensor&() const { return tensor_; }
 

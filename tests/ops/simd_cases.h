@@ -1,0 +1,76 @@
+// Every operation of ops/simd.h as a function on arrays, compiled once with the AVX-512 body and
+// once with the generic one (simd_generic.cpp): the anonymous namespace keeps the two apart.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "ops/simd.h"
+
+namespace qstep::test {
+
+// Sixteen lanes each; `out` is written whole.
+struct SimdCase {
+  // a, b, c hold any floats; or a integral exponents and b numbers from [1/2, 2).
+  enum class Inputs { kAny, kExponents };
+  std::string_view name;
+  void (*run)(const float* a, const float* b, const float* c, float* out);
+  Inputs inputs = Inputs::kAny;
+};
+
+std::vector<SimdCase> generic_simd_cases();
+
+namespace {
+
+std::vector<SimdCase> simd_cases() {
+  using namespace ops;  // NOLINT: lists the operations of one header
+  using In = SimdCase::Inputs;
+  return {
+      {"+", [](auto a, auto b, auto, auto out) { store(out, load(a) + load(b)); }},
+      {"-", [](auto a, auto b, auto, auto out) { store(out, load(a) - load(b)); }},
+      {"*", [](auto a, auto b, auto, auto out) { store(out, load(a) * load(b)); }},
+      {"/", [](auto a, auto b, auto, auto out) { store(out, load(a) / load(b)); }},
+      {"fma", [](auto a, auto b, auto c, auto out) { store(out, fma(load(a), load(b), load(c))); }},
+      {"max", [](auto a, auto b, auto, auto out) { store(out, max(load(a), load(b))); }},
+      {"min", [](auto a, auto b, auto, auto out) { store(out, min(load(a), load(b))); }},
+      {"sqrt", [](auto a, auto, auto, auto out) { store(out, sqrt(load(a))); }},
+      {"round_to_integer",
+       [](auto a, auto, auto, auto out) { store(out, round_to_integer(load(a))); }},
+      {"exp2_integer", [](auto a, auto, auto, auto out) { store(out, exp2_integer(load(a))); },
+       In::kExponents},
+      {"scale_by_power",
+       [](auto a, auto b, auto, auto out) { store(out, scale_by_power(load(b), load(a))); },
+       In::kExponents},
+      {"exp", [](auto a, auto, auto, auto out) { store(out, exp(load(a))); }},
+      {"sigmoid", [](auto a, auto, auto, auto out) { store(out, sigmoid(load(a))); }},
+      {"tanh", [](auto a, auto, auto, auto out) { store(out, tanh(load(a))); }},
+      {"keep_first", [](auto a, auto, auto, auto out) { store(out, keep_first(load(a), 5)); }},
+      {"load_part", [](auto a, auto, auto, auto out) { store(out, load_part(a, 7)); }},
+      {"store_part",
+       [](auto a, auto b, auto, auto out) {
+         store(out, load(a));
+         store_part(out, load(b), 9);
+       }},
+      {"reduce_add",
+       [](auto a, auto, auto, auto out) { store(out, broadcast(reduce_add(load(a)))); }},
+      {"reduce_max",
+       [](auto a, auto, auto, auto out) { store(out, broadcast(reduce_max(load(a)))); }},
+      {"bf16",
+       [](auto a, auto b, auto, auto out) {
+         Bf16 narrow[2 * kLanes];
+         store(narrow, load(a));
+         store(narrow + kLanes, load(a));
+         store_part(narrow + kLanes, load(b), 3);
+         store(out, load(narrow) + load_part(narrow + kLanes, 11));
+       }},
+      {"bf16 store",
+       [](auto a, auto, auto, auto out) {
+         Bf16 narrow[kLanes];
+         store(narrow, load(a));
+         store(out, load(narrow));
+       }},
+  };
+}
+
+}  // namespace
+}  // namespace qstep::test

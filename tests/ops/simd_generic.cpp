@@ -1,0 +1,9 @@
+// The generic body of ops/simd.h, on whatever machine this is.
+#define QSTEP_GENERIC_SIMD
+#include "tests/ops/simd_cases.h"
+
+namespace qstep::test {
+
+std::vector<SimdCase> generic_simd_cases() { return simd_cases(); }
+
+}  // namespace qstep::test
