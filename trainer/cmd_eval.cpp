@@ -1,0 +1,109 @@
+// qstep eval: the loss of a checkpoint on a token store's validation part.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "trainer/commands.h"
+#include "trainer/evaluation.h"
+#include "trainer/loaded_model.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+struct Options {
+  std::string checkpoint;
+  std::string data;
+  std::string precision;
+  int64_t batches = 0;
+  bool json = false;
+};
+
+void run(const Options& o) {
+  const auto ops = ops::make_cpu_ops();
+  const LoadedModel loaded(*ops, o.checkpoint, o.precision);
+  const Config& config = loaded.config();
+  const data::TokenStore store = data::TokenStore::open(o.data.empty() ? config.data.train : o.data);
+  if (!loaded.state().tokenizer_sha256.empty() &&
+      store.info().tokenizer_sha256 != loaded.state().tokenizer_sha256) {
+    throw ops::Error(ops::ExitCode::kData,
+                     fmt::format("{}: its tokenizer ({} {}) is not the checkpoint's ({} {}); prepare the "
+                                 "corpus with the tokenizer of the training corpus",
+                                 store.path(), store.info().tokenizer,
+                                 store.info().tokenizer_sha256.substr(0, 12),
+                                 loaded.state().tokenizer,
+                                 loaded.state().tokenizer_sha256.substr(0, 12)));
+  }
+  const int64_t B = config.train.micro_batch, T = config.train.seq_len;
+  const data::Loader loader(store, {.seq_len = T, .micro_batch = B, .micros_per_step = 1, .seed = 0});
+  if (loader.validation_batches() == 0) {
+    throw ops::Error(ops::ExitCode::kData,
+                     fmt::format("{}: its validation part has {} tokens, fewer than seq_len + 1 = {}",
+                                 store.path(), store.num_tokens(data::Part::kValidation), T + 1));
+  }
+
+  ops::Arena measure;
+  const auto lay_out = [&](ops::Arena& arena) {
+    return lay_out_activations(arena, config.model, B, T, config.compute_dtype(),
+                               Purpose::kEvaluation);
+  };
+  lay_out(measure);
+  const ops::Buffer buffer = ops->allocate(measure.peak_bytes());
+  ops::Arena place(buffer);
+  Model model(*ops, config.model, loaded.weights(), lay_out(place), B, T);
+  std::vector<float> losses(static_cast<size_t>(B * T));
+
+  const auto start = std::chrono::steady_clock::now();
+  const EvalResult result = evaluate(
+      store, loader, o.batches > 0 ? o.batches : std::numeric_limits<int64_t>::max(),
+      [&](const MicroBatch& batch) {
+        ops->upload(model.activations().tokens, batch.tokens.data());
+        ops->upload(model.activations().targets, batch.targets.data());
+        model.forward(*ops);
+        ops->download(losses.data(), model.activations().losses);
+        double sum = 0;
+        for (const float loss : losses) sum += static_cast<double>(loss);
+        return static_cast<float>(sum / static_cast<double>(losses.size()));
+      });
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double rate = static_cast<double>(result.tokens) / seconds;
+  if (o.json) {
+    nlohmann::json out = {{"checkpoint", loaded.path()}, {"step", loaded.state().step},
+                          {"data", store.path()},        {"recipe", config.precision.recipe},
+                          {"loss", result.loss},         {"tokens", result.tokens},
+                          {"tokens_per_s", rate}};
+    out["bits_per_byte"] = std::isfinite(result.bits_per_byte)
+                               ? nlohmann::json(result.bits_per_byte)
+                               : nlohmann::json(nullptr);
+    fmt::print("{}\n", out.dump(2));
+  } else {
+    fmt::print("step {} | loss {:.4f} nats | {:.4f} bits/byte | {} tokens, {:.0f} tok/s | {}\n",
+               loaded.state().step, result.loss, result.bits_per_byte, result.tokens, rate,
+               config.precision.recipe);
+  }
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app, int&) {
+  auto options = std::make_shared<Options>();
+  Options& o = *options;
+  CLI::App* cmd = app.add_subcommand("eval", "Loss of a checkpoint on a corpus' validation part");
+  cmd->add_option("--checkpoint", o.checkpoint, "checkpoint folder, or a run folder (its newest)")
+      ->required();
+  cmd->add_option("--data", o.data, "token store; the one of the run if not given");
+  cmd->add_option("--batches", o.batches, "micro-batches to evaluate; 0 = all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  cmd->add_option("--precision", o.precision, "fp32 or bf16; the run's own if not given")
+      ->check(CLI::IsMember({"fp32", "bf16"}));
+  cmd->add_flag("--json", o.json, "result as JSON");
+  cmd->footer("Example:\n  qstep eval --checkpoint runs/first --data corpus.h5");
+  cmd->callback([options] { run(*options); });
+}
+
+}  // namespace qstep::trainer

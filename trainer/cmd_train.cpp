@@ -1,0 +1,32 @@
+// qstep train: a training run from a configuration file.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/commands.h"
+#include "trainer/config.h"
+#include "trainer/train_run.h"
+
+namespace qstep::trainer {
+
+void add_train_command(CLI::App& app, int& exit_code) {
+  struct Options {
+    std::string file;
+    std::vector<std::string> overrides;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* cmd = app.add_subcommand("train", "Train a model as a configuration says");
+  cmd->add_option("config", options->file, "TOML file (qstep config list shows every option)")
+      ->required();
+  cmd->add_option("overrides", options->overrides, "section.key=value, applied over the file");
+  cmd->footer(
+      "Example:\n  qstep train config.toml train.steps=500 run.dir=runs/first\n\n"
+      "Ends with code 0 when done, 10 after a stop signal (checkpoint saved; the same command goes on),\n"
+      "20 for a mistake in the configuration, 21 in the data, 22 a damaged checkpoint, 23 a full disk,\n"
+      "30 when losses stay non-finite. SIGINT and SIGTERM save and stop; a second one stops at once.");
+  cmd->callback([options, &exit_code] {
+    exit_code = static_cast<int>(run_training(load_config(options->file, options->overrides).config));
+  });
+}
+
+}  // namespace qstep::trainer

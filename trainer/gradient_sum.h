@@ -1,0 +1,43 @@
+// The gradient of a step: the sum over its micro-batches, in one of two orders.
+//
+// kTree: each micro-batch writes a buffer of its own and the buffers are added in the fixed tree of
+// parallel/reduction_tree.h: the same bits however the micro-batches are spread over ranks.
+// kRank: one buffer, every micro-batch adds to it: less memory, equal bits for an equal layout only.
+#pragma once
+
+#include <vector>
+
+#include "trainer/config.h"
+#include "trainer/parameters.h"
+
+namespace qstep::trainer {
+
+class GradientSum {
+ public:
+  static std::vector<ParameterGroup> lay_out(ops::Arena& arena, const ModelConfig& model,
+                                             Reduction reduction, int64_t n_micros);
+
+  GradientSum(std::vector<ParameterGroup> buffers, Reduction reduction, int64_t n_micros)
+      : buffers_(std::move(buffers)), reduction_(reduction), n_micros_(n_micros) {}
+
+  // Where micro-batch `micro` (in order, from 0) puts its gradient, and whether it adds.
+  struct Target {
+    ParameterGroup& group;
+    ops::Accumulate accumulate;
+  };
+  Target target(int64_t micro);
+
+  // To be called once the micro-batch's backward is done.
+  void finished(ops::Ops& ops, int64_t micro);
+
+  // The sum, after the last micro-batch.
+  ParameterGroup& total() { return buffers_.front(); }
+
+ private:
+  std::vector<ParameterGroup> buffers_;
+  Reduction reduction_;
+  int64_t n_micros_;
+  size_t depth_ = 0;  // buffers that hold sums; the next one is free
+};
+
+}  // namespace qstep::trainer

@@ -1,0 +1,66 @@
+#include "trainer/loaded_model.h"
+
+#include <filesystem>
+
+namespace qstep::trainer {
+
+namespace fs = std::filesystem;
+using ops::Dtype;
+using ops::Error;
+using ops::ExitCode;
+using ops::Tensor;
+
+std::string resolve_checkpoint(const std::string& path) {
+  if (fs::exists(fs::path(path) / "manifest.json")) return path;
+  const fs::path below = fs::path(path) / "checkpoints";
+  const std::string root = fs::is_directory(below) ? below.string() : path;
+  const auto newest = newest_checkpoint(root, [](const CheckpointInfo&) {});
+  if (!newest) {
+    throw Error(ExitCode::kCheckpoint,
+                fmt::format("{}: no checkpoint here; expected a checkpoint folder (with "
+                            "manifest.json) or a run folder (with checkpoints/)",
+                            path));
+  }
+  return *newest;
+}
+
+Config checkpoint_config(const CheckpointState& state, const std::string& path) {
+  Config config = parse_config(state.config_toml, path + "/state.json", {}).config;
+  config.model.vocab_size = state.vocab_size;
+  return config;
+}
+
+LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe)
+    : path_(resolve_checkpoint(path)) {
+  const CheckpointReader reader(path_);
+  state_ = reader.state();
+  config_ = checkpoint_config(state_, path_);
+  if (!recipe.empty()) config_.precision.recipe = recipe;
+
+  const Dtype dtype = config_.compute_dtype();
+  ops::Arena measure;
+  lay_out_group(measure, config_.model, "weights", dtype);
+  buffer_ = ops.allocate(measure.peak_bytes());
+  ops::Arena place(buffer_);
+  group_ = lay_out_group(place, config_.model, "weights", dtype);
+
+  for (const NamedTensor& named : named_tensors(config_.model, group_, "master")) {
+    const Tensor& weight = named.tensor;
+    std::vector<float> host(static_cast<size_t>(weight.size()));
+    const Tensor master = ops::view(std::span(host), weight.rows, weight.cols);
+    reader.read({named.name, master});
+    ops.cast(weight, master);
+  }
+}
+
+std::unique_ptr<data::Tokenizer> LoadedModel::tokenizer() const {
+  if (state_.tokenizer_model.empty() && state_.tokenizer != "bytes") {
+    throw Error(ExitCode::kCheckpoint,
+                fmt::format("{}: the checkpoint carries no tokenizer (\"{}\"); give token ids with "
+                            "--prompt-tokens instead of --prompt",
+                            path_, state_.tokenizer));
+  }
+  return data::make_tokenizer(state_.tokenizer, state_.tokenizer_model);
+}
+
+}  // namespace qstep::trainer

@@ -1,0 +1,43 @@
+// A checkpoint's model ready to be run: configuration, tokenizer, and weights in the compute type.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "data/tokenizer.h"
+#include "ops/ops.h"
+#include "trainer/checkpoint.h"
+#include "trainer/config.h"
+#include "trainer/parameters.h"
+
+namespace qstep::trainer {
+
+// Resolves what a user names as a checkpoint: a checkpoint folder, a run folder, or its checkpoints/
+// folder (the newest one that verifies). Error (checkpoint) when there is none.
+std::string resolve_checkpoint(const std::string& path);
+
+// Configuration of the run that saved it.
+Config checkpoint_config(const CheckpointState& state, const std::string& path);
+
+// The weights alone, without optimizer state.
+class LoadedModel {
+ public:
+  // `path` as resolve_checkpoint takes it; `recipe` fp32 or bf16, empty for the run's own.
+  LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe);
+
+  const std::string& path() const { return path_; }
+  const CheckpointState& state() const { return state_; }
+  const Config& config() const { return config_; }
+  const ModelWeights<ops::Tensor>& weights() const { return group_.views; }
+  // Error (checkpoint) when the checkpoint has none (imported models).
+  std::unique_ptr<data::Tokenizer> tokenizer() const;
+
+ private:
+  std::string path_;
+  CheckpointState state_;
+  Config config_;
+  ops::Buffer buffer_;
+  ParameterGroup group_;
+};
+
+}  // namespace qstep::trainer

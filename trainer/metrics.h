@@ -1,0 +1,69 @@
+// metrics.jsonl: one JSON object a line, appended with one write each, so that a kill loses at most the
+// last line. trainer/README.md documents every field.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+
+#include "trainer/timeline.h"
+
+namespace qstep::trainer {
+
+inline constexpr int kMetricsSchema = 1;
+
+struct StepRow {
+  int64_t step = 0;  // from 1
+  float loss = 0;
+  double lr = 0;
+  float grad_norm = 0;
+  double step_ms = 0;
+  int64_t tokens = 0;        // target positions of this step
+  int64_t tokens_total = 0;  // of the run so far
+  double tokens_per_s = 0;
+  double model_flops_per_s = 0;  // causal attention
+  int64_t peak_rss_bytes = 0;
+  bool skipped = false;
+  PhaseTimes phases_ms{};
+};
+
+struct EvalRow {
+  int64_t step = 0;
+  double loss = 0;           // mean over the validation targets, nats
+  double bits_per_byte = 0;  // NaN when the store does not know its bytes
+  int64_t tokens = 0;
+  double eval_ms = 0;
+};
+
+struct CheckpointRow {
+  int64_t step = 0;
+  double save_ms = 0;
+  std::string path;
+};
+
+class MetricsFile {
+ public:
+  // Keeps what the file says of steps up to `last_step` and drops the rest (a resumed run writes those
+  // steps again), a torn last line included. last_step 0 begins anew.
+  MetricsFile(const std::string& path, int64_t last_step);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+
+  // The run's header, once per start: what a reader needs to interpret the rows.
+  void run(const std::string& config_hash, const std::string& recipe, int64_t first_step,
+           int64_t n_parameters, double flops_per_token);
+  void step(const StepRow& row);
+  void eval(const EvalRow& row);
+  void checkpoint(const CheckpointRow& row);
+
+ private:
+  void append_line();
+
+  int fd_ = -1;
+  std::string path_;
+  fmt::memory_buffer line_;  // reused: writing a row allocates nothing
+};
+
+}  // namespace qstep::trainer

@@ -1,0 +1,117 @@
+#include "trainer/model.h"
+
+#include "ops/rope.h"
+
+namespace qstep::trainer {
+
+using ops::Accumulate;
+using ops::Dtype;
+using ops::Tensor;
+
+ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model, int64_t batch,
+                                     int64_t seq_len, Dtype dtype, Purpose purpose) {
+  const int64_t N = batch * seq_len, C = model.width;
+  const auto take = [&](int64_t cols) { return arena.take("activations", dtype, N, cols); };
+  ModelActivations a;
+  a.tokens = arena.take("batch", Dtype::kI32, 1, N);
+  a.targets = arena.take("batch", Dtype::kI32, 1, N);
+  a.losses = arena.take("batch", Dtype::kF32, 1, N);
+  if (model.position == PositionKind::kRope) {
+    a.rope_table = arena.take("rope table", Dtype::kF32, seq_len, model.head_dim);
+  }
+  a.embedding = take(C);
+  a.delta = take(C);
+  const bool training = purpose == Purpose::kTraining;
+  for (int64_t l = 0; l < model.n_layers; ++l) {
+    // Blocks that alternate between two sets read the stream of the one before from the other set.
+    const auto reused = static_cast<size_t>(l % 2);
+    a.blocks.push_back(training || l < 2 ? lay_out_block(arena, model, batch, seq_len, dtype)
+                                         : a.blocks[reused]);
+  }
+  a.final_sum = take(C);
+  a.final_norm = take(C);
+  a.final_stats = arena.take("activations", Dtype::kF32, 2, N);
+  a.logits =
+      arena.take("logits", dtype, head_chunk_rows(model, N, dtype), model.padded_vocab());
+  if (training) {
+    a.d_stream = arena.take("activation gradients", dtype, N, C);
+    a.scratch = lay_out_block_scratch(arena, model, N, dtype);
+  }
+  return a;
+}
+
+Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor>& weights,
+             const ModelActivations& activations, int64_t batch, int64_t seq_len)
+    : config_(config),
+      weights_(weights),
+      a_(activations),
+      shape_{.batch = batch,
+             .seq_len = seq_len,
+             .n_heads = config.n_heads,
+             .n_kv_heads = config.n_kv_heads,
+             .head_dim = config.head_dim},
+      final_norm_(config.norm, static_cast<float>(config.norm_eps), weights.final_norm,
+                  weights.final_norm_bias, activations.final_stats),
+      head_(config, config.tied_head ? weights.wte : weights.head, activations.logits) {
+  if (a_.rope_table) {
+    std::vector<float> table(static_cast<size_t>(a_.rope_table.size()));
+    ops::fill_rope_table(table, a_.rope_table.rows, config.head_dim, config.rope_theta);
+    ops.upload(a_.rope_table, table.data());
+  }
+  for (size_t l = 0; l < weights.blocks.size(); ++l) {
+    blocks_.emplace_back(config, weights.blocks[l], a_.blocks[l], a_.delta, a_.rope_table);
+  }
+}
+
+Stream Model::forward_blocks(ops::Ops& ops) {
+  ops.embedding_forward(a_.embedding, a_.tokens, weights_.wte, weights_.wpe, shape_.seq_len, 0);
+  Stream stream{a_.embedding, {}};
+  for (Block& block : blocks_) stream = block.forward(ops, stream, shape_);
+  final_norm_.forward(ops, a_.final_sum, a_.final_norm, stream);
+  return stream;
+}
+
+void Model::forward(ops::Ops& ops) {
+  forward_blocks(ops);
+  head_.forward(ops, a_.losses, a_.final_norm, a_.targets);
+}
+
+void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float scale,
+                             Accumulate accumulate, PhaseTimer& timer) {
+  timer.enter(Phase::kForward);
+  forward_blocks(ops);
+
+  // The tied head writes the embedding's gradient first; the embedding adds to it at the end.
+  const Tensor& d_head = config_.tied_head ? g.wte : g.head;
+  const Tensor& d_final = a_.scratch.d_norm;
+  head_.forward_backward(ops, a_.losses, d_final, d_head, a_.final_norm, a_.targets, scale,
+                         accumulate, timer);
+
+  timer.enter(Phase::kBackward);
+  final_norm_.backward(ops, a_.d_stream, g.final_norm, g.final_norm_bias, d_final,
+                       Accumulate::kNo, accumulate);
+  for (size_t l = blocks_.size(); l-- > 0;) {
+    blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate);
+  }
+  if (!config_.tied_head && accumulate == Accumulate::kNo) ops.zero(g.wte);
+  ops.embedding_backward(g.wte, g.wpe, a_.d_stream, a_.tokens, shape_.seq_len, accumulate);
+}
+
+Tensor Model::forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> caches,
+                             int64_t first_position) {
+  ops::AttentionShape shape = shape_;
+  shape.batch = 1;
+  shape.seq_len = n;
+  const Tensor x = a_.embedding.row_range(0, n);
+  ops.embedding_forward(x, a_.tokens.col_range(0, n), weights_.wte, weights_.wpe, n,
+                        first_position);
+  Stream stream{x, {}};
+  for (size_t l = 0; l < blocks_.size(); ++l) {
+    stream = blocks_[l].forward_cached(ops, stream, shape, caches[l], first_position);
+  }
+  const Tensor norm = a_.final_norm.row_range(0, n);
+  final_norm_.forward(ops, a_.final_sum.row_range(0, n), norm, stream);
+  return head_.logits(ops, norm.row_range(n - 1, 1));
+}
+
+}  // namespace qstep::trainer

@@ -1,0 +1,69 @@
+// The decoder: embedding, blocks, final norm, head. Explicit forward and backward, no tape.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "ops/ops.h"
+#include "trainer/block.h"
+#include "trainer/head.h"
+#include "trainer/model_config.h"
+#include "trainer/timeline.h"
+#include "trainer/weights.h"
+
+namespace qstep::trainer {
+
+// A micro-batch, and everything that one leaves behind.
+struct ModelActivations {
+  ops::Tensor tokens, targets;         // [1, N] int32
+  ops::Tensor embedding;               // [N, C]
+  ops::Tensor delta;                   // [N, C], shared by the blocks
+  std::vector<BlockActivations> blocks;
+  ops::Tensor final_sum, final_norm, final_stats;
+  ops::Tensor logits;      // one chunk
+  ops::Tensor losses;      // [1, N] FP32
+  ops::Tensor rope_table;  // [positions, D] FP32, or empty
+  // Training only:
+  ops::Tensor d_stream;  // [N, C]
+  BlockScratch scratch;
+};
+
+enum class Purpose : uint8_t { kTraining, kEvaluation };
+
+// Same order and same sizes on every call: run it on a measuring arena, then on a placing one. Without
+// gradients all blocks share one set of activations.
+ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model, int64_t batch,
+                                     int64_t seq_len, ops::Dtype dtype, Purpose purpose);
+
+class Model {
+ public:
+  Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<ops::Tensor>& weights,
+        const ModelActivations& activations, int64_t batch, int64_t seq_len);
+
+  const ModelActivations& activations() const { return a_; }
+
+  // losses[n] of the micro-batch in tokens and targets.
+  void forward(ops::Ops& ops);
+
+  // The same, and grads (+)= gradient of scale * sum_n losses[n].
+  void forward_backward(ops::Ops& ops, const ModelWeights<ops::Tensor>& grads, float scale,
+                        ops::Accumulate accumulate, PhaseTimer& timer);
+
+  // Generation, batch 1: runs tokens[0, n) at positions first_position .. and returns the logits [1, V]
+  // behind the last one.
+  ops::Tensor forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> caches,
+                             int64_t first_position);
+
+ private:
+  Stream forward_blocks(ops::Ops& ops);
+
+  ModelConfig config_;
+  ModelWeights<ops::Tensor> weights_;
+  ModelActivations a_;
+  ops::AttentionShape shape_;
+  std::vector<Block> blocks_;
+  Norm final_norm_;
+  Head head_;
+};
+
+}  // namespace qstep::trainer

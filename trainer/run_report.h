@@ -1,0 +1,57 @@
+// What a training run prints: a header, a line per step, evaluations, checkpoints, a summary.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/token_store.h"
+#include "trainer/checkpoint.h"
+#include "trainer/config.h"
+#include "trainer/metrics.h"
+#include "trainer/trainer.h"
+
+namespace qstep::trainer {
+
+// [model] of the configuration as TOML, without the name of the preset: equal when the models are.
+std::string model_toml(const Config& config);
+
+// The lines that two TOML texts do not share, "- before" and "+ after"; run.* is left out.
+std::string changed_lines(const std::string& before, const std::string& after);
+
+// "1.2 GB", "340 MB"; "123.4 M", "8.03 B" (parameters, tokens); "2h05m", "3m12s", "41s".
+std::string format_bytes(int64_t bytes);
+std::string format_count(double count);
+std::string format_duration(double seconds);
+
+class RunReport {
+ public:
+  RunReport(const Config& config, const data::StoreInfo& data);
+
+  void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
+  void resumed(const std::string& path, int64_t step, const std::string& config_changes);
+  void begin(int64_t step);  // the loop starts behind this step
+  // Prints every run.log_every steps, and always the first three.
+  void step(const StepRow& row, int64_t skipped_steps);
+  void eval(const EvalRow& row);
+  void saved(const CheckpointRow& row);
+  void summary(const CheckpointState& state, const std::string& checkpoint, bool stopped);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Config config_;
+  data::StoreInfo data_;
+  Clock::time_point start_;
+  int64_t first_step_ = 0;
+  std::vector<double> step_ms_;  // of the last steps, a ring
+  int64_t n_steps_ = 0;
+  float first_loss_ = 0, last_loss_ = 0;
+  double last_eval_ = 0;
+  double sum_loss_ = 0, sum_ms_ = 0;  // since the last printed line
+  int64_t since_line_ = 0;
+  PhaseTimes phases_ms_{};
+};
+
+}  // namespace qstep::trainer

@@ -1,0 +1,34 @@
+#include "trainer/timeline.h"
+
+#include <numeric>
+
+namespace qstep::trainer {
+
+void PhaseTimer::start() {
+  ms_.fill(0.0);
+  open_ = Phase::kOther;
+  since_ = Clock::now();
+}
+
+void PhaseTimer::enter(Phase phase) {
+  if (phase == open_) return;
+  close();
+  open_ = phase;
+}
+
+const PhaseTimes& PhaseTimer::stop() {
+  close();
+  return ms_;
+}
+
+void PhaseTimer::close() {
+  const Clock::time_point now = Clock::now();
+  ms_[static_cast<size_t>(open_)] += std::chrono::duration<double, std::milli>(now - since_).count();
+  since_ = now;
+}
+
+double total_ms(const PhaseTimes& times) {
+  return std::accumulate(times.begin(), times.end(), 0.0);
+}
+
+}  // namespace qstep::trainer

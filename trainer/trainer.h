@@ -1,0 +1,80 @@
+// One training step: micro-batches forward and backward, gradient sum, norm, clip, update.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "ops/ops.h"
+#include "trainer/config.h"
+#include "trainer/gradient_sum.h"
+#include "trainer/model.h"
+#include "trainer/parameters.h"
+#include "trainer/timeline.h"
+
+namespace qstep::trainer {
+
+// Where the micro-batches come from. next() blocks until one is there; the spans live until the next call.
+struct MicroBatch {
+  std::span<const int32_t> tokens, targets;  // [B, T]
+};
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual MicroBatch next() = 0;
+};
+
+struct StepResult {
+  float loss = 0;       // mean over the step's targets, nats
+  float grad_norm = 0;  // before clipping
+  bool skipped = false;  // loss or norm not finite: no update
+  PhaseTimes phases_ms{};
+};
+
+struct MemoryRow {
+  std::string owner;
+  int64_t bytes = 0;
+};
+
+// Bytes per owner of a training run of this configuration, largest first; nothing is allocated.
+std::vector<MemoryRow> training_memory(const Config& config);
+
+class Trainer {
+ public:
+  // Lays out and allocates everything; weights are initialised from the seed.
+  Trainer(ops::Ops& ops, const Config& config);
+
+  // One optimizer step at rate lr; `update` counts the updates made, this one included.
+  StepResult step(BatchSource& batches, double lr, int64_t update);
+
+  // Mean loss of one micro-batch with the weights as they are.
+  float evaluate(const MicroBatch& batch);
+
+  // After the master weights were set from outside: rounds the compute weights from them.
+  void refresh_weights();
+
+  Parameters& parameters() { return parameters_; }
+  const Config& config() const { return config_; }
+  // The gradient of the last step (FP32, before clipping).
+  ParameterGroup& gradients() { return gradient_sum_->total(); }
+
+ private:
+  struct Layout;
+  static Layout lay_out(ops::Arena& arena, const Config& config);
+  friend std::vector<MemoryRow> training_memory(const Config& config);
+
+  void upload(const MicroBatch& batch);
+
+  ops::Ops& ops_;
+  Config config_;
+  ops::Buffer buffer_;
+  Parameters parameters_;
+  std::unique_ptr<GradientSum> gradient_sum_;
+  std::unique_ptr<Model> model_;
+  ops::Tensor micro_losses_;  // [1, G]: mean loss of each micro-batch
+  ops::Tensor scalars_;       // [1, 3]: loss, gradient norm, clip factor
+  PhaseTimer timer_;
+};
+
+}  // namespace qstep::trainer
