@@ -154,8 +154,8 @@ void pack_keys(const Scratch<T>& t, const Head<T>& head, int64_t first_key) {
 // p and ds of two neighbouring keys (m, m + 1 of the eight) and sixteen rows. A row sees a key from
 // its own position on: the first `hidden` + 0, 1 rows do not.
 template <class T>
-void score_gradients(const Scratch<T>& t, int64_t m, int64_t panel, int64_t row, int64_t hidden,
-                     int64_t key_word, float scale) {
+[[gnu::noinline]] void score_gradients(const Scratch<T>& t, int64_t m, int64_t panel, int64_t row,
+                                       int64_t hidden, int64_t key_word, float scale) {
   using W = Words<T>;
   const F32x16 lse = load(t.lse + row);
   const F32x16 delta = load(t.delta + row);

@@ -82,8 +82,9 @@ struct Tiles {
 // One tile of keys against eight rows: updates maximum and sum, rescales what o holds, leaves p.
 // s holds n_panels x 16 products; row m sees the first visible[m].
 template <class T>
-void softmax_step(const Tiles<T>& t, int64_t first_row, const int64_t (&visible)[kRows],
-                  int64_t n_panels, float scale, Accumulate o_mode) {
+[[gnu::noinline]] void softmax_step(const Tiles<T>& t, int64_t first_row,
+                                    const int64_t (&visible)[kRows], int64_t n_panels, float scale,
+                                    Accumulate o_mode) {
   const int64_t n_keys = n_panels * kLanes;
   float row_maximum[kLanes] = {};
   for (int64_t m = 0; m < kRows; ++m) {

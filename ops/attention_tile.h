@@ -240,9 +240,13 @@ struct Result {  // row m of panel p at data + m ld + p stride: [16]
   int64_t stride;
 };
 
+// Not inlined: every register of the loop is spoken for, whatever surrounds the call.
 template <class W, int kPanels>
-inline void multiply_panels(const Result& c, const Rows& a, const Panels& b, int64_t n_words,
-                            Accumulate mode) {
+[[gnu::noinline]] void multiply_panels(const Result& c, const Rows& a, const Panels& b,
+                                       int64_t n_words, Accumulate mode) {
+  constexpr int kHalf = kRows / 2;
+  const float* const upper = a.data;  // two base addresses and one stride reach all eight rows
+  const float* const lower = a.data + kHalf * a.ld;
   F32x16 sum[kRows][kPanels];
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; ++m) {
@@ -258,7 +262,8 @@ inline void multiply_panels(const Result& c, const Rows& a, const Panels& b, int
     for (int p = 0; p < kPanels; ++p) right[p] = W::load(b.data + p * b.stride + w * kLanes);
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; ++m) {
-      const typename W::Vec left = W::broadcast(a.data + m * a.ld + w);
+      const float* const half = m < kHalf ? upper : lower;
+      const typename W::Vec left = W::broadcast(half + m % kHalf * a.ld + w);
 #pragma GCC unroll 3
       for (int p = 0; p < kPanels; ++p) sum[m][p] = W::multiply_add(sum[m][p], left, right[p]);
     }
