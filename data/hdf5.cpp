@@ -20,6 +20,11 @@ static_assert(std::is_same_v<hid_t, int64_t> && std::is_same_v<herr_t, int>);
 
 std::recursive_mutex& library_mutex() {
   static std::recursive_mutex mutex;
+  // Without its clean-up at exit: after a write that failed (a full disk) version 1.10 crashes
+  // there, and the process would not end with the code of its error. Every file is closed by its
+  // owner anyway.
+  static const herr_t no_clean_up = H5dont_atexit();
+  (void)no_clean_up;
   return mutex;
 }
 
@@ -104,8 +109,13 @@ enum class Access { kRead, kWrite };
 [[noreturn]] void fail(const std::string& what, Access access) {
   const std::vector<std::string> reasons = error_stack();
   std::string text = what;
-  if (!reasons.empty()) text += fmt::format(" (HDF5: {})", reasons.front());
-  text += hint(errno_in(reasons));
+  const int code = errno_in(reasons);
+  if (code != 0) {
+    text += fmt::format(": {}", std::strerror(code));  // the rest are addresses and times
+  } else if (!reasons.empty()) {
+    text += fmt::format(" (HDF5: {})", reasons.front());
+  }
+  text += hint(code);
   throw Error(text, access == Access::kWrite ? ErrorKind::kDisk : ErrorKind::kData);
 }
 

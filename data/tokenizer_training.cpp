@@ -53,6 +53,8 @@ std::string train_sentencepiece(const std::vector<std::string>& sentences, uint3
       {"remove_extra_whitespaces", "false"},
       {"allow_whitespace_only_pieces", "true"},  // indentation
       {"split_digits", "true"},
+      // The trainer keeps the tab for itself and learns no piece with it.
+      {"user_defined_symbols", "\t,\t\t,\t\t\t,\t\t\t\t"},
       {"unk_id", "0"},
       {"eos_id", "1"},
       {"bos_id", "-1"},

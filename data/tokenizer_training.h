@@ -8,8 +8,8 @@
 
 namespace qstep::data {
 
-// Ids before the learned pieces: unknown (never produced), end of document, 256 bytes.
-inline constexpr uint32_t kSentencePieceReserved = 258;
+// Ids before the learned pieces: unknown (never produced), end of document, 1 to 4 tabs, 256 bytes.
+inline constexpr uint32_t kSentencePieceReserved = 262;
 
 // Longest sentence that the trainer takes; it keeps positions in 16 bits.
 inline constexpr size_t kMaxSentenceBytes = 4096;
