@@ -17,13 +17,19 @@
 
 namespace qstep::trainer::testing {
 
+// Where a test's files are. The crash of a process loses nothing that the kernel has, so that
+// hundreds of crashes may as well happen in memory, where fsync costs nothing.
+enum class Storage : uint8_t { kDisk, kMemory };
+
 // An empty folder that disappears with the object.
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
+  explicit TemporaryFolder(Storage storage = Storage::kDisk) {
     static int count = 0;
-    path_ = ::testing::TempDir() + "qstep_" + std::to_string(::getpid()) + "_" +
-            std::to_string(count++);
+    constexpr const char* kMemoryFolder = "/dev/shm/";
+    const bool in_memory = storage == Storage::kMemory && ::access(kMemoryFolder, W_OK) == 0;
+    path_ = (in_memory ? kMemoryFolder : ::testing::TempDir()) + "qstep_" +
+            std::to_string(::getpid()) + "_" + std::to_string(count++);
     std::filesystem::remove_all(path_);
     std::filesystem::create_directories(path_);
   }
