@@ -1,0 +1,157 @@
+// precision/ gives the same bits on the device as on the host.
+#include <cuda_runtime.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "precision/bf16.h"
+#include "precision/philox.h"
+
+namespace qstep::precision {
+namespace {
+
+// What both sides compute: integers in and out, so that equal bits are equal values. A NaN would
+// not survive a comparison of floats.
+struct RoundToBf16 {
+  using In = uint32_t;
+  using Out = uint16_t;
+  QSTEP_HD Out operator()(In bits) const { return to_bf16(std::bit_cast<float>(bits)).bits; }
+};
+
+struct WidenBf16 {
+  using In = uint16_t;
+  using Out = uint32_t;
+  QSTEP_HD Out operator()(In code) const { return std::bit_cast<uint32_t>(to_float(Bf16{code})); }
+};
+
+struct PhiloxInput {
+  uint64_t seed;
+  PhiloxWords counter;
+};
+
+struct DrawPhilox {
+  using In = PhiloxInput;
+  using Out = PhiloxWords;
+  QSTEP_HD Out operator()(const In& in) const { return philox4x32(in.seed, in.counter); }
+};
+
+template <class F>
+__global__ void apply(const typename F::In* in, typename F::Out* out, int64_t n) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < n) out[i] = F()(in[i]);
+}
+
+void check_cuda(cudaError_t status) {
+  ASSERT_EQ(status, cudaSuccess) << cudaGetErrorString(status);
+}
+
+// Device memory of n elements.
+template <class T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(size_t n) { check_cuda(cudaMalloc(&data_, n * sizeof(T))); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+  ~DeviceArray() { cudaFree(data_); }
+  T* data() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
+};
+
+template <class F>
+std::vector<typename F::Out> apply_on_device(const std::vector<typename F::In>& in) {
+  using In = typename F::In;
+  using Out = typename F::Out;
+  std::vector<Out> out(in.size());
+  const DeviceArray<In> device_in(in.size());
+  const DeviceArray<Out> device_out(in.size());
+  check_cuda(
+      cudaMemcpy(device_in.data(), in.data(), in.size() * sizeof(In), cudaMemcpyHostToDevice));
+  constexpr unsigned kThreads = 256;
+  const auto n_blocks = static_cast<unsigned>((in.size() + kThreads - 1) / kThreads);
+  apply<F><<<n_blocks, kThreads>>>(device_in.data(), device_out.data(),
+                                   static_cast<int64_t>(in.size()));
+  check_cuda(cudaGetLastError());
+  check_cuda(
+      cudaMemcpy(out.data(), device_out.data(), out.size() * sizeof(Out), cudaMemcpyDeviceToHost));
+  return out;
+}
+
+bool same_bits(uint32_t a, uint32_t b) { return a == b; }
+bool same_bits(const PhiloxWords& a, const PhiloxWords& b) {
+  return std::equal(std::begin(a.w), std::end(a.w), std::begin(b.w));
+}
+
+template <class F>
+void expect_same_bits(const char* what, const std::vector<typename F::In>& in) {
+  const std::vector<typename F::Out> found = apply_on_device<F>(in);
+  for (size_t i = 0; i < in.size(); ++i) {
+    ASSERT_TRUE(same_bits(found[i], F()(in[i]))) << what << ", input " << i;
+  }
+}
+
+// Every upper half of a float with the lower halves around the points where rounding changes, and
+// floats from all over.
+std::vector<uint32_t> float_patterns() {
+  constexpr uint32_t kLowerHalves[] = {0x0000, 0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF};
+  constexpr uint32_t kRandomDraws = 1 << 18;
+  std::vector<uint32_t> patterns;
+  for (uint32_t upper = 0; upper < 0x10000u; ++upper) {
+    for (const uint32_t lower : kLowerHalves) patterns.push_back(upper << 16 | lower);
+  }
+  for (uint32_t i = 0; i < kRandomDraws; ++i) {
+    for (const uint32_t word : philox4x32(2026, {{i, 0, 0, 0}}).w) patterns.push_back(word);
+  }
+  return patterns;
+}
+
+std::vector<uint16_t> bf16_codes() {
+  std::vector<uint16_t> codes;
+  for (uint32_t code = 0; code < 0x10000u; ++code) codes.push_back(static_cast<uint16_t>(code));
+  return codes;
+}
+
+std::vector<PhiloxInput> philox_inputs() {
+  constexpr uint32_t kOnes = 0xFFFFFFFFu, kRandomDraws = 1 << 16;
+  std::vector<PhiloxInput> inputs = {{0, {{0, 0, 0, 0}}},
+                                     {~uint64_t{0}, {{kOnes, kOnes, kOnes, kOnes}}}};
+  for (uint32_t i = 0; i < kRandomDraws; ++i) {
+    const PhiloxWords seed = philox4x32(7, {{i, 0, 0, 0}});
+    inputs.push_back({uint64_t{seed.w[1]} << 32 | seed.w[0], philox4x32(7, {{i, 1, 0, 0}})});
+  }
+  return inputs;
+}
+
+// Why this machine cannot run the kernels of this binary; empty when it can.
+std::string why_no_device() {
+  int n_devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&n_devices);
+  if (status != cudaSuccess) return std::string("no CUDA device: ") + cudaGetErrorString(status);
+  if (n_devices == 0) return "no CUDA device: the driver lists none";
+  cudaFuncAttributes attributes;
+  const cudaError_t code = cudaFuncGetAttributes(&attributes, apply<RoundToBf16>);
+  if (code == cudaSuccess) return "";
+  return std::string("no CUDA device that this binary has code for: ") + cudaGetErrorString(code);
+}
+
+TEST(PrecisionOnDevice, SameBitsAsOnTheHostOrACleanRefusal) {
+  const std::string why = why_no_device();
+  if (!why.empty()) {
+    std::printf("%s\n", why.c_str());
+    apply<WidenBf16><<<1, 1>>>(nullptr, nullptr, 0);
+    EXPECT_NE(cudaGetLastError(), cudaSuccess) << "a kernel started although there is " << why;
+    return;
+  }
+  expect_same_bits<RoundToBf16>("to_bf16", float_patterns());
+  expect_same_bits<WidenBf16>("to_float", bf16_codes());
+  expect_same_bits<DrawPhilox>("philox4x32", philox_inputs());
+}
+
+}  // namespace
+}  // namespace qstep::precision
