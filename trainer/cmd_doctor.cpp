@@ -1,0 +1,154 @@
+// qstep doctor: what this machine offers, and what is missing and how to get it.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "ops/ops.h"
+#include "trainer/commands.h"
+#include "trainer/libraries.h"
+#include "trainer/machine.h"
+#include "trainer/run_report.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Findings {
+  Machine machine = read_machine();
+  std::vector<Library> linked = linked_libraries();
+  std::vector<Library> optional = optional_libraries();
+  Disk disk = read_disk(".");
+  std::string folder = std::filesystem::current_path().string();
+  bool cuda = false;
+  std::string why_no_cuda;
+
+  Findings() { cuda = ops::make_cuda_ops(why_no_cuda) != nullptr; }
+};
+
+// What stands in the way of training here, each with what to do.
+std::vector<std::string> advice_on(const Findings& found) {
+  std::vector<std::string> advice;
+  const Machine& m = found.machine;
+  if (gemm_kernel(ops::Dtype::kBf16).empty()) {
+    advice.push_back(
+        "oneDNN has no BF16 matrix product for this processor: train with precision.recipe=fp32");
+  } else if (m.bf16_support() == Bf16Support::kEmulated) {
+    advice.push_back(
+        "BF16 is emulated on this processor: precision.recipe=fp32 may be faster, bf16 is smaller");
+  }
+  if (m.avx512 && built_for().find("AVX-512") == std::string_view::npos) {
+    advice.push_back(
+        "this binary does not use the processor's AVX-512: build without -DQSTEP_PORTABLE=ON");
+  }
+  if (m.huge_pages == "never") {
+    advice.push_back(
+        "transparent huge pages are off: large tensors cost more; as root: echo madvise > "
+        "/sys/kernel/mm/transparent_hugepage/enabled");
+  }
+  if (!found.disk.writable) {
+    advice.push_back(
+        fmt::format("{} is not writable: start qstep elsewhere or give run.dir an absolute path",
+                    found.folder));
+  }
+  return advice;
+}
+
+Json to_json(const Library& library) {
+  return {{"name", library.name},
+          {"present", library.present},
+          {"version", library.version},
+          {"note", library.note}};
+}
+
+void print_json(const Findings& found) {
+  const Machine& m = found.machine;
+  Json json;
+  json["processor"] = {{"name", m.cpu_name},
+                       {"cores", m.cores},
+                       {"usable_cores", m.usable_cores},
+                       {"cores_limit", m.cores_limit},
+                       {"avx2", m.avx2},
+                       {"avx512", m.avx512},
+                       {"avx512_bf16", m.avx512_bf16},
+                       {"amx_bf16", m.amx_bf16},
+                       {"built_for", built_for()},
+                       {"bf16", describe(m.bf16_support())},
+                       {"l3_bytes", m.l3_bytes}};
+  json["memory"] = {{"total_bytes", m.memory_bytes},
+                    {"available_bytes", m.available_bytes},
+                    {"huge_pages", m.huge_pages}};
+  json["libraries"] = Json::array();
+  for (const Library& library : found.linked) json["libraries"].push_back(to_json(library));
+  json["optional"] = Json::array();
+  for (const Library& library : found.optional) json["optional"].push_back(to_json(library));
+  json["cuda"] = {{"usable", found.cuda}, {"why_not", found.why_no_cuda}};
+  json["folder"] = {{"path", found.folder},
+                    {"writable", found.disk.writable},
+                    {"free_bytes", found.disk.free_bytes}};
+  json["advice"] = advice_on(found);
+  fmt::print("{}\n", json.dump(2));
+}
+
+void print_libraries(const std::vector<Library>& libraries) {
+  for (const Library& library : libraries) {
+    const std::string version = library.present ? library.version : "missing";
+    fmt::print("  {:<14} {:<12} {}\n", library.name, version, library.note);
+  }
+}
+
+void print_text(const Findings& found) {
+  const Machine& m = found.machine;
+  fmt::print("processor\n");
+  fmt::print("  {:<14} {}\n", "name", m.cpu_name);
+  fmt::print("  {:<14} {} of {}{}\n", "cores", m.usable_cores, m.cores,
+             m.cores_limit.empty() ? "" : fmt::format(" ({})", m.cores_limit));
+  const auto mark = [](bool has) { return has ? "yes" : "no"; };
+  fmt::print("  {:<14} AVX2 {}, AVX-512 {}, AVX512_BF16 {}, AMX-BF16 {}\n", "instructions",
+             mark(m.avx2), mark(m.avx512), mark(m.avx512_bf16), mark(m.amx_bf16));
+  fmt::print("  {:<14} {}\n", "built for", built_for());
+  fmt::print("  {:<14} {}\n", "BF16", describe(m.bf16_support()));
+  fmt::print("  {:<14} {}\n", "L3 cache", m.l3_bytes > 0 ? format_bytes(m.l3_bytes) : "unknown");
+
+  fmt::print("memory\n");
+  fmt::print("  {:<14} {}, {} available\n", "size", format_bytes(m.memory_bytes),
+             format_bytes(m.available_bytes));
+  fmt::print("  {:<14} {}\n", "huge pages", m.huge_pages);
+
+  fmt::print("libraries\n");
+  print_libraries(found.linked);
+  fmt::print("for GPUs and several processes\n");
+  fmt::print("  {:<14} {}\n", "CUDA backend", found.cuda ? "usable" : found.why_no_cuda);
+  print_libraries(found.optional);
+
+  fmt::print("folder\n");
+  fmt::print("  {:<14} {}\n", "path", found.folder);
+  fmt::print("  {:<14} {}\n", "writable", mark(found.disk.writable));
+  fmt::print("  {:<14} {}\n", "free", format_bytes(found.disk.free_bytes));
+
+  const std::vector<std::string> advice = advice_on(found);
+  fmt::print("{}\n", advice.empty() ? "ready to train on the CPU" : "advice");
+  for (const std::string& text : advice) fmt::print("  {}\n", text);
+}
+
+}  // namespace
+
+void add_doctor_command(CLI::App& app, int&) {
+  const auto as_json = std::make_shared<bool>(false);
+  CLI::App* doctor = app.add_subcommand("doctor", "What this machine offers, what is missing");
+  doctor->add_flag("--json", *as_json, "as JSON");
+  doctor->footer("Example:\n  qstep doctor");
+  doctor->callback([as_json] {
+    const Findings found;
+    if (*as_json) {
+      print_json(found);
+    } else {
+      print_text(found);
+    }
+  });
+}
+
+}  // namespace qstep::trainer

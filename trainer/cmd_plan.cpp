@@ -1,0 +1,166 @@
+// qstep plan: what a model needs, by arithmetic alone.
+#include <fmt/format.h>
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "trainer/commands.h"
+#include "trainer/config_options.h"
+#include "trainer/format.h"
+#include "trainer/run_report.h"
+#include "trainer/weights.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// The first word is a configuration file, a preset, or an override.
+LoadedConfig load_plan(std::vector<std::string> words) {
+  const bool names_model = !words.empty() && words[0].find('=') == std::string::npos &&
+                           !std::filesystem::exists(words[0]) && !words[0].ends_with(".toml");
+  if (!names_model) return load_config_words(words);
+  // A model alone is described at its longest sequence.
+  const ModelConfig& model = preset_model(words[0]);
+  words[0] = "model.preset=" + words[0];
+  words.insert(words.begin() + 1, fmt::format("train.seq_len={}", model.max_seq_len));
+  return load_config("", words);
+}
+
+// Parameters by what they do. The part of "blocks.3.qkv.weight" is found by its layer's name.
+struct Part {
+  std::string_view name;
+  int64_t n_parameters = 0;  // without vocabulary padding
+  int64_t n_stored = 0;      // with it
+};
+using Parts = std::array<Part, 5>;
+
+Parts parts_of(const ModelConfig& model) {
+  Parts parts{{{"embeddings"}, {"attention"}, {"mlp"}, {"norms"}, {"head"}}};
+  for (const WeightSpec& weight : weight_list(model)) {
+    const auto has = [&](std::string_view part) {
+      return weight.name.find(part) != std::string::npos;
+    };
+    const size_t part = has("wte") || has("wpe")         ? 0
+                        : has("norm")                    ? 3
+                        : has("qkv") || has("attn_out.") ? 1
+                        : has("head")                    ? 4
+                                                         : 2;
+    parts[part].n_parameters += weight.used_rows * weight.cols;
+    parts[part].n_stored += weight.rows * weight.cols;
+  }
+  return parts;
+}
+
+// Bytes a parameter takes. In FP32 the master is the weight itself.
+struct StateBytes {
+  std::string_view precision;
+  int64_t weight, master, gradient, moments;
+  int64_t sum() const { return weight + master + gradient + moments; }
+};
+constexpr std::array<StateBytes, 2> kStateBytes{{{"fp32", 4, 0, 4, 8}, {"bf16", 2, 4, 4, 8}}};
+
+void print_plan(const std::vector<std::string>& words, bool as_json) {
+  Config config = load_plan(words).config;
+  const bool vocab_assumed = config.model.vocab_size == 0;
+  if (vocab_assumed) config.model.vocab_size = kAssumedVocab;
+  const ModelConfig& m = config.model;
+  const int64_t seq_len = config.train.seq_len;
+  const int64_t n_total = n_parameters(m);
+  const double causal = flops_per_token(m, seq_len, AttentionCount::kCausal);
+  const double full = flops_per_token(m, seq_len, AttentionCount::kFull);
+  const Parts parts = parts_of(m);
+  int64_t n_stored = 0;
+  for (const Part& part : parts) n_stored += part.n_stored;
+
+  if (as_json) {
+    Json json = {{"preset", m.preset},
+                 {"n_parameters", n_total},
+                 {"n_stored_parameters", n_stored},
+                 {"vocab_size", m.vocab_size},
+                 {"vocab_assumed", vocab_assumed},
+                 {"seq_len", seq_len},
+                 {"causal_flops_per_token", causal},
+                 {"full_flops_per_token", full}};
+    for (const Part& part : parts) json["parts"][std::string(part.name)] = part.n_parameters;
+    for (const StateBytes& s : kStateBytes) {
+      json["state_bytes"][std::string(s.precision)] = {{"weights", s.weight * n_stored},
+                                                       {"master", s.master * n_stored},
+                                                       {"gradients", s.gradient * n_stored},
+                                                       {"moments", s.moments * n_stored},
+                                                       {"sum", s.sum() * n_stored}};
+    }
+    fmt::print("{}\n", json.dump(2));
+    return;
+  }
+
+  fmt::print("{}\n", m.preset.empty() ? "a model by its dimensions" : m.preset);
+  fmt::print("  {} layers, width {}, {} heads and {} key/value heads of {}, {} MLP {}\n",
+             m.n_layers, m.width, m.n_heads, m.n_kv_heads, m.head_dim, choice_name(m.activation),
+             m.ffn_width);
+  fmt::print("  {} norm{}, {} positions up to {}, {} head, vocabulary {}{}\n\n",
+             choice_name(m.norm), m.qk_norm ? " and QK-norm" : "", choice_name(m.position),
+             m.max_seq_len, m.tied_head ? "tied" : "untied", m.vocab_size,
+             vocab_assumed ? " (assumed: the corpus decides)" : "");
+
+  fmt::print("{:<12}{:>18}\n", "parameters", with_commas(n_total));
+  for (const Part& part : parts) {
+    if (part.n_parameters == 0) continue;
+    fmt::print("  {:<10}{:>18}{:>7.1f} %\n", part.name, with_commas(part.n_parameters),
+               100.0 * static_cast<double>(part.n_parameters) / static_cast<double>(n_total));
+  }
+
+  const double tokens = static_cast<double>(config.train.global_batch * seq_len);
+  fmt::print("\nFLOP per token, forward and backward, T = {}\n", seq_len);
+  fmt::print("  {:<10}{:>18}\n  {:<10}{:>18}\n", "causal", si_text(causal, "FLOP"), "full",
+             si_text(full, "FLOP"));
+  fmt::print("  a step of {} sequences: {} (causal)\n", config.train.global_batch,
+             si_text(causal * tokens, "FLOP"));
+
+  fmt::print("\n{:<12}", "memory");
+  for (const StateBytes& s : kStateBytes) fmt::print("{:>18}", s.precision);
+  const auto row = [&](std::string_view name, int64_t StateBytes::*bytes) {
+    fmt::print("\n  {:<10}", name);
+    for (const StateBytes& s : kStateBytes) {
+      const int64_t each = s.*bytes;
+      fmt::print("{:>18}", each == 0 ? "-" : format_bytes(each * n_stored));
+    }
+  };
+  row("weights", &StateBytes::weight);
+  row("master", &StateBytes::master);
+  row("gradients", &StateBytes::gradient);
+  row("moments", &StateBytes::moments);
+  fmt::print("\n  {:<10}", "sum");
+  for (const StateBytes& s : kStateBytes) {
+    fmt::print("{:>18}", format_bytes(s.sum() * n_stored));
+  }
+  fmt::print("\n");
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app, int&) {
+  struct Arguments {
+    std::vector<std::string> words;
+    bool json = false;
+  };
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* plan =
+      app.add_subcommand("plan", "Parameters, memory and flops of a model, without building it");
+  plan->add_option("words", arguments->words,
+                   "a preset or a TOML file, then overrides section.key=value")
+      ->type_name("MODEL|FILE [KEY=VALUE ...]")
+      ->required();
+  plan->add_flag("--json", arguments->json, "as JSON");
+  plan->footer(
+      "Examples:\n"
+      "  qstep plan llama-405b\n"
+      "  qstep plan gpt2-124m model.n_layers=24 train.seq_len=512\n"
+      "  qstep plan run.toml --json");
+  plan->callback([arguments] { print_plan(arguments->words, arguments->json); });
+}
+
+}  // namespace qstep::trainer

@@ -1,0 +1,34 @@
+// Figures for people: 1,234,567 and 467 GFLOP/s.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace qstep::trainer {
+
+// 8,030,261,248
+inline std::string with_commas(int64_t n) {
+  std::string text = fmt::format("{}", n);
+  const int64_t first_digit = text[0] == '-' ? 1 : 0;
+  for (int64_t at = static_cast<int64_t>(text.size()) - 3; at > first_digit; at -= 3) {
+    text.insert(static_cast<size_t>(at), ",");
+  }
+  return text;
+}
+
+// Four digits and a power of 1000: "467.0 GFLOP/s" of (4.67e11, "FLOP/s").
+inline std::string si_text(double value, std::string_view unit) {
+  constexpr std::array<std::string_view, 7> kPrefixes{"", "k", "M", "G", "T", "P", "E"};
+  size_t prefix = 0;
+  while (value >= 1000 && prefix + 1 < kPrefixes.size()) {
+    value /= 1000;
+    ++prefix;
+  }
+  return fmt::format("{:.4g} {}{}", value, kPrefixes[prefix], unit);
+}
+
+}  // namespace qstep::trainer

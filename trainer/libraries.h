@@ -1,0 +1,29 @@
+// The libraries qstep stands on, as found at run time: versions, what they choose, what is missing
+// and how to get it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ops/tensor.h"
+
+namespace qstep::trainer {
+
+struct Library {
+  std::string name;
+  bool present = false;
+  std::string version;  // empty where it does not tell
+  std::string note;     // what it chose; or why it is missing and how to get it
+};
+
+// Linked into every build: oneDNN, OpenMP, HDF5, SentencePiece.
+std::vector<Library> linked_libraries();
+
+// Looked for on this machine and not needed on one CPU: MPI, CUDA driver, cuBLASLt, cuDNN, NCCL.
+std::vector<Library> optional_libraries();
+
+// The kernel that oneDNN picks for a square matrix product of this type ("brg:avx512_core_bf16");
+// empty when it has none on this processor.
+std::string gemm_kernel(ops::Dtype dtype);
+
+}  // namespace qstep::trainer

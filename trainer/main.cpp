@@ -1,0 +1,111 @@
+// qstep: the command line, and the one place where errors end a process.
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/error.h"
+#include "ops/error.h"
+#include "trainer/commands.h"
+#include "trainer/nearest.h"
+
+namespace {
+
+using qstep::ops::ExitCode;
+
+int fail(ExitCode code, const std::string& text) {
+  std::fflush(stdout);
+  fmt::print(stderr, "error: {}\n", text);
+  return static_cast<int>(code);
+}
+
+// The first word that should be a subcommand and is none, with the nearest one.
+std::optional<std::string> unknown_command(const CLI::App& app,
+                                           const std::vector<std::string>& words) {
+  const CLI::App* level = &app;
+  for (const std::string& word : words) {
+    std::vector<std::string> names;
+    const CLI::App* next = nullptr;
+    for (const CLI::App* command : level->get_subcommands([](const CLI::App*) { return true; })) {
+      if (command->get_name() == word) next = command;
+      names.push_back(command->get_name());
+    }
+    if (names.empty() || word.starts_with('-')) return std::nullopt;
+    if (next == nullptr) {
+      const std::string path = level == &app ? "qstep" : "qstep " + level->get_name();
+      return fmt::format(
+          "there is no command \"{} {}\": did you mean \"{} {}\"? ({} --help lists all)", path,
+          word, path, qstep::trainer::nearest(word, names), path);
+    }
+    level = next;
+  }
+  return std::nullopt;
+}
+
+int run(int argc, char** argv) {
+  // Results go to stdout, messages to stderr.
+  spdlog::set_default_logger(spdlog::stderr_color_mt("qstep"));
+  spdlog::set_pattern("%^%l%$: %v");
+
+  CLI::App app("Quarterstep trains transformers in low precision and measures what that buys.",
+               "qstep");
+  app.set_version_flag("--version", "qstep " QSTEP_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "Examples:\n"
+      "  qstep data prepare notes/*.txt -o corpus.h5\n"
+      "  qstep train config.toml data.train=corpus.h5 train.steps=500\n"
+      "  qstep generate --checkpoint runs/default/checkpoints --prompt \"Once\"\n"
+      "  qstep doctor\n"
+      "Every command has --help with examples.");
+
+  int exit_code = static_cast<int>(ExitCode::kOk);
+  using namespace qstep::trainer;
+  add_data_command(app, exit_code);
+  add_train_command(app, exit_code);
+  add_eval_command(app, exit_code);
+  add_generate_command(app, exit_code);
+  add_ckpt_command(app, exit_code);
+  add_config_command(app, exit_code);
+  add_plan_command(app, exit_code);
+  add_bench_command(app, exit_code);
+  add_doctor_command(app, exit_code);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    const std::optional<std::string> unknown = unknown_command(app, words);
+    return fail(ExitCode::kConfig, unknown.value_or(fmt::format("{} (see --help)", error.what())));
+  }
+  return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const qstep::ops::Error& error) {
+    const bool internal = error.code() == ExitCode::kInternal;
+    return fail(error.code(), internal
+                                  ? fmt::format("internal error, please report: {}", error.what())
+                                  : error.what());
+  } catch (const qstep::data::Error& error) {
+    const bool disk = error.kind == qstep::data::ErrorKind::kDisk;
+    return fail(disk ? ExitCode::kDisk : ExitCode::kData, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(ExitCode::kOutOfMemory,
+                "out of memory: use a smaller train.micro_batch, train.seq_len or model");
+  } catch (const std::exception& error) {
+    return fail(ExitCode::kInternal,
+                fmt::format("internal error, please report: {}", error.what()));
+  }
+}
