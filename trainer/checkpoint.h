@@ -72,10 +72,6 @@ std::string verify_checkpoint(const std::string& path, Verify verify);
 std::optional<std::string> newest_checkpoint(
     const std::string& root, const std::function<void(const CheckpointInfo&)>& on_fallback);
 
-// The checkpoint that a user means by `path`: a checkpoint folder itself, or the newest one of a
-// folder of checkpoints or of a run. Error (checkpoint) when there is none.
-std::string find_checkpoint(const std::string& path);
-
 // <path>/checkpoints where that exists (a run folder), else `path`.
 std::string checkpoint_root(const std::string& path);
 

@@ -123,16 +123,18 @@ void CheckpointFiles::create_folder(const std::string& path) const {
   if (::mkdir(path.c_str(), 0777) != 0) fail("create the folder", path, errno);
 }
 
-void CheckpointFiles::write_file(const std::string& path, std::string_view bytes) const {
+void CheckpointFiles::write_file(const std::string& path, Pieces pieces) const {
   step("create", path);
   Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC);
   if (file.get() < 0) fail("create", path, errno);
   step("write", path);
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail("write", path, errno);
-    bytes.remove_prefix(static_cast<size_t>(written));
+  for (std::string_view bytes : pieces) {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(file.get(), bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) fail("write", path, errno);
+      bytes.remove_prefix(static_cast<size_t>(written));
+    }
   }
   step("fsync", path);
   if (::fsync(file.get()) != 0) fail("fsync", path, errno);
@@ -168,10 +170,10 @@ void CheckpointFiles::remove_tree(const std::string& path) const {
   if (code) fail("remove", path, code.value());
 }
 
-void CheckpointFiles::replace_file(const std::string& path, std::string_view bytes) const {
+void CheckpointFiles::replace_file(const std::string& path, Pieces pieces) const {
   const std::string temporary = fmt::format("{}.tmp-{}", path, make_nonce());
   try {
-    write_file(temporary, bytes);
+    write_file(temporary, pieces);
     rename(temporary, path);
   } catch (...) {
     ::unlink(temporary.c_str());

@@ -6,14 +6,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace qstep::trainer {
 
 // Hears of every step ("create", "fsync", "rename", ...) before it is done. An errno that it
 // returns makes the step fail with it. Tests use it to crash or to fail between any two steps.
 using StepHook = std::function<int(std::string_view step, const std::string& path)>;
+
+// The bytes of a file, in order, where they already are: large ones need no copy.
+using Pieces = std::span<const std::string_view>;
 
 // Paths are reported as given. Every failure is an Error (disk) with path, step, reason and advice.
 class CheckpointFiles {
@@ -25,9 +30,12 @@ class CheckpointFiles {
 
   // Throws when the file system of `folder` has less room than `bytes` for this user.
   void require_space(const std::string& folder, int64_t bytes) const;
-  void create_folders(const std::string& path) const;  // with parents; may exist
-  void create_folder(const std::string& path) const;   // must not exist
-  void write_file(const std::string& path, std::string_view bytes) const;  // and fsync
+  void create_folders(const std::string& path) const;             // with parents; may exist
+  void create_folder(const std::string& path) const;              // must not exist
+  void write_file(const std::string& path, Pieces pieces) const;  // and fsync
+  void write_file(const std::string& path, std::string_view bytes) const {
+    write_file(path, Pieces(&bytes, 1));
+  }
   void sync_file(const std::string& path) const;
   void sync_folder(const std::string& path) const;
   void rename(const std::string& from, const std::string& to) const;
@@ -35,7 +43,10 @@ class CheckpointFiles {
 
   // A reader of `path` sees the old content or the new, whatever happens: written under the name
   // <path>.tmp-<nonce>, then renamed.
-  void replace_file(const std::string& path, std::string_view bytes) const;
+  void replace_file(const std::string& path, Pieces pieces) const;
+  void replace_file(const std::string& path, std::string_view bytes) const {
+    replace_file(path, Pieces(&bytes, 1));
+  }
 
  private:
   StepHook before_step_;

@@ -144,18 +144,6 @@ std::string checkpoint_root(const std::string& path) {
   return fs::is_directory(inner, ignored) ? inner : path;
 }
 
-std::string find_checkpoint(const std::string& path) {
-  std::error_code ignored;
-  const bool named =
-      parse_folder_name(fs::path(path).lexically_normal().filename().string()).has_value();
-  if (named || fs::exists(fs::path(path) / kManifestFile, ignored)) return path;
-  if (const auto newest = newest_checkpoint(checkpoint_root(path), {})) return *newest;
-  throw ops::Error(ops::ExitCode::kCheckpoint,
-                   fmt::format("{}: no checkpoint found; expected a checkpoint folder (with {}), a "
-                               "folder of them, or a run folder",
-                               path, kManifestFile));
-}
-
 void remove_stale_temporaries(const std::string& root, const StepHook& before_step) {
   const CheckpointFiles files(before_step);
   for (const Found& f : scan(root)) {
