@@ -79,6 +79,17 @@ struct Tiles {
   float* sum;      // [r][16], of exp2(s log2(e) / sqrt(D) - maximum) over keys = lane mod 16
 };
 
+// Lane m < 8 becomes the fold over the lanes of rows[m].
+template <class F>
+F32x16 fold_rows(F32x16 (&rows)[kLanes], F&& f) {
+  for (int64_t m = kRows; m < kLanes; ++m) rows[m] = broadcast(0.0f);
+  transpose(rows);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) rows[i] = f(rows[i], rows[i + half]);
+  }
+  return rows[0];
+}
+
 // One tile of keys against eight rows: updates maximum and sum, rescales what o holds, leaves p.
 // s holds n_panels x 16 products; row m sees the first visible[m].
 template <class T>
@@ -86,16 +97,16 @@ template <class T>
                                     const int64_t (&visible)[kRows], int64_t n_panels, float scale,
                                     Accumulate o_mode) {
   const int64_t n_keys = n_panels * kLanes;
-  float row_maximum[kLanes] = {};
+  F32x16 highest[kLanes];
   for (int64_t m = 0; m < kRows; ++m) {
     float* const s = t.s + m * t.kScoreStride;
     for (int64_t j = visible[m]; j < n_keys; j += kLanes) store(s + j, broadcast(-kInfinity));
-    F32x16 highest = load(s);
-    for (int64_t j = kLanes; j < n_keys; j += kLanes) highest = max(highest, load(s + j));
-    row_maximum[m] = reduce_max(highest);
+    highest[m] = load(s);
+    for (int64_t j = kLanes; j < n_keys; j += kLanes) highest[m] = max(highest[m], load(s + j));
   }
+  const F32x16 row_maximum = fold_rows(highest, [](F32x16 a, F32x16 b) { return max(a, b); });
   const F32x16 before = load_part(t.maximum + first_row, kRows);
-  const F32x16 now = max(before, load_part(row_maximum, kRows) * broadcast(scale));
+  const F32x16 now = max(before, row_maximum * broadcast(scale));
   float correction[kLanes];
   store(correction, exp2(before - now));
   store_part(t.maximum + first_row, now, kRows);
@@ -116,6 +127,29 @@ template <class T>
     float* const o = t.o + (first_row + m) * t.width;
     for (int64_t d = 0; d < t.width; d += kLanes) {
       store(o + d, load(o + d) * broadcast(correction[m]));
+    }
+  }
+}
+
+// Eight finished rows: o / sum and log sum exp.
+template <class T>
+void write_rows(const Tiles<T>& t, const QueryTile<T>& tile, int64_t first_row) {
+  F32x16 sums[kLanes];
+  for (int64_t m = 0; m < kRows; ++m) sums[m] = load(t.sum + (first_row + m) * kLanes);
+  float sum[kLanes];
+  store(sum, fold_rows(sums, [](F32x16 a, F32x16 b) { return a + b; }));
+  const int64_t n = std::min(kRows, tile.group * tile.n_rows - first_row);
+  for (int64_t m = 0; m < n; ++m) {
+    const int64_t g = (first_row + m) / tile.n_rows;
+    const int64_t row = (first_row + m) % tile.n_rows;
+    const F32x16 inverse = broadcast(1.0f / sum[m]);
+    const float* const o = t.o + (first_row + m) * t.width;
+    T* const out = tile.o + row * tile.o_ld + g * tile.head_dim;
+    for_each_group(tile.head_dim, [&](int64_t d, int64_t lanes) {
+      store_n(out + d, load(o + d) * inverse, lanes);
+    });
+    if (tile.lse != nullptr) {
+      tile.lse[g * tile.lse_ld + row] = t.maximum[first_row + m] * kLn2 + std::log(sum[m]);
     }
   }
 }
@@ -175,18 +209,7 @@ void attend(const QueryTile<T>& tile, float* scratch) {
     }
   }
 
-  for (int64_t r = 0; r < n_rows; ++r) {
-    const int64_t g = r / tile.n_rows;
-    const int64_t row = r % tile.n_rows;
-    const float sum = reduce_add(load(t.sum + r * kLanes));
-    const F32x16 inverse = broadcast(1.0f / sum);
-    const float* const o = t.o + r * t.width;
-    T* const out = tile.o + row * tile.o_ld + g * head_dim;
-    for_each_group(head_dim, [&](int64_t d, int64_t lanes) {
-      store_n(out + d, load(o + d) * inverse, lanes);
-    });
-    if (tile.lse != nullptr) tile.lse[g * tile.lse_ld + row] = t.maximum[r] * kLn2 + std::log(sum);
-  }
+  for (int64_t r = 0; r < t.rows; r += kRows) write_rows(t, tile, r);
 }
 
 template int64_t query_tile_scratch<float>(int64_t, int64_t, int64_t);

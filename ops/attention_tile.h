@@ -15,14 +15,14 @@
 
 namespace qstep::ops::cpu::tile {
 
-inline constexpr int64_t kRows =
-    8;  // rows of one product: 8 x 3 accumulators + 3 + 1 of 32 registers
+inline constexpr int64_t kRows = 8;  // rows of one product
+// Panels of one product: 8 x 3 sums, 3 of b and 1 of a fill the 32 registers of AVX-512.
+inline constexpr int64_t kMaxPanels = QSTEP_AVX512 ? 3 : 1;
 
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 constexpr int64_t divide_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 
-// ---- words
-// ---------------------------------------------------------------------------------------
+// ---- words ----------------------------------------------------------------------------------
 
 struct F32Words {
   static constexpr int64_t kPerWord = 1;
@@ -75,8 +75,7 @@ template <class T>
 using Words = F32Words;
 #endif
 
-// ---- lanes
-// ---------------------------------------------------------------------------------------
+// ---- lanes ----------------------------------------------------------------------------------
 
 // The first n lanes become zero, whatever they hold.
 inline F32x16 zero_first(F32x16 x, int64_t n) {
@@ -88,11 +87,10 @@ inline F32x16 zero_first(F32x16 x, int64_t n) {
 #endif
 }
 
-// 2^x for x <= 127, zero below -126.5: what a softmax needs of it. x = n + r, |r| <= 1/2, and a
-// minimax polynomial of degree 6 for 2^r with 2^0 = 1 (relative error 2^-25 before rounding). NaN
-// stays NaN.
+// 2^x for x <= 127; zero from -150 down. x = n + r, |r| <= 1/2, and for 2^r a minimax polynomial of
+// degree 6 with 2^0 = 1 (relative error 2^-25 before rounding). NaN stays NaN.
 inline F32x16 exp2(F32x16 x) {
-  const F32x16 clamped = max(broadcast(-127.0f), x);
+  const F32x16 clamped = max(broadcast(-200.0f), x);
   const F32x16 n = round_to_integer(clamped);
   const F32x16 r = clamped - n;
   F32x16 p = broadcast(1.54614449e-4f);
@@ -100,7 +98,7 @@ inline F32x16 exp2(F32x16 x) {
        {1.3400428e-3f, 9.61805694e-3f, 5.55032715e-2f, 0.240226507f, 0.693147182f, 1.0f}) {
     p = fma(p, r, broadcast(c));
   }
-  return p * exp2_integer(n);
+  return scale_by_power(p, n);
 }
 
 // rows[i] lane j <-> rows[j] lane i.
@@ -137,10 +135,9 @@ inline void transpose(F32x16 (&rows)[kLanes]) {
 #endif
 }
 
-// ---- packing
-// ------------------------------------------------------------------------------------- The source
-// is n_rows rows of `width` elements, `ld` apart; what lies outside counts as zero.
+// ---- packing --------------------------------------------------------------------------------
 
+// The source is n_rows rows of `width` elements, `ld` apart; what lies outside counts as zero.
 template <class T>
 struct Source {
   const T* data;
@@ -223,8 +220,7 @@ void pack_columns(float* dst, int64_t n_words, int64_t n_dst_rows, const Source<
   }
 }
 
-// ---- the product
-// ---------------------------------------------------------------------------------
+// ---- the product ----------------------------------------------------------------------------
 
 struct Rows {  // row m at data + m ld
   const float* data;
@@ -280,7 +276,7 @@ template <class W>
 inline void multiply(Result c, const Rows& a, Panels b, int64_t n_panels, int64_t n_words,
                      Accumulate mode) {
   while (n_panels > 0) {
-    const int64_t n = n_panels == 4 ? 2 : std::min<int64_t>(n_panels, 3);  // 4 = 2 + 2
+    const int64_t n = std::min(kMaxPanels, n_panels == 4 ? 2 : n_panels);  // 4 = 2 + 2
     if (n == 3) multiply_panels<W, 3>(c, a, b, n_words, mode);
     if (n == 2) multiply_panels<W, 2>(c, a, b, n_words, mode);
     if (n == 1) multiply_panels<W, 1>(c, a, b, n_words, mode);
@@ -290,8 +286,7 @@ inline void multiply(Result c, const Rows& a, Panels b, int64_t n_panels, int64_
   }
 }
 
-// ---- rows of queries
-// -----------------------------------------------------------------------------
+// ---- rows of queries ------------------------------------------------------------------------
 
 // Rows that read one key/value head: `group` query heads side by side, n_rows consecutive
 // positions.
