@@ -1,7 +1,7 @@
 // Causal attention with grouped queries: o = softmax(q k^T / sqrt(D)) v, tile by tile with a
 // running maximum and sum, so that no T x T matrix is ever stored. Dao, "FlashAttention-2" (2023);
-// the running softmax is from Milakov and Gimelshein (2018). Query head h reads key/value head h /
-// (H / K).
+// the running softmax is from Milakov and Gimelshein (2018). Query head h reads key/value head
+// h / (H / K).
 //
 //   s[i,j] = q[i] . k[j] / sqrt(D), j <= i           o[i] = sum_j p[i,j] v[j]
 //   p[i,j] = exp(s[i,j] - lse[i])                    delta[i] = sum_d do[i,d] o[i,d]
@@ -9,14 +9,16 @@
 //   dq[i] = sum_j ds[i,j] k[j] / sqrt(D)             dk[j] = sum_i ds[i,j] q[i] / sqrt(D)
 //
 // Numerics. All sums run in FP32. With BF16 tensors on a processor that multiplies BF16 pairs, p
-// and ds are rounded to BF16 (relative error u = 2^-8) before they meet v, do, q and k, as GPU
-// kernels do:
+// and ds are rounded to BF16 before they meet v, do, q and k, as GPU kernels do. That moves each
+// term of a sum by at most u = 2^-8 of itself, hence
 //   |error of o[i]|  <= u sum_j p[i,j] |v[j]|  + the rounding of o itself,
 //   |error of dv[j]| <= u sum_i p[i,j] |do[i]| + ..., and likewise dq and dk with |ds|.
 // Otherwise the products are FP32 and only the sums' own error, (number of terms) 2^-24, remains.
+//
 // A row's bits depend on its own q and on the k and v up to its position: not on the batch around
-// it, the number of threads, or T; attention_cached gives the bits of attention_forward. A NaN or
-// infinity spreads to the rows that see it, and may spread to up to seven rows before it.
+// it, the number of threads, or T; attention_cached gives the bits of attention_forward. NaN and
+// infinity spread to the rows that see them; as 0 times NaN is NaN they may also reach other rows
+// of their tile: o up to seven positions away, gradients up to 31.
 #pragma once
 
 #include "ops/ops.h"

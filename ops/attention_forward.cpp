@@ -45,11 +45,14 @@ constexpr float kLog2E = std::numbers::log2e_v<float>;
 constexpr float kLn2 = std::numbers::ln2_v<float>;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// The pieces of scratch of one tile; r is a row (head and position) of the tile, 8 a group of rows.
+// The pieces of scratch of one tile. Its rows r are the positions of one head after those of the
+// other; where there are eight or more each head starts a new group of eight, so that the rows of a
+// group are never more than seven positions apart.
 template <class T>
 struct Tiles {
-  Tiles(float* scratch, int64_t n_rows, int64_t head_dim)
-      : rows(round_up(n_rows, kRows)),
+  Tiles(float* scratch, int64_t group, int64_t n_rows, int64_t head_dim)
+      : pitch(n_rows < kRows ? n_rows : round_up(n_rows, kRows)),
+        rows(round_up(group * pitch, kRows)),
         width(round_up(head_dim, kLanes)),
         words(divide_up(head_dim, Words<T>::kPerWord)),
         q_ld(round_up(words, kLanes)),
@@ -63,10 +66,12 @@ struct Tiles {
         maximum(carver.take(rows + kLanes)),
         sum(carver.take(rows * kLanes)) {}
 
-  static constexpr int64_t kScoreStride = kTileKeys + kLanes;  // room to fill past the last key
-  int64_t rows;                                                // r, padded
-  int64_t width;                                               // D in whole panels
-  int64_t words;                                               // of D
+  // Room to fill past the last key.
+  static constexpr int64_t kScoreStride = kTileKeys + kLanes;
+  int64_t pitch;  // rows from head to head
+  int64_t rows;   // all, in whole groups of eight
+  int64_t width;  // D in whole panels
+  int64_t words;  // of D
   int64_t q_ld;
   Carver carver;
   float* q;        // [r][word of D]
@@ -138,10 +143,10 @@ void write_rows(const Tiles<T>& t, const QueryTile<T>& tile, int64_t first_row) 
   for (int64_t m = 0; m < kRows; ++m) sums[m] = load(t.sum + (first_row + m) * kLanes);
   float sum[kLanes];
   store(sum, fold_rows(sums, [](F32x16 a, F32x16 b) { return a + b; }));
-  const int64_t n = std::min(kRows, tile.group * tile.n_rows - first_row);
-  for (int64_t m = 0; m < n; ++m) {
-    const int64_t g = (first_row + m) / tile.n_rows;
-    const int64_t row = (first_row + m) % tile.n_rows;
+  for (int64_t m = 0; m < kRows; ++m) {
+    const int64_t g = (first_row + m) / t.pitch;
+    const int64_t row = (first_row + m) % t.pitch;
+    if (g >= tile.group || row >= tile.n_rows) continue;
     const F32x16 inverse = broadcast(1.0f / sum[m]);
     const float* const o = t.o + (first_row + m) * t.width;
     T* const out = tile.o + row * tile.o_ld + g * tile.head_dim;
@@ -163,20 +168,19 @@ int64_t query_tile_rows(int64_t group) {
 
 template <class T>
 int64_t query_tile_scratch(int64_t group, int64_t n_rows, int64_t head_dim) {
-  return Tiles<T>(nullptr, group * n_rows, head_dim).carver.used();
+  return Tiles<T>(nullptr, group, n_rows, head_dim).carver.used();
 }
 
 template <class T>
 void attend(const QueryTile<T>& tile, float* scratch) {
   using W = Words<T>;
   const int64_t head_dim = tile.head_dim;
-  const int64_t n_rows = tile.group * tile.n_rows;  // row r is head r / tile.n_rows
-  const Tiles<T> t(scratch, n_rows, head_dim);
+  const Tiles<T> t(scratch, tile.group, tile.n_rows, head_dim);
   const float scale = kLog2E / std::sqrt(static_cast<float>(head_dim));
 
   for (int64_t g = 0; g < tile.group; ++g) {
-    const int64_t n_packed = g + 1 < tile.group ? tile.n_rows : t.rows - g * tile.n_rows;
-    pack_rows<T>(t.q + g * tile.n_rows * t.q_ld, t.q_ld, n_packed,
+    const int64_t first = g * t.pitch;
+    pack_rows<T>(t.q + first * t.q_ld, t.q_ld, g + 1 < tile.group ? t.pitch : t.rows - first,
                  {tile.q + g * head_dim, tile.q_ld, tile.n_rows, head_dim});
   }
   std::fill_n(t.maximum, t.rows, -kInfinity);
@@ -193,9 +197,10 @@ void attend(const QueryTile<T>& tile, float* scratch) {
     for (int64_t r = 0; r < t.rows; r += kRows) {
       int64_t visible[kRows];
       int64_t most = 0;
-      for (int64_t m = 0; m < kRows; ++m) {  // rows of padding see one key
-        const int64_t position = r + m < n_rows ? tile.first_position + (r + m) % tile.n_rows : 0;
-        visible[m] = std::clamp<int64_t>(position + 1 - first_key, 0, n);
+      for (int64_t m = 0; m < kRows; ++m) {
+        // Rows of padding see what the last row sees.
+        const int64_t row = std::min((r + m) % t.pitch, tile.n_rows - 1);
+        visible[m] = std::clamp<int64_t>(tile.first_position + row + 1 - first_key, 0, n);
         most = std::max(most, visible[m]);
       }
       if (most == 0) continue;

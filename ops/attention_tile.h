@@ -22,6 +22,22 @@ inline constexpr int64_t kMaxPanels = QSTEP_AVX512 ? 3 : 1;
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 constexpr int64_t divide_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 
+// Hands out pieces of a scratch block, each on a cache line. Without a block it only measures.
+class Carver {
+ public:
+  explicit Carver(float* base) : base_(base) {}
+  float* take(int64_t n) {
+    float* const p = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += round_up(n, kLanes);
+    return p;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  float* base_;
+  int64_t used_ = 0;
+};
+
 // ---- words ----------------------------------------------------------------------------------
 
 struct F32Words {
@@ -146,7 +162,7 @@ struct Source {
   int64_t width;
 };
 
-// Sixteen columns of word row w of the transposed summed dimension: rows w kPerWord + {0, ..}.
+// Sixteen columns of the words across rows: word w holds rows w kPerWord .. + kPerWord.
 template <class T>
 inline F32x16 across_rows(const Source<T>& x, int64_t w, int64_t column, int64_t n) {
   const auto row = [&](int64_t i) {
@@ -313,23 +329,8 @@ int64_t query_tile_rows(int64_t group);
 // Floats of scratch for one tile.
 template <class T>
 int64_t query_tile_scratch(int64_t group, int64_t n_rows, int64_t head_dim);
+// o and lse of the tile.
 template <class T>
 void attend(const QueryTile<T>& tile, float* scratch);
-
-// Hands out pieces of a scratch block, each on a cache line.
-class Carver {
- public:
-  explicit Carver(float* base) : base_(base) {}
-  float* take(int64_t n) {
-    float* const p = base_ + used_;
-    used_ += round_up(n, kLanes);
-    return p;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  float* base_;
-  int64_t used_ = 0;
-};
 
 }  // namespace qstep::ops::cpu::tile

@@ -303,30 +303,39 @@ TEST_P(AttentionTest, CachedGivesTheBitsOfForward) {
   }
 }
 
-// A NaN in a key is seen by the rows after it, of its head and its sequence; rows more than seven
-// positions before it, other heads and other sequences keep their bits.
+// A NaN in a key or a value is seen by the rows from its position on, of its heads and its
+// sequence; rows more than seven positions before it, other heads and other sequences keep their
+// bits.
 TEST_P(AttentionTest, NanReachesTheRowsThatSeeIt) {
-  const AttentionShape shape = make_shape(2, 60, 2, 2, 8);
-  Case clean(GetParam(), shape, 18);
-  Case c(GetParam(), shape, 18);
-  constexpr int64_t kBad = 37;
-  c.qkv.set(kBad, shape.q_width() + 3, std::numeric_limits<double>::quiet_NaN());
-  clean.forward();
-  c.forward();
-  for (int64_t n = 0; n < shape.n_tokens(); ++n) {
-    for (int64_t col = 0; col < shape.q_width(); ++col) {
-      if (n >= kBad && n < shape.seq_len && col < shape.head_dim) {
-        EXPECT_TRUE(std::isnan(c.o.at(n, col))) << n << ' ' << col;
-      } else if (n + 7 < kBad || n >= shape.seq_len || col >= shape.head_dim) {
-        EXPECT_EQ(clean.o.at(n, col), c.o.at(n, col)) << n << ' ' << col;
+  for (const AttentionShape& shape : {make_shape(2, 60, 2, 2, 8), make_shape(2, 60, 4, 2, 8)}) {
+    for (const int64_t column : {shape.q_width() + 3, shape.q_width() + shape.kv_width() + 3}) {
+      SCOPED_TRACE(describe(shape, GetParam()) + fmt::format(" column {}", column));
+      constexpr int64_t kBad = 57;
+      const int64_t bad_width = shape.q_width() / 2;  // the heads of the first key/value head
+      Case clean(GetParam(), shape, 18);
+      Case c(GetParam(), shape, 18);
+      c.qkv.set(kBad, column, std::numeric_limits<double>::quiet_NaN());
+      clean.forward();
+      c.forward();
+      const bool in_value = column >= shape.q_width() + shape.kv_width();
+      for (int64_t n = 0; n < shape.n_tokens(); ++n) {
+        for (int64_t col = 0; col < shape.q_width(); ++col) {
+          const bool same_sequence = n < shape.seq_len, same_head = col < bad_width;
+          if (same_sequence && same_head && n >= kBad) {
+            const bool reached = !in_value || col % shape.head_dim == 3;
+            EXPECT_EQ(reached, std::isnan(c.o.at(n, col))) << n << ' ' << col;
+          } else if (!same_sequence || !same_head || n + 7 < kBad) {
+            EXPECT_EQ(clean.o.at(n, col), c.o.at(n, col)) << n << ' ' << col;
+          }
+        }
       }
+      c.backward();
+      EXPECT_TRUE(std::isnan(c.dqkv.at(kBad, 0)));                     // dq of a row that sees it
+      EXPECT_TRUE(std::isnan(c.dqkv.at(kBad, shape.q_width())));       // its own dk
+      EXPECT_TRUE(std::isfinite(c.dqkv.at(kBad, bad_width)));          // the other head
+      EXPECT_TRUE(std::isfinite(c.dqkv.at(shape.seq_len + kBad, 0)));  // the other sequence
     }
   }
-  c.backward();
-  EXPECT_TRUE(std::isnan(c.dqkv.at(kBad, 0)));                     // dq of a row that sees it
-  EXPECT_TRUE(std::isnan(c.dqkv.at(kBad, shape.q_width())));       // its own dk
-  EXPECT_TRUE(std::isfinite(c.dqkv.at(kBad, shape.head_dim)));     // the other head
-  EXPECT_TRUE(std::isfinite(c.dqkv.at(shape.seq_len + kBad, 0)));  // the other sequence
 }
 
 TEST(AttentionCheck, RefusesWhatItCannotCompute) {
