@@ -71,10 +71,12 @@ void list_options(bool as_json) {
     fmt::print("{}\n", json.dump(2));
     return;
   }
+  constexpr size_t kWideType =
+      30;  // long lists of choices stand out instead of widening the column
   size_t name_width = 0, type_width = 0, default_width = 0;
   for (const OptionRow& row : rows) {
     name_width = std::max(name_width, row.name.size());
-    if (row.type.size() < 24) type_width = std::max(type_width, row.type.size());
+    if (row.type.size() < kWideType) type_width = std::max(type_width, row.type.size());
     default_width = std::max(default_width, row.default_value.size());
   }
   std::string_view section;

@@ -10,6 +10,7 @@
 #include "trainer/config_options.h"
 #include "trainer/format.h"
 #include "trainer/run_report.h"
+#include "trainer/trainer.h"
 #include "trainer/weights.h"
 
 namespace qstep::trainer {
@@ -93,6 +94,12 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
                                                        {"moments", s.moments * n_stored},
                                                        {"sum", s.sum() * n_stored}};
     }
+    int64_t sum = 0;
+    for (const MemoryRow& row : training_memory(config)) {
+      json["run_bytes"][row.owner] = row.bytes;
+      sum += row.bytes;
+    }
+    json["run_bytes"]["sum"] = sum;
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -137,7 +144,14 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   for (const StateBytes& s : kStateBytes) {
     fmt::print("{:>18}", format_bytes(s.sum() * n_stored));
   }
-  fmt::print("\n");
+  fmt::print("\n\none process training in {}, micro-batches of {} sequences, T = {}\n",
+             config.precision.recipe, config.train.micro_batch, seq_len);
+  int64_t sum = 0;
+  for (const MemoryRow& memory : training_memory(config)) {
+    fmt::print("  {:<24}{:>12}\n", memory.owner, format_bytes(memory.bytes));
+    sum += memory.bytes;
+  }
+  fmt::print("  {:<24}{:>12}\n", "sum", format_bytes(sum));
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 
 #include <array>
 #include <dnnl.hpp>
-#include <initializer_list>
 #include <memory>
 
 namespace qstep::trainer {
@@ -128,7 +127,7 @@ std::string nccl_version(void* handle) {
 
 struct Wanted {
   const char* name;
-  std::initializer_list<const char*> files;
+  std::vector<const char*> files;
   std::string (*version)(void* handle);
   const char* how_to_get;
 };
@@ -143,7 +142,7 @@ Library look_for(const Wanted& wanted) {
     library.note = file;
     return library;
   }
-  library.note = fmt::format("{} not found; {}", *wanted.files.begin(), wanted.how_to_get);
+  library.note = fmt::format("{} not found; {}", wanted.files.front(), wanted.how_to_get);
   return library;
 }
 
@@ -169,7 +168,7 @@ std::string gemm_kernel(ops::Dtype dtype) {
 std::vector<Library> linked_libraries() { return {onednn(), openmp(), hdf5(), sentencepiece()}; }
 
 std::vector<Library> optional_libraries() {
-  const std::array<Wanted, 5> list{{
+  const std::vector<Wanted> list = {
       {"MPI",
        {"libmpi.so.40", "libmpi.so.12", "libmpi.so"},
        mpi_version,
@@ -181,7 +180,7 @@ std::vector<Library> optional_libraries() {
        "comes with the CUDA toolkit"},
       {"cuDNN", {"libcudnn.so.9"}, cudnn_version, "NVIDIA's package libcudnn9-cuda-13"},
       {"NCCL", {"libnccl.so.2"}, nccl_version, "NVIDIA's package libnccl2"},
-  }};
+  };
   std::vector<Library> found;
   for (const Wanted& wanted : list) found.push_back(look_for(wanted));
   return found;

@@ -18,7 +18,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kRepetitions = 10;  // per figure
+// Per figure. Short repetitions: other work on the machine leaves some of them alone.
+constexpr int kRepetitions = 100;
 // Independent sums in flight, of sixteen floats each: more than latency times throughput (4 cycles
 // x 2), and no more than the registers hold (32 of sixteen, or 16 of eight less two constants).
 constexpr int kChains = QSTEP_AVX512 ? 16 : 6;
@@ -42,26 +43,29 @@ double best_rate(double seconds, double amount, Work&& work) {
   return best;
 }
 
-// Runs chain(n_turns) on every thread, with n_turns such that one repetition takes its part of the
-// time; chain returns something that depends on every operation, so that none is left out.
+// Runs chain(n_turns) on every thread; chain returns something that depends on every operation, so
+// that none is left out. n_turns is found on one thread: a pool that waits for a busy processor
+// tells nothing about the processor.
 template <class Chain>
 double register_rate(double seconds, double flops_per_turn, Chain&& chain) {
   volatile float sink = 0;
-  const auto run = [&](int64_t n_turns) {
+  int64_t n_turns = 1000;
+  for (double took = 0; took < seconds / kRepetitions && n_turns < (int64_t{1} << 40);) {
+    n_turns *= 2;
+    took = seconds;
+    for (int i = 0; i < 5; ++i) {
+      const Clock::time_point begin = Clock::now();
+      sink = chain(n_turns);
+      took = std::min(took, seconds_since(begin));
+    }
+  }
+  const double flops = flops_per_turn * static_cast<double>(n_turns) * omp_get_max_threads();
+  return best_rate(seconds, flops, [&] {
     float sum = 0;
 #pragma omp parallel reduction(+ : sum)
     sum += chain(n_turns);
     sink = sum;
-  };
-  int64_t n_turns = 1000;
-  for (double took = 0; took < seconds / kRepetitions / 2 && n_turns < (int64_t{1} << 40);) {
-    n_turns *= 2;
-    const Clock::time_point begin = Clock::now();
-    run(n_turns);
-    took = seconds_since(begin);
-  }
-  const double flops = flops_per_turn * static_cast<double>(n_turns) * omp_get_max_threads();
-  return best_rate(seconds, flops, [&] { run(n_turns); });
+  });
 }
 
 // Values stay finite for any number of turns: x -> x / 2 + 1.
