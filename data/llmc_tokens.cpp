@@ -96,12 +96,16 @@ void write_llmc_tokens(const std::string& path, const LlmcKind& kind,
     written = std::fwrite(&tokens[i], kind.token_bytes, 1, file.get()) == 1;  // low bytes first
   }
   written = written && std::fclose(file.release()) == 0;
-  if (!written) {
-    const int code = errno;
+  try {
+    if (!written) {
+      throw Error(fmt::format("{}: cannot write: {}", path, std::strerror(errno)),
+                  ErrorKind::kDisk);
+    }
+    publish(temporary, path);
+  } catch (...) {
     std::remove(temporary.c_str());
-    throw Error(fmt::format("{}: cannot write: {}", path, std::strerror(code)), ErrorKind::kDisk);
+    throw;
   }
-  publish(temporary, path);
 }
 
 namespace {

@@ -22,7 +22,7 @@ std::string_view part_name(Part part);  // "train", "validation"
 inline constexpr uint64_t kStoreFormatVersion = 1;
 
 // 65,536 tokens = 128 or 256 KiB: reading one random sample of T + 1 tokens reads and checksums one
-// or two chunks, some 0.1 ms; chunks of several MiB would cost milliseconds. Smaller ones would
+// or two chunks, some 0.15 ms; chunks of several MiB would cost milliseconds. Smaller ones would
 // make the chunk index grow (1e9 tokens: 15,259 chunks) without making samples noticeably cheaper.
 inline constexpr uint64_t kChunkTokens = 65536;
 
