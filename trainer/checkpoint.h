@@ -63,7 +63,10 @@ void save_checkpoint(const std::string& root, const CheckpointState& state,
 // All step folders of <root>, oldest first.
 std::vector<CheckpointInfo> list_checkpoints(const std::string& root, Verify verify);
 
-// Problem of one checkpoint folder, or an empty string.
+// One checkpoint folder, under whatever name; what is wrong with it is in `problem`.
+CheckpointInfo inspect_checkpoint(const std::string& path, Verify verify);
+
+// Its problem alone, or an empty string.
 std::string verify_checkpoint(const std::string& path, Verify verify);
 
 // The newest checkpoint of <root> that verifies in full; `on_fallback` hears why newer ones were

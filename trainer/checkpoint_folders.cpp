@@ -70,13 +70,6 @@ CheckpointInfo inspect(const std::string& path, const FolderName& name, Verify v
   return info;
 }
 
-FolderName name_of(const std::string& path) {
-  const auto name = parse_folder_name(fs::path(path).lexically_normal().filename().string());
-  if (name) return *name;
-  // A checkpoint under a name of the user's own: its manifest says the step.
-  return {.step = read_manifest(path).step, .kind = FolderKind::kCheckpoint};
-}
-
 }  // namespace
 
 std::string step_folder(int64_t step) { return fmt::format("step-{:08}", step); }
@@ -111,12 +104,21 @@ std::vector<CheckpointInfo> list_checkpoints(const std::string& root, Verify ver
   return list;
 }
 
-std::string verify_checkpoint(const std::string& path, Verify verify) {
-  try {
-    return inspect(path, name_of(path), verify).problem;
-  } catch (const ops::Error& error) {
-    return error.what();
+CheckpointInfo inspect_checkpoint(const std::string& path, Verify verify) {
+  // With a slash at the end or without.
+  const fs::path folder = (fs::path(path) / "").lexically_normal().parent_path();
+  if (const auto name = parse_folder_name(folder.filename().string())) {
+    return inspect(path, *name, verify);
   }
+  try {  // under a name of the user's own: its manifest says the step
+    return inspect(path, {.step = read_manifest(path).step}, verify);
+  } catch (const ops::Error& error) {
+    return {.path = path, .step = 0, .bytes = 0, .problem = error.what()};
+  }
+}
+
+std::string verify_checkpoint(const std::string& path, Verify verify) {
+  return inspect_checkpoint(path, verify).problem;
 }
 
 std::optional<std::string> newest_checkpoint(
