@@ -1,5 +1,5 @@
-// Buffers own memory, arenas carve it. The code that lays tensors out runs twice: on a measuring arena,
-// which hands out addresses of nothing and counts, and on one that places.
+// Buffers own memory, arenas carve it. The code that lays tensors out runs twice: on a measuring
+// arena, which hands out addresses of nothing and counts, and on one that places.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +51,8 @@ class Arena {
 
   bool measuring() const { return base_ == nullptr; }
 
-  // A contiguous matrix, 64-byte aligned. `owner` names the row of the memory table it counts under.
+  // A contiguous matrix, 64-byte aligned. `owner` names the row of the memory table it counts
+  // under.
   Tensor take(std::string_view owner, Dtype dtype, int64_t rows, int64_t cols);
 
   // Everything taken while a Scope lives is given back at its end: scratch that does not overlap in
@@ -71,7 +72,9 @@ class Arena {
 
   int64_t peak_bytes() const { return peak_; }
   // The most bytes each owner held at once.
-  const std::map<std::string, int64_t, std::less<>>& bytes_by_owner() const { return peak_by_owner_; }
+  const std::map<std::string, int64_t, std::less<>>& bytes_by_owner() const {
+    return peak_by_owner_;
+  }
 
  private:
   using Bytes = std::map<std::string, int64_t, std::less<>>;

@@ -52,8 +52,8 @@ class CpuOps final : public Ops {
   void cast(const Tensor& y, const Tensor& x) override { cpu::cast(y, x); }
   void add(const Tensor& y, const Tensor& a, const Tensor& b) override { cpu::add(y, a, b); }
 
-  void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha,
-            Accumulate accumulate, const Tensor& bias) override {
+  void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha, Accumulate accumulate,
+            const Tensor& bias) override {
     gemm_(d, a, b, alpha, accumulate, bias);
   }
   void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) override {
@@ -101,8 +101,8 @@ class CpuOps final : public Ops {
                        const Tensor& wk, const AttentionShape& shape, float eps) override {
     cpu::qk_norm_forward(y, rstd, qkv, wq, wk, shape, eps);
   }
-  void qk_norm_backward(const Tensor& dqkv, const Tensor& dwq, const Tensor& dwk,
-                        const Tensor& qkv, const Tensor& wq, const Tensor& wk, const Tensor& rstd,
+  void qk_norm_backward(const Tensor& dqkv, const Tensor& dwq, const Tensor& dwk, const Tensor& qkv,
+                        const Tensor& wq, const Tensor& wk, const Tensor& rstd,
                         const AttentionShape& shape, Accumulate dw_mode) override {
     cpu::qk_norm_backward(dqkv, dwq, dwk, qkv, wq, wk, rstd, shape, dw_mode, workspace_);
   }
@@ -115,9 +115,8 @@ class CpuOps final : public Ops {
                          const AttentionShape& shape) override {
     cpu::attention_forward(o, lse, qkv, shape, workspace_);
   }
-  void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv,
-                          const Tensor& o, const Tensor& lse,
-                          const AttentionShape& shape) override {
+  void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv, const Tensor& o,
+                          const Tensor& lse, const AttentionShape& shape) override {
     cpu::attention_backward(dqkv, d_o, qkv, o, lse, shape, workspace_);
   }
   void attention_cached(const Tensor& o, const Tensor& k_cache, const Tensor& v_cache,

@@ -1,4 +1,5 @@
-// One error type and one way to raise it. Caught once, in main, which ends every rank with its code.
+// One error type and one way to raise it. Caught once, in main, which ends every rank with its
+// code.
 #pragma once
 
 #include <fmt/format.h>
@@ -14,9 +15,9 @@ namespace qstep::ops {
 enum class ExitCode : int {
   kOk = 0,
   kInternal = 1,
-  kPreempted = 10,      // checkpoint saved
-  kTimeLimit = 11,      // checkpoint saved
-  kInterrupted = 12,    // second signal: no save
+  kPreempted = 10,    // checkpoint saved
+  kTimeLimit = 11,    // checkpoint saved
+  kInterrupted = 12,  // second signal: no save
   kConfig = 20,
   kData = 21,
   kCheckpoint = 22,
@@ -40,8 +41,8 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-// Throws an internal Error "<what> (expected ..., found ...) at file:line" unless `condition` holds.
-// For broken promises between our own rooms; users' mistakes get an Error of their own kind.
+// Throws an internal Error "<what> (expected ..., found ...) at file:line" unless `condition`
+// holds. For broken promises between our own rooms; users' mistakes get an Error of their own kind.
 inline void check(bool condition, std::string_view what,
                   std::source_location where = std::source_location::current()) {
   if (!condition) {

@@ -128,8 +128,8 @@ void Gemm::operator()(const Tensor& d, const Operand& a, const Operand& b, float
   plan.a.set_data_handle(const_cast<void*>(a.data));
   plan.b.set_data_handle(const_cast<void*>(b.data));
   plan.d.set_data_handle(d.data);
-  plan.scratch.set_data_handle(plans_->scratch.take<char>(
-      static_cast<int64_t>(plan.scratch.get_desc().get_size())));
+  plan.scratch.set_data_handle(
+      plans_->scratch.take<char>(static_cast<int64_t>(plan.scratch.get_desc().get_size())));
   if (bias) plan.bias.set_data_handle(bias.data);
   if (key.scaled) plan.alpha.set_data_handle(&alpha);
   plan.primitive.execute(plans_->stream, plan.args);

@@ -1,8 +1,8 @@
 // d[m,n] (+)= alpha sum_k a[m,k] b[n,k] (+ bias[n]) through oneDNN, FP32 accumulation.
 //
-// One plan per (shape, strides, types, epilogue), made at first use and kept: nothing is created once
-// every shape has been seen. oneDNN reads either orientation of either operand at full speed, so BF16
-// and FP32 operands are never copied or transposed.
+// One plan per (shape, strides, types, epilogue), made at first use and kept: nothing is created
+// once every shape has been seen. oneDNN reads either orientation of either operand at full speed,
+// so BF16 and FP32 operands are never copied or transposed.
 #pragma once
 
 #include <memory>

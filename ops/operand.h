@@ -1,8 +1,8 @@
 // One side of a GEMM: a tensor in the orientation and format in which the GEMM reads it.
 //
-// Every GEMM is d[m,n] = alpha a[m,k] b[n,k]^T. A tensor used in two GEMMs has two operands (the words
-// are Transformer Engine's): "rowwise" sums along its columns, "columnwise" along its rows. In FP32 and
-// BF16 both are views of the same memory.
+// Every GEMM is d[m,n] = alpha a[m,k] b[n,k]^T. A tensor used in two GEMMs has two operands (the
+// words are Transformer Engine's): "rowwise" sums along its columns, "columnwise" along its rows.
+// In FP32 and BF16 both are views of the same memory.
 #pragma once
 
 #include "ops/tensor.h"
@@ -21,7 +21,9 @@ struct Operand {
   Major major = Major::kK;
 };
 
-inline Operand rowwise(const Tensor& x) { return {x.data, x.dtype, x.rows, x.cols, x.ld, Major::kK}; }
+inline Operand rowwise(const Tensor& x) {
+  return {x.data, x.dtype, x.rows, x.cols, x.ld, Major::kK};
+}
 inline Operand columnwise(const Tensor& x) {
   return {x.data, x.dtype, x.cols, x.rows, x.ld, Major::kRows};
 }

@@ -1,5 +1,5 @@
-// Defaults of the fused operations, built from their parts: a backend that overrides one must give the
-// same bits.
+// Defaults of the fused operations, built from their parts: a backend that overrides one must give
+// the same bits.
 #include "ops/ops.h"
 
 namespace qstep::ops {

@@ -1,6 +1,6 @@
 // Philox4x32-10: random bits as a pure function of a key and a counter, so that tiling, threads,
-// sharding and resume cannot change them. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3"
-// (SC 2011), table 2.
+// sharding and resume cannot change them. Salmon et al., "Parallel random numbers: as easy as 1, 2,
+// 3" (SC 2011), table 2.
 #pragma once
 
 #include <cstdint>

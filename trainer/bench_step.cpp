@@ -11,8 +11,8 @@
 
 #include "ops/parallel_for.h"
 #include "precision/philox.h"
+#include "trainer/format.h"
 #include "trainer/peak.h"
-#include "trainer/run_report.h"
 #include "trainer/trainer.h"
 
 namespace qstep::trainer {
@@ -97,8 +97,7 @@ struct Options {
 void run(const Options& o) {
   if (o.threads > 0) omp_set_num_threads(static_cast<int>(o.threads));
   const std::vector<std::string> overrides = {
-      fmt::format("model.preset={}", o.model),
-      fmt::format("precision.recipe={}", o.precision),
+      fmt::format("model.preset={}", o.model), fmt::format("precision.recipe={}", o.precision),
       fmt::format("train.micro_batch={}", o.batch),
       fmt::format("train.global_batch={}", o.batch * o.micro_batches),
       fmt::format("train.seq_len={}", o.seq_len)};
@@ -151,7 +150,7 @@ void run(const Options& o) {
   fmt::print("  model rate   {:10.1f} GFLOP/s (causal attention)\n", r.model_flops_per_s * 1e-9);
   fmt::print("  peak {:<5}   {:10.1f} GFLOP/s (measured)   utilisation {:.1f} %\n", o.precision,
              peak_flops * 1e-9, 100.0 * utilisation);
-  fmt::print("  peak memory  {:>10}\n", format_bytes(r.peak_rss_bytes));
+  fmt::print("  peak memory  {:>10}\n", bytes_text(r.peak_rss_bytes));
 }
 
 }  // namespace
@@ -169,7 +168,9 @@ void add_bench_step(CLI::App& bench, int&) {
   cmd->add_option("--micro-batches", o.micro_batches, "micro-batches per step")
       ->check(positive)
       ->capture_default_str();
-  cmd->add_option("--seq", o.seq_len, "tokens per sequence")->check(positive)->capture_default_str();
+  cmd->add_option("--seq", o.seq_len, "tokens per sequence")
+      ->check(positive)
+      ->capture_default_str();
   cmd->add_option("--steps", o.steps, "steps that are timed")
       ->check(positive)
       ->capture_default_str();
@@ -181,7 +182,8 @@ void add_bench_step(CLI::App& bench, int&) {
       ->capture_default_str();
   cmd->add_flag("--json", o.json, "result as JSON");
   cmd->footer(
-      "Example:\n  qstep bench step --model gpt2-124m --precision bf16 --batch 4 --seq 256 --steps 10");
+      "Example:\n  qstep bench step --model gpt2-124m --precision bf16 --batch 4 --seq 256 --steps "
+      "10");
   cmd->callback([options] { run(*options); });
 }
 

@@ -11,9 +11,9 @@
 namespace qstep::trainer {
 
 struct BenchStepResult {
-  double step_ms = 0;        // median
-  PhaseTimes phases_ms{};    // medians, each of its own
-  double tokens_per_s = 0;   // at the median
+  double step_ms = 0;            // median
+  PhaseTimes phases_ms{};        // medians, each of its own
+  double tokens_per_s = 0;       // at the median
   double model_flops_per_s = 0;  // causal attention
   int64_t peak_rss_bytes = 0;
   float first_loss = 0, last_loss = 0;

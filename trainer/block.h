@@ -42,9 +42,9 @@ struct KvCache {
 
 class Block {
  public:
-  // delta [N, C]: where attention and MLP put what they add to the stream; every block may share it, as
-  // the norm that comes next has read it before it is written again. rope_table as ops.rope wants it;
-  // empty with learned positions.
+  // delta [N, C]: where attention and MLP put what they add to the stream; every block may share
+  // it, as the norm that comes next has read it before it is written again. rope_table as ops.rope
+  // wants it; empty with learned positions.
   Block(const ModelConfig& model, const BlockWeights<ops::Tensor>& weights,
         const BlockActivations& activations, const ops::Tensor& delta,
         const ops::Tensor& rope_table);

@@ -8,7 +8,6 @@
 #include "trainer/commands.h"
 #include "trainer/config_options.h"
 #include "trainer/format.h"
-#include "trainer/run_report.h"
 
 namespace qstep::trainer {
 
@@ -108,7 +107,7 @@ void list_presets(bool as_json) {
                       {"causal_flops_per_token", flops}});
     } else {
       fmt::print("{:<12} {:>12} {:>16}  {}\n", preset.name,
-                 format_count(static_cast<double>(n_parameters(model))), si_text(flops, "FLOP"),
+                 si_text(static_cast<double>(n_parameters(model)), ""), si_text(flops, "FLOP"),
                  preset.what);
     }
   }

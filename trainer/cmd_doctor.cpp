@@ -7,9 +7,9 @@
 
 #include "ops/ops.h"
 #include "trainer/commands.h"
+#include "trainer/format.h"
 #include "trainer/libraries.h"
 #include "trainer/machine.h"
-#include "trainer/run_report.h"
 
 namespace qstep::trainer {
 
@@ -111,11 +111,11 @@ void print_text(const Findings& found) {
              mark(m.avx2), mark(m.avx512), mark(m.avx512_bf16), mark(m.amx_bf16));
   fmt::print("  {:<14} {}\n", "built for", built_for());
   fmt::print("  {:<14} {}\n", "BF16", describe(m.bf16_support()));
-  fmt::print("  {:<14} {}\n", "L3 cache", m.l3_bytes > 0 ? format_bytes(m.l3_bytes) : "unknown");
+  fmt::print("  {:<14} {}\n", "L3 cache", m.l3_bytes > 0 ? bytes_text(m.l3_bytes) : "unknown");
 
   fmt::print("memory\n");
-  fmt::print("  {:<14} {}, {} available\n", "size", format_bytes(m.memory_bytes),
-             format_bytes(m.available_bytes));
+  fmt::print("  {:<14} {}, {} available\n", "size", bytes_text(m.memory_bytes),
+             bytes_text(m.available_bytes));
   fmt::print("  {:<14} {}\n", "huge pages", m.huge_pages);
 
   fmt::print("libraries\n");
@@ -127,7 +127,7 @@ void print_text(const Findings& found) {
   fmt::print("folder\n");
   fmt::print("  {:<14} {}\n", "path", found.folder);
   fmt::print("  {:<14} {}\n", "writable", mark(found.disk.writable));
-  fmt::print("  {:<14} {}\n", "free", format_bytes(found.disk.free_bytes));
+  fmt::print("  {:<14} {}\n", "free", bytes_text(found.disk.free_bytes));
 
   const std::vector<std::string> advice = advice_on(found);
   fmt::print("{}\n", advice.empty() ? "ready to train on the CPU" : "advice");

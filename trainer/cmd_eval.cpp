@@ -26,23 +26,26 @@ void run(const Options& o) {
   const auto ops = ops::make_cpu_ops();
   const LoadedModel loaded(*ops, o.checkpoint, o.precision);
   const Config& config = loaded.config();
-  const data::TokenStore store = data::TokenStore::open(o.data.empty() ? config.data.train : o.data);
+  const data::TokenStore store =
+      data::TokenStore::open(o.data.empty() ? config.data.train : o.data);
   if (!loaded.state().tokenizer_sha256.empty() &&
       store.info().tokenizer_sha256 != loaded.state().tokenizer_sha256) {
-    throw ops::Error(ops::ExitCode::kData,
-                     fmt::format("{}: its tokenizer ({} {}) is not the checkpoint's ({} {}); prepare the "
-                                 "corpus with the tokenizer of the training corpus",
-                                 store.path(), store.info().tokenizer,
-                                 store.info().tokenizer_sha256.substr(0, 12),
-                                 loaded.state().tokenizer,
-                                 loaded.state().tokenizer_sha256.substr(0, 12)));
+    throw ops::Error(
+        ops::ExitCode::kData,
+        fmt::format("{}: its tokenizer ({} {}) is not the checkpoint's ({} {}); prepare the "
+                    "corpus with the tokenizer of the training corpus",
+                    store.path(), store.info().tokenizer,
+                    store.info().tokenizer_sha256.substr(0, 12), loaded.state().tokenizer,
+                    loaded.state().tokenizer_sha256.substr(0, 12)));
   }
   const int64_t B = config.train.micro_batch, T = config.train.seq_len;
-  const data::Loader loader(store, {.seq_len = T, .micro_batch = B, .micros_per_step = 1, .seed = 0});
+  const data::Loader loader(store,
+                            {.seq_len = T, .micro_batch = B, .micros_per_step = 1, .seed = 0});
   if (loader.validation_batches() == 0) {
-    throw ops::Error(ops::ExitCode::kData,
-                     fmt::format("{}: its validation part has {} tokens, fewer than seq_len + 1 = {}",
-                                 store.path(), store.num_tokens(data::Part::kValidation), T + 1));
+    throw ops::Error(
+        ops::ExitCode::kData,
+        fmt::format("{}: its validation part has {} tokens, fewer than seq_len + 1 = {}",
+                    store.path(), store.num_tokens(data::Part::kValidation), T + 1));
   }
 
   ops::Arena measure;
@@ -57,17 +60,17 @@ void run(const Options& o) {
   std::vector<float> losses(static_cast<size_t>(B * T));
 
   const auto start = std::chrono::steady_clock::now();
-  const EvalResult result = evaluate(
-      store, loader, o.batches > 0 ? o.batches : std::numeric_limits<int64_t>::max(),
-      [&](const MicroBatch& batch) {
-        ops->upload(model.activations().tokens, batch.tokens.data());
-        ops->upload(model.activations().targets, batch.targets.data());
-        model.forward(*ops);
-        ops->download(losses.data(), model.activations().losses);
-        double sum = 0;
-        for (const float loss : losses) sum += static_cast<double>(loss);
-        return static_cast<float>(sum / static_cast<double>(losses.size()));
-      });
+  const EvalResult result =
+      evaluate(store, loader, o.batches > 0 ? o.batches : std::numeric_limits<int64_t>::max(),
+               [&](const MicroBatch& batch) {
+                 ops->upload(model.activations().tokens, batch.tokens.data());
+                 ops->upload(model.activations().targets, batch.targets.data());
+                 model.forward(*ops);
+                 ops->download(losses.data(), model.activations().losses);
+                 double sum = 0;
+                 for (const float loss : losses) sum += static_cast<double>(loss);
+                 return static_cast<float>(sum / static_cast<double>(losses.size()));
+               });
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double rate = static_cast<double>(result.tokens) / seconds;

@@ -24,7 +24,8 @@ struct Options {
   bool json = false;
 };
 
-// Length of the longest prefix that ends at a UTF-8 character: a token may stop in the middle of one.
+// Length of the longest prefix that ends at a UTF-8 character: a token may stop in the middle of
+// one.
 size_t whole_characters(const std::string& text) {
   for (size_t back = 1; back <= 3 && back <= text.size(); ++back) {
     const auto byte = static_cast<unsigned char>(text[text.size() - back]);
@@ -98,8 +99,7 @@ void run(const Options& o) {
       prompt_ids(o, tokenizer.get(), loaded.config().model.vocab_size);
   Generator generator(*ops, loaded, static_cast<int64_t>(prompt.size()) + o.tokens);
 
-  const int32_t stop =
-      tokenizer && !o.ignore_eos ? static_cast<int32_t>(tokenizer->eos_id()) : -1;
+  const int32_t stop = tokenizer && !o.ignore_eos ? static_cast<int32_t>(tokenizer->eos_id()) : -1;
   install_signal_handlers();
   Printer printer(tokenizer.get(), o.json);
   const GenerationResult result =
@@ -111,8 +111,7 @@ void run(const Options& o) {
 
   const auto rate = [](size_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0.0; };
   const double prefill = rate(prompt.size(), result.prefill_s);
-  const double decode =
-      rate(result.tokens.empty() ? 0 : result.tokens.size() - 1, result.decode_s);
+  const double decode = rate(result.tokens.empty() ? 0 : result.tokens.size() - 1, result.decode_s);
   if (o.json) {
     const nlohmann::json out = {{"checkpoint", loaded.path()},
                                 {"step", loaded.state().step},
@@ -137,7 +136,8 @@ void add_generate_command(CLI::App& app, int&) {
   cmd->add_option("--checkpoint", o.checkpoint, "checkpoint folder, or a run folder (its newest)")
       ->required();
   cmd->add_option("--prompt", o.prompt, "text to continue");
-  cmd->add_option("--prompt-tokens", o.prompt_tokens, "token ids to continue, for models without a tokenizer")
+  cmd->add_option("--prompt-tokens", o.prompt_tokens,
+                  "token ids to continue, for models without a tokenizer")
       ->delimiter(',')
       ->excludes("--prompt");
   cmd->add_option("--tokens", o.tokens, "tokens to generate at most")
@@ -149,7 +149,8 @@ void add_generate_command(CLI::App& app, int&) {
   cmd->add_option("--top-k", o.sampling.top_k, "sample among the k most probable; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  cmd->add_option("--top-p", o.sampling.top_p, "sample among the most probable that reach p together")
+  cmd->add_option("--top-p", o.sampling.top_p,
+                  "sample among the most probable that reach p together")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   cmd->add_option("--seed", o.sampling.seed, "same seed, same text")->capture_default_str();

@@ -21,11 +21,15 @@ void add_train_command(CLI::App& app, int& exit_code) {
   cmd->add_option("overrides", options->overrides, "section.key=value, applied over the file");
   cmd->footer(
       "Example:\n  qstep train config.toml train.steps=500 run.dir=runs/first\n\n"
-      "Ends with code 0 when done, 10 after a stop signal (checkpoint saved; the same command goes on),\n"
-      "20 for a mistake in the configuration, 21 in the data, 22 a damaged checkpoint, 23 a full disk,\n"
-      "30 when losses stay non-finite. SIGINT and SIGTERM save and stop; a second one stops at once.");
+      "Ends with code 0 when done, 10 after a stop signal (checkpoint saved; the same command goes "
+      "on),\n"
+      "20 for a mistake in the configuration, 21 in the data, 22 a damaged checkpoint, 23 a full "
+      "disk,\n"
+      "30 when losses stay non-finite. SIGINT and SIGTERM save and stop; a second one stops at "
+      "once.");
   cmd->callback([options, &exit_code] {
-    exit_code = static_cast<int>(run_training(load_config(options->file, options->overrides).config));
+    exit_code =
+        static_cast<int>(run_training(load_config(options->file, options->overrides).config));
   });
 }
 

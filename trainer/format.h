@@ -1,9 +1,10 @@
-// Figures for people: 1,234,567 and 467 GFLOP/s.
+// Figures for people: 1,234,567, 467 GFLOP/s, 2.84 GB, 3m12s.
 #pragma once
 
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -29,6 +30,16 @@ inline std::string si_text(double value, std::string_view unit) {
     ++prefix;
   }
   return fmt::format("{:.4g} {}{}", value, kPrefixes[prefix], unit);
+}
+
+inline std::string bytes_text(int64_t bytes) { return si_text(static_cast<double>(bytes), "B"); }
+
+// "2h05m", "3m12s", "41s"
+inline std::string duration_text(double seconds) {
+  const auto s = static_cast<int64_t>(std::llround(seconds));
+  if (s >= 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
+  if (s >= 60) return fmt::format("{}m{:02}s", s / 60, s % 60);
+  return fmt::format("{}s", s);
 }
 
 }  // namespace qstep::trainer

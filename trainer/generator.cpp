@@ -17,8 +17,7 @@ struct Layout {
 
 Layout lay_out(ops::Arena& arena, const ModelConfig& model, int64_t positions, Dtype dtype) {
   Layout layout;
-  layout.activations =
-      lay_out_activations(arena, model, 1, positions, dtype, Purpose::kEvaluation);
+  layout.activations = lay_out_activations(arena, model, 1, positions, dtype, Purpose::kEvaluation);
   for (int64_t l = 0; l < model.n_layers; ++l) {
     const int64_t width = model.n_kv_heads * model.head_dim;
     layout.caches.push_back({.k = arena.take("key/value cache", dtype, positions, width),
@@ -51,8 +50,8 @@ Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_posit
   Layout layout = lay_out(place, model, max_positions, dtype);
   caches_ = std::move(layout.caches);
   logits_ = layout.logits;
-  model_ = std::make_unique<Model>(ops, model, loaded.weights(), layout.activations, 1,
-                                   max_positions);
+  model_ =
+      std::make_unique<Model>(ops, model, loaded.weights(), layout.activations, 1, max_positions);
   host_logits_.resize(static_cast<size_t>(vocab_size_));
 }
 

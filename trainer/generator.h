@@ -20,11 +20,13 @@ struct GenerationResult {
 
 class Generator {
  public:
-  // Room for `max_positions` tokens, prompt included. Error (config) when learned positions do not reach.
+  // Room for `max_positions` tokens, prompt included. Error (config) when learned positions do not
+  // reach.
   Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_positions);
 
-  // Up to n tokens behind the prompt (at least one token); ends early at `stop_token` (-1: never), which
-  // is not part of the result. on_token hears each one and may end the generation by returning false.
+  // Up to n tokens behind the prompt (at least one token); ends early at `stop_token` (-1: never),
+  // which is not part of the result. on_token hears each one and may end the generation by
+  // returning false.
   GenerationResult generate(std::span<const int32_t> prompt, int64_t n,
                             const SamplingOptions& sampling, int32_t stop_token,
                             const std::function<bool(int32_t)>& on_token);

@@ -2,7 +2,8 @@
 //
 // kTree: each micro-batch writes a buffer of its own and the buffers are added in the fixed tree of
 // parallel/reduction_tree.h: the same bits however the micro-batches are spread over ranks.
-// kRank: one buffer, every micro-batch adds to it: less memory, equal bits for an equal layout only.
+// kRank: one buffer, every micro-batch adds to it: less memory, equal bits for an equal layout
+// only.
 #pragma once
 
 #include <vector>

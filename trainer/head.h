@@ -1,5 +1,5 @@
-// The language-model head and its loss: logits = y head^T and cross-entropy, in chunks of rows, so that
-// at most one chunk of logits exists, and its gradient takes its place.
+// The language-model head and its loss: logits = y head^T and cross-entropy, in chunks of rows, so
+// that at most one chunk of logits exists, and its gradient takes its place.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ class Head {
   void forward(ops::Ops& ops, const ops::Tensor& loss, const ops::Tensor& y,
                const ops::Tensor& targets);
 
-  // The same with gradients of scale * sum of the losses: dy and dw (+)=. Forward and backward of a chunk
-  // follow each other, hence the timer.
+  // The same with gradients of scale * sum of the losses: dy and dw (+)=. Forward and backward of a
+  // chunk follow each other, hence the timer.
   void forward_backward(ops::Ops& ops, const ops::Tensor& loss, const ops::Tensor& dy,
                         const ops::Tensor& dw, const ops::Tensor& y, const ops::Tensor& targets,
                         float scale, ops::Accumulate grads, PhaseTimer& timer);

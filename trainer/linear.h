@@ -4,8 +4,8 @@
 //   dx [N,I] = dy.rowwise[N,O] w.columnwise[I,O]^T              dgrad
 //   dw [O,I] = dy.columnwise[O,N] x.columnwise[I,N]^T           wgrad
 //
-// Every format goes through these three calls; what differs is how an operand is made. In FP32 and BF16
-// both orientations are views of the tensor.
+// Every format goes through these three calls; what differs is how an operand is made. In FP32 and
+// BF16 both orientations are views of the tensor.
 #pragma once
 
 #include "ops/ops.h"

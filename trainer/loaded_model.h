@@ -12,8 +12,8 @@
 
 namespace qstep::trainer {
 
-// Resolves what a user names as a checkpoint: a checkpoint folder, a run folder, or its checkpoints/
-// folder (the newest one that verifies). Error (checkpoint) when there is none.
+// Resolves what a user names as a checkpoint: a checkpoint folder, a run folder, or its
+// checkpoints/ folder (the newest one that verifies). Error (checkpoint) when there is none.
 std::string resolve_checkpoint(const std::string& path);
 
 // Configuration of the run that saved it.

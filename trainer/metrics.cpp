@@ -20,8 +20,8 @@ namespace {
 
 [[noreturn]] void fail(const std::string& path, const char* what) {
   throw ops::Error(ops::ExitCode::kDisk,
-                   fmt::format("{}: cannot {}: {}; free space or choose another run.dir", path, what,
-                               std::strerror(errno)));
+                   fmt::format("{}: cannot {}: {}; free space or choose another run.dir", path,
+                               what, std::strerror(errno)));
 }
 
 // Shortest digits that read back to the same bits; JSON has no word for what is not finite.
@@ -80,8 +80,8 @@ void MetricsFile::run(const std::string& config_hash, const std::string& recipe,
   open_row(line_, "run", first_step);
   put_integer(line_, "schema", kMetricsSchema);
   put_integer(line_, "time_unix_s", static_cast<int64_t>(std::time(nullptr)));
-  fmt::format_to(std::back_inserter(line_), ",\"config_hash\":\"{}\",\"recipe\":\"{}\"", config_hash,
-                 recipe);
+  fmt::format_to(std::back_inserter(line_), ",\"config_hash\":\"{}\",\"recipe\":\"{}\"",
+                 config_hash, recipe);
   put_integer(line_, "n_parameters", n_parameters);
   put(line_, "flops_per_token_causal", flops_per_token);
   append_line();

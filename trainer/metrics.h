@@ -1,5 +1,5 @@
-// metrics.jsonl: one JSON object a line, appended with one write each, so that a kill loses at most the
-// last line. trainer/README.md documents every field.
+// metrics.jsonl: one JSON object a line, appended with one write each, so that a kill loses at most
+// the last line. trainer/README.md documents every field.
 #pragma once
 
 #include <fmt/format.h>
@@ -44,8 +44,8 @@ struct CheckpointRow {
 
 class MetricsFile {
  public:
-  // Keeps what the file says of steps up to `last_step` and drops the rest (a resumed run writes those
-  // steps again), a torn last line included. last_step 0 begins anew.
+  // Keeps what the file says of steps up to `last_step` and drops the rest (a resumed run writes
+  // those steps again), a torn last line included. last_step 0 begins anew.
   MetricsFile(const std::string& path, int64_t last_step);
   ~MetricsFile();
   MetricsFile(const MetricsFile&) = delete;

@@ -31,8 +31,7 @@ ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model
   a.final_sum = take(C);
   a.final_norm = take(C);
   a.final_stats = arena.take("activations", Dtype::kF32, 2, N);
-  a.logits =
-      arena.take("logits", dtype, head_chunk_rows(model, N, dtype), model.padded_vocab());
+  a.logits = arena.take("logits", dtype, head_chunk_rows(model, N, dtype), model.padded_vocab());
   if (training) {
     a.d_stream = arena.take("activation gradients", dtype, N, C);
     a.scratch = lay_out_block_scratch(arena, model, N, dtype);
@@ -88,8 +87,8 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
                          accumulate, timer);
 
   timer.enter(Phase::kBackward);
-  final_norm_.backward(ops, a_.d_stream, g.final_norm, g.final_norm_bias, d_final,
-                       Accumulate::kNo, accumulate);
+  final_norm_.backward(ops, a_.d_stream, g.final_norm, g.final_norm_bias, d_final, Accumulate::kNo,
+                       accumulate);
   for (size_t l = blocks_.size(); l-- > 0;) {
     blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate);
   }

@@ -15,9 +15,9 @@ namespace qstep::trainer {
 
 // A micro-batch, and everything that one leaves behind.
 struct ModelActivations {
-  ops::Tensor tokens, targets;         // [1, N] int32
-  ops::Tensor embedding;               // [N, C]
-  ops::Tensor delta;                   // [N, C], shared by the blocks
+  ops::Tensor tokens, targets;  // [1, N] int32
+  ops::Tensor embedding;        // [N, C]
+  ops::Tensor delta;            // [N, C], shared by the blocks
   std::vector<BlockActivations> blocks;
   ops::Tensor final_sum, final_norm, final_stats;
   ops::Tensor logits;      // one chunk
@@ -30,8 +30,8 @@ struct ModelActivations {
 
 enum class Purpose : uint8_t { kTraining, kEvaluation };
 
-// Same order and same sizes on every call: run it on a measuring arena, then on a placing one. Without
-// gradients all blocks share one set of activations.
+// Same order and same sizes on every call: run it on a measuring arena, then on a placing one.
+// Without gradients all blocks share one set of activations.
 ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model, int64_t batch,
                                      int64_t seq_len, ops::Dtype dtype, Purpose purpose);
 
@@ -49,8 +49,8 @@ class Model {
   void forward_backward(ops::Ops& ops, const ModelWeights<ops::Tensor>& grads, float scale,
                         ops::Accumulate accumulate, PhaseTimer& timer);
 
-  // Generation, batch 1: runs tokens[0, n) at positions first_position .. and returns the logits [1, V]
-  // behind the last one.
+  // Generation, batch 1: runs tokens[0, n) at positions first_position .. and returns the logits
+  // [1, V] behind the last one.
   ops::Tensor forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> caches,
                              int64_t first_position);
 

@@ -6,8 +6,8 @@
 
 namespace qstep::trainer {
 
-// The residual stream between two layers: its value is x + delta. The addition is left to the norm that
-// reads it next, which does both in one pass. delta is empty at the start.
+// The residual stream between two layers: its value is x + delta. The addition is left to the norm
+// that reads it next, which does both in one pass. delta is empty at the start.
 struct Stream {
   ops::Tensor x;
   ops::Tensor delta;
@@ -21,11 +21,12 @@ class Norm {
        const ops::Tensor& stats)
       : kind_(kind), eps_(eps), weight_(weight), bias_(bias), stats_(stats) {}
 
-  // sum = in.x + in.delta, y = norm(sum). Both must stay as they are until backward. When there is no
-  // delta, sum is not written and the norm reads in.x.
+  // sum = in.x + in.delta, y = norm(sum). Both must stay as they are until backward. When there is
+  // no delta, sum is not written and the norm reads in.x.
   void forward(ops::Ops& ops, const ops::Tensor& sum, const ops::Tensor& y, const Stream& in);
 
-  // dx += d norm: the gradient joins the one that flows along the stream. dw, db (+)= as `grads` says.
+  // dx += d norm: the gradient joins the one that flows along the stream. dw, db (+)= as `grads`
+  // says.
   void backward(ops::Ops& ops, const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& db,
                 const ops::Tensor& dy, ops::Accumulate dx_mode, ops::Accumulate grads) const;
 

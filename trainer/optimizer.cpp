@@ -37,13 +37,14 @@ void adamw_update(ops::Ops& ops, const ModelConfig& model, Parameters& p, Parame
     const auto part = [&](const ParameterGroup& group) {
       return group.flat.col_range(s.first, s.size);
     };
-    ops.adamw(part(p.weight), part(p.master), part(p.adam_m), part(p.adam_v), part(grads), factor,
-              {.lr = static_cast<float>(lr),
-               .beta1 = static_cast<float>(config.beta1),
-               .beta2 = static_cast<float>(config.beta2),
-               .eps = static_cast<float>(config.eps),
-               .weight_decay = s.decay == Decay::kYes ? static_cast<float>(config.weight_decay) : 0.0f,
-               .t = t});
+    ops.adamw(
+        part(p.weight), part(p.master), part(p.adam_m), part(p.adam_v), part(grads), factor,
+        {.lr = static_cast<float>(lr),
+         .beta1 = static_cast<float>(config.beta1),
+         .beta2 = static_cast<float>(config.beta2),
+         .eps = static_cast<float>(config.eps),
+         .weight_decay = s.decay == Decay::kYes ? static_cast<float>(config.weight_decay) : 0.0f,
+         .t = t});
   });
 }
 

@@ -1,5 +1,5 @@
-// Weights, gradients and optimizer state in memory: each group is one flat array in the order of the
-// list of weights, every weight aligned inside it.
+// Weights, gradients and optimizer state in memory: each group is one flat array in the order of
+// the list of weights, every weight aligned inside it.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +25,14 @@ ParameterGroup lay_out_group(ops::Arena& arena, const ModelConfig& model, std::s
 
 // What training keeps from step to step. In FP32 `weight` is `master`.
 struct Parameters {
-  ParameterGroup weight;  // compute type
+  ParameterGroup weight;                  // compute type
   ParameterGroup master, adam_m, adam_v;  // FP32
 };
 
 Parameters lay_out_parameters(ops::Arena& arena, const ModelConfig& model, ops::Dtype dtype);
 
-// Sets the master weights from the seed, the compute weights from them; the moments are left at zero.
+// Sets the master weights from the seed, the compute weights from them; the moments are left at
+// zero.
 void init_parameters(ops::Ops& ops, const ModelConfig& model, Parameters& parameters,
                      uint64_t seed);
 

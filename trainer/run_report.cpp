@@ -6,10 +6,9 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <set>
-#include <sstream>
 
 #include "ops/parallel_for.h"
+#include "trainer/format.h"
 
 namespace qstep::trainer {
 
@@ -24,81 +23,7 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
   std::fflush(stdout);
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream in(text);
-  for (std::string each; std::getline(in, each);) lines.push_back(each);
-  return lines;
-}
-
-// "section.key = value" for every line of a TOML text that to_toml wrote.
-std::vector<std::string> settings_of(const std::string& toml) {
-  std::vector<std::string> settings;
-  std::string section;
-  for (const std::string& each : lines_of(toml)) {
-    if (each.starts_with('[')) {
-      section = each.substr(1, each.find(']') - 1);
-    } else if (each.find('=') != std::string::npos && !each.starts_with('#')) {
-      settings.push_back(section + "." + each);
-    }
-  }
-  return settings;
-}
-
 }  // namespace
-
-std::string model_toml(const Config& config) {
-  std::string text;
-  for (const std::string& setting : settings_of(to_toml(config))) {
-    // The preset is a name, and how long sequences may get is no part of a model with rotary positions.
-    const bool ignored = setting.starts_with("model.preset") ||
-                         (config.model.position == PositionKind::kRope &&
-                          setting.starts_with("model.max_seq_len"));
-    if (setting.starts_with("model.") && !ignored) text += setting + "\n";
-  }
-  return text;
-}
-
-std::string changed_lines(const std::string& before, const std::string& after) {
-  const auto settings = [](const std::string& text) {
-    std::vector<std::string> found = settings_of(text);
-    if (found.empty() || text.starts_with("model.")) found = lines_of(text);
-    return found;
-  };
-  const std::vector<std::string> old_lines = settings(before), new_lines = settings(after);
-  const std::set<std::string> old_set(old_lines.begin(), old_lines.end());
-  const std::set<std::string> new_set(new_lines.begin(), new_lines.end());
-  std::string changes;
-  for (const std::string& each : old_lines) {
-    if (!new_set.contains(each) && !each.starts_with("run.")) changes += "  - " + each + "\n";
-  }
-  for (const std::string& each : new_lines) {
-    if (!old_set.contains(each) && !each.starts_with("run.")) changes += "  + " + each + "\n";
-  }
-  return changes;
-}
-
-std::string format_bytes(int64_t bytes) {
-  const auto b = static_cast<double>(bytes);
-  if (b >= 1e12) return fmt::format("{:.2f} TB", b / 1e12);
-  if (b >= 1e9) return fmt::format("{:.2f} GB", b / 1e9);
-  if (b >= 1e6) return fmt::format("{:.1f} MB", b / 1e6);
-  return fmt::format("{:.1f} kB", b / 1e3);
-}
-
-std::string format_count(double count) {
-  if (count >= 1e9) return fmt::format("{:.2f} B", count / 1e9);
-  if (count >= 1e6) return fmt::format("{:.2f} M", count / 1e6);
-  if (count >= 1e3) return fmt::format("{:.1f} k", count / 1e3);
-  return fmt::format("{:.0f}", count);
-}
-
-std::string format_duration(double seconds) {
-  const auto s = static_cast<int64_t>(std::llround(seconds));
-  if (s >= 3600) return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
-  if (s >= 60) return fmt::format("{}m{:02}s", s / 60, s % 60);
-  return fmt::format("{}s", s);
-}
 
 RunReport::RunReport(const Config& config, const data::StoreInfo& data)
     : config_(config), data_(data), last_eval_(std::numeric_limits<double>::quiet_NaN()) {
@@ -109,11 +34,11 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
   const ModelConfig& m = config_.model;
   const TrainConfig& t = config_.train;
   const data::PartInfo& train = data_.part(data::Part::kTrain);
-  line("model      {} | {} parameters | {} layers, width {}, {} heads ({} kv), vocabulary {}",
-       m.preset.empty() ? "custom" : m.preset, format_count(static_cast<double>(n_parameters(m))),
+  line("model      {} | {}parameters | {} layers, width {}, {} heads ({} kv), vocabulary {}",
+       m.preset.empty() ? "custom" : m.preset, si_text(static_cast<double>(n_parameters(m)), ""),
        m.n_layers, m.width, m.n_heads, m.n_kv_heads, m.vocab_size);
-  line("data       {} | {} tokens, {} tokenizer | {} samples of {} tokens per epoch",
-       config_.data.train, format_count(static_cast<double>(train.num_tokens)), data_.tokenizer,
+  line("data       {} | {}tokens, {} tokenizer | {} samples of {} tokens per epoch",
+       config_.data.train, si_text(static_cast<double>(train.num_tokens), ""), data_.tokenizer,
        windows_per_epoch, t.seq_len);
   line("step       {} sequences = {} micro-batches of {} | {} tokens | {:.3g} model flops",
        t.global_batch, t.micros_per_step(), t.micro_batch, t.global_batch * t.seq_len,
@@ -124,9 +49,9 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
   std::string rows;
   for (const MemoryRow& row : memory) {
     total += row.bytes;
-    rows += fmt::format(" | {} {}", row.owner, format_bytes(row.bytes));
+    rows += fmt::format(" | {} {}", row.owner, bytes_text(row.bytes));
   }
-  line("memory     {}{}", format_bytes(total), rows);
+  line("memory     {}{}", bytes_text(total), rows);
 }
 
 void RunReport::resumed(const std::string& path, int64_t step, const std::string& config_changes) {
@@ -165,12 +90,13 @@ void RunReport::step(const StepRow& row, int64_t skipped_steps) {
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
   const double left =
       elapsed / static_cast<double>(done) * static_cast<double>(config_.train.steps - row.step);
-  line("step {:>{}}/{} | loss {:.4f} | gnorm {:.3f} | lr {:.3e} | {:.1f} ms | tok/s {:.0f} | "
-       "gflops {:.1f} causal | mem {} | recipe {} native | skip {} | eta {}",
-       row.step, std::to_string(config_.train.steps).size(), config_.train.steps, sum_loss_ / n,
-       row.grad_norm, row.lr, mean_ms, per_s,
-       row.model_flops_per_s * 1e-9 * (per_s / row.tokens_per_s), format_bytes(row.peak_rss_bytes),
-       config_.precision.recipe, skipped_steps, format_duration(left));
+  line(
+      "step {:>{}}/{} | loss {:.4f} | gnorm {:.3f} | lr {:.3e} | {:.1f} ms | tok/s {:.0f} | "
+      "gflops {:.1f} causal | mem {} | recipe {} native | skip {} | eta {}",
+      row.step, std::to_string(config_.train.steps).size(), config_.train.steps, sum_loss_ / n,
+      row.grad_norm, row.lr, mean_ms, per_s,
+      row.model_flops_per_s * 1e-9 * (per_s / row.tokens_per_s), bytes_text(row.peak_rss_bytes),
+      config_.precision.recipe, skipped_steps, duration_text(left));
   sum_loss_ = sum_ms_ = 0;
   since_line_ = 0;
 }
@@ -183,14 +109,14 @@ void RunReport::eval(const EvalRow& row) {
 }
 
 void RunReport::saved(const CheckpointRow& row) {
-  line("save {:>{}} | {} | {:.0f} ms", row.step, std::to_string(config_.train.steps).size(), row.path,
-       row.save_ms);
+  line("save {:>{}} | {} | {:.0f} ms", row.step, std::to_string(config_.train.steps).size(),
+       row.path, row.save_ms);
 }
 
 void RunReport::summary(const CheckpointState& state, const std::string& checkpoint, bool stopped) {
   if (n_steps_ == 0) {
-    line("nothing left to do: step {} of {} is already done; raise train.steps to go on", state.step,
-         config_.train.steps);
+    line("nothing left to do: step {} of {} is already done; raise train.steps to go on",
+         state.step, config_.train.steps);
     return;
   }
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
@@ -200,7 +126,7 @@ void RunReport::summary(const CheckpointState& state, const std::string& checkpo
   const int64_t tokens = config_.train.global_batch * config_.train.seq_len;
   line("");
   line("{} at step {} of {} after {}: loss {:.4f} -> {:.4f}{}", stopped ? "stopped" : "finished",
-       state.step, config_.train.steps, format_duration(elapsed), first_loss_, last_loss_,
+       state.step, config_.train.steps, duration_text(elapsed), first_loss_, last_loss_,
        std::isfinite(last_eval_) ? fmt::format(", validation {:.4f}", last_eval_) : "");
   std::string phases;
   for (size_t i = 0; i < phases_ms_.size(); ++i) {

@@ -14,17 +14,6 @@
 
 namespace qstep::trainer {
 
-// [model] of the configuration as TOML, without the name of the preset: equal when the models are.
-std::string model_toml(const Config& config);
-
-// The lines that two TOML texts do not share, "- before" and "+ after"; run.* is left out.
-std::string changed_lines(const std::string& before, const std::string& after);
-
-// "1.2 GB", "340 MB"; "123.4 M", "8.03 B" (parameters, tokens); "2h05m", "3m12s", "41s".
-std::string format_bytes(int64_t bytes);
-std::string format_count(double count);
-std::string format_duration(double seconds);
-
 class RunReport {
  public:
   RunReport(const Config& config, const data::StoreInfo& data);

@@ -11,7 +11,8 @@ namespace {
 // Position of `step` between `first` (0) and `last` (1).
 double position(int64_t step, int64_t first, int64_t last) {
   if (last <= first) return step >= last ? 1.0 : 0.0;
-  return std::clamp(static_cast<double>(step - first) / static_cast<double>(last - first), 0.0, 1.0);
+  return std::clamp(static_cast<double>(step - first) / static_cast<double>(last - first), 0.0,
+                    1.0);
 }
 
 }  // namespace
@@ -33,7 +34,8 @@ double learning_rate(const OptimizerConfig& c, int64_t step, int64_t steps) {
       return c.min_lr + (c.lr - c.min_lr) * (1.0 + std::cos(std::numbers::pi * u)) / 2.0;
     }
     case Schedule::kWsd: {
-      const auto decay = static_cast<int64_t>(std::llround(c.decay_fraction * static_cast<double>(steps)));
+      const auto decay =
+          static_cast<int64_t>(std::llround(c.decay_fraction * static_cast<double>(steps)));
       const int64_t begin = std::max(top, last - decay);
       return c.lr + position(step, begin, last) * (c.min_lr - c.lr);
     }

@@ -7,9 +7,9 @@
 
 namespace qstep::trainer {
 
-// Rate of update `step`, counted from 0, of `steps`. Warm-up rises linearly and reaches lr at its last
-// step: lr (step + 1) / warmup_steps. With u in [0, 1] the position between the end of warm-up and the last
-// step of the run:
+// Rate of update `step`, counted from 0, of `steps`. Warm-up rises linearly and reaches lr at its
+// last step: lr (step + 1) / warmup_steps. With u in [0, 1] the position between the end of warm-up
+// and the last step of the run:
 //   constant  lr
 //   linear    lr + u (min_lr - lr)
 //   cosine    min_lr + (lr - min_lr) (1 + cos(pi u)) / 2              Loshchilov and Hutter 2017

@@ -23,7 +23,8 @@ const PhaseTimes& PhaseTimer::stop() {
 
 void PhaseTimer::close() {
   const Clock::time_point now = Clock::now();
-  ms_[static_cast<size_t>(open_)] += std::chrono::duration<double, std::milli>(now - since_).count();
+  ms_[static_cast<size_t>(open_)] +=
+      std::chrono::duration<double, std::milli>(now - since_).count();
   since_ = now;
 }
 

@@ -14,6 +14,7 @@
 #include "ops/parallel_for.h"
 #include "parallel/comm.h"
 #include "trainer/checkpoint.h"
+#include "trainer/config_diff.h"
 #include "trainer/evaluation.h"
 #include "trainer/loaded_model.h"
 #include "trainer/metrics.h"
@@ -64,21 +65,23 @@ void check_continues(const Config& config, const data::TokenStore& store,
                      const CheckpointReader& checkpoint, const std::string& path) {
   const CheckpointState& state = checkpoint.state();
   const Config saved = checkpoint_config(state, path);
-  const std::string wanted = model_toml(config), found = model_toml(saved);
-  if (wanted != found) {
-    throw Error(ExitCode::kConfig,
-                fmt::format("{}: the checkpoint's model is another one; set [model] as it was saved, "
-                            "or choose another run.dir\n{}",
-                            path, changed_lines(found, wanted)));
+  const std::string changes = changed_model(saved, config);
+  if (!changes.empty()) {
+    throw Error(
+        ExitCode::kConfig,
+        fmt::format("{}: the checkpoint's model is another one; set [model] as it was saved, "
+                    "or choose another run.dir\n{}",
+                    path, changes));
   }
   const data::StoreInfo& info = store.info();
   if (!state.tokenizer_sha256.empty() && state.tokenizer_sha256 != info.tokenizer_sha256) {
-    throw Error(ExitCode::kData,
-                fmt::format("{}: its tokenizer ({} {:.12}) is not the one of the checkpoint {} ({} "
-                            "{:.12}); train on the corpus of that run, or prepare this one with that "
-                            "run's tokenizer",
-                            store.path(), info.tokenizer, info.tokenizer_sha256, path,
-                            state.tokenizer, state.tokenizer_sha256));
+    throw Error(
+        ExitCode::kData,
+        fmt::format("{}: its tokenizer ({} {:.12}) is not the one of the checkpoint {} ({} "
+                    "{:.12}); train on the corpus of that run, or prepare this one with that "
+                    "run's tokenizer",
+                    store.path(), info.tokenizer, info.tokenizer_sha256, path, state.tokenizer,
+                    state.tokenizer_sha256));
   }
   const std::string& hash = info.part(data::Part::kTrain).content_hash;
   if (!state.data_content_hash.empty() && state.data_content_hash != hash &&
@@ -168,7 +171,7 @@ void TrainRun::resume(const std::string& path) {
   state_.skipped_steps = saved.skipped_steps;
   state_.bad_steps_in_a_row = saved.bad_steps_in_a_row;
   last_checkpoint_ = path;
-  report_->resumed(path, saved.step, changed_lines(saved.config_toml, state_.config_toml));
+  report_->resumed(path, saved.step, changed_settings(saved.config_toml, state_.config_toml));
 }
 
 void TrainRun::one_step(BatchSource& batches) {
@@ -203,11 +206,12 @@ void TrainRun::one_step(BatchSource& batches) {
 
   if (state_.bad_steps_in_a_row >= config_.train.max_bad_steps) {
     save();  // the skipped updates left the weights as they were
-    throw Error(ExitCode::kNonFinite,
-                fmt::format("step {}: loss {} and gradient norm {}: {} steps in a row were not finite "
-                            "and their updates skipped; lower optimizer.lr, raise "
-                            "optimizer.warmup_steps, or look at the data",
-                            state_.step, result.loss, result.grad_norm, state_.bad_steps_in_a_row));
+    throw Error(
+        ExitCode::kNonFinite,
+        fmt::format("step {}: loss {} and gradient norm {}: {} steps in a row were not finite "
+                    "and their updates skipped; lower optimizer.lr, raise "
+                    "optimizer.warmup_steps, or look at the data",
+                    state_.step, result.loss, result.grad_norm, state_.bad_steps_in_a_row));
   }
 }
 

@@ -15,7 +15,8 @@
 
 namespace qstep::trainer {
 
-// Where the micro-batches come from. next() blocks until one is there; the spans live until the next call.
+// Where the micro-batches come from. next() blocks until one is there; the spans live until the
+// next call.
 struct MicroBatch {
   std::span<const int32_t> tokens, targets;  // [B, T]
 };
@@ -26,8 +27,8 @@ class BatchSource {
 };
 
 struct StepResult {
-  float loss = 0;       // mean over the step's targets, nats
-  float grad_norm = 0;  // before clipping
+  float loss = 0;        // mean over the step's targets, nats
+  float grad_norm = 0;   // before clipping
   bool skipped = false;  // loss or norm not finite: no update
   PhaseTimes phases_ms{};
 };
