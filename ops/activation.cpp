@@ -10,14 +10,14 @@ namespace {
 constexpr float kTwoSqrt2OverPi = 1.59576912f;  // 2 sqrt(2 / pi)
 constexpr float kCubic = 0.044715f;
 
-F32x16 gelu(F32x16 x) {
+[[gnu::always_inline]] inline F32x16 gelu(F32x16 x) {
   const F32x16 inner = fma(broadcast(kCubic) * x * x, x, x);
   return x * sigmoid(broadcast(kTwoSqrt2OverPi) * inner);
 }
 
 // From 16 on the slope is 0 or 1 to the last bit; clamping keeps 0 * infinity out of x^2. The order
 // of the arguments of min and max lets a NaN through.
-F32x16 gelu_slope(F32x16 x) {
+[[gnu::always_inline]] inline F32x16 gelu_slope(F32x16 x) {
   const F32x16 one = broadcast(1.0f);
   const F32x16 z = min(broadcast(16.0f), max(broadcast(-16.0f), x));
   const F32x16 square = z * z;
@@ -27,7 +27,7 @@ F32x16 gelu_slope(F32x16 x) {
   return fma(z * inner_slope, s * (one - s), s);
 }
 
-F32x16 relu(F32x16 x) { return max(broadcast(0.0f), x); }  // a NaN stays one
+inline F32x16 relu(F32x16 x) { return max(broadcast(0.0f), x); }  // a NaN stays one
 
 template <class T, class F>
 void map_row(T* y, const T* x, int64_t n, F&& f) {
@@ -59,7 +59,7 @@ template <class T>
 void forward_row(T* y, const T* x, int64_t n, Activation kind) {
   switch (kind) {
     case Activation::kGelu:
-      return map_row(y, x, n, gelu);
+      return map_row(y, x, n, [](F32x16 v) { return gelu(v); });
     case Activation::kRelu2:
       return map_row(y, x, n, [](F32x16 v) { return relu(v) * relu(v); });
     case Activation::kSwiglu:

@@ -98,8 +98,10 @@ inline F32x16 zero_first(F32x16 x, int64_t n) {
 #if QSTEP_AVX512
   return {_mm512_maskz_mov_ps(static_cast<__mmask16>(~first_lanes(n)), x.v)};
 #else
-  for (int64_t i = 0; i < n; ++i) x.v[i] = 0.0f;
-  return x;
+  float lanes[kLanes];
+  store(lanes, x);
+  std::fill(lanes, lanes + n, 0.0f);
+  return load(lanes);
 #endif
 }
 
@@ -145,8 +147,12 @@ inline void transpose(F32x16 (&rows)[kLanes]) {
     rows[j + 12].v = _mm512_shuffle_f32x4(ab_odd, cd_odd, 0xDD);
   }
 #else
+  float lanes[kLanes][kLanes];
+  for (int i = 0; i < kLanes; ++i) store(lanes[i], rows[i]);
   for (int i = 0; i < kLanes; ++i) {
-    for (int j = 0; j < i; ++j) std::swap(rows[i].v[j], rows[j].v[i]);
+    float column[kLanes];
+    for (int j = 0; j < kLanes; ++j) column[j] = lanes[j][i];
+    rows[i] = load(column);
   }
 #endif
 }

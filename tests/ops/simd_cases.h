@@ -1,5 +1,6 @@
-// Every operation of ops/simd.h as a function on arrays, compiled once with the AVX-512 body and
-// once with the generic one (simd_generic.cpp): the anonymous namespace keeps the two apart.
+// Every operation of ops/simd.h as a function on arrays, compiled with this machine's widest body
+// (simd_test.cpp), with at most 256 bits (simd_256.cpp) and with the generic body
+// (simd_generic.cpp). The anonymous namespace keeps them apart.
 #pragma once
 
 #include <string_view>
@@ -18,6 +19,7 @@ struct SimdCase {
   Inputs inputs = Inputs::kAny;
 };
 
+std::vector<SimdCase> simd_256_cases();
 std::vector<SimdCase> generic_simd_cases();
 
 namespace {

@@ -1,5 +1,5 @@
 // The generic body of ops/simd.h, on whatever machine this is.
-#define QSTEP_GENERIC_SIMD
+#define QSTEP_MAX_VECTOR_BITS 0
 #include "tests/ops/simd_cases.h"
 
 namespace qstep::test {
