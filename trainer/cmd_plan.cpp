@@ -9,7 +9,6 @@
 #include "trainer/commands.h"
 #include "trainer/config_options.h"
 #include "trainer/format.h"
-#include "trainer/run_report.h"
 #include "trainer/trainer.h"
 #include "trainer/weights.h"
 
@@ -133,7 +132,7 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
     fmt::print("\n  {:<10}", name);
     for (const StateBytes& s : kStateBytes) {
       const int64_t each = s.*bytes;
-      fmt::print("{:>18}", each == 0 ? "-" : format_bytes(each * n_stored));
+      fmt::print("{:>18}", each == 0 ? "-" : bytes_text(each * n_stored));
     }
   };
   row("weights", &StateBytes::weight);
@@ -142,16 +141,16 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   row("moments", &StateBytes::moments);
   fmt::print("\n  {:<10}", "sum");
   for (const StateBytes& s : kStateBytes) {
-    fmt::print("{:>18}", format_bytes(s.sum() * n_stored));
+    fmt::print("{:>18}", bytes_text(s.sum() * n_stored));
   }
   fmt::print("\n\none process training in {}, micro-batches of {} sequences, T = {}\n",
              config.precision.recipe, config.train.micro_batch, seq_len);
   int64_t sum = 0;
   for (const MemoryRow& memory : training_memory(config)) {
-    fmt::print("  {:<24}{:>12}\n", memory.owner, format_bytes(memory.bytes));
+    fmt::print("  {:<24}{:>12}\n", memory.owner, bytes_text(memory.bytes));
     sum += memory.bytes;
   }
-  fmt::print("  {:<24}{:>12}\n", "sum", format_bytes(sum));
+  fmt::print("  {:<24}{:>12}\n", "sum", bytes_text(sum));
 }
 
 }  // namespace

@@ -1,0 +1,195 @@
+// The real binary: help of every command, and the exit codes of mistakes.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+class Cli : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "qstep-cli-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::string write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ / name) << text;
+    return (folder_ / name).string();
+  }
+
+  // `arguments` as typed in a shell, in an empty folder.
+  Outcome qstep(const std::string& arguments) {
+    const std::string command = "cd '" + folder_.string() + "' && '" QSTEP_BINARY "' " + arguments +
+                                " > out.txt 2> err.txt < /dev/null";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(folder_ / "out.txt"),
+            read_file(folder_ / "err.txt")};
+  }
+
+  std::filesystem::path folder_;
+};
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// The names under "Subcommands:" of a help text.
+std::vector<std::string> subcommands_in(const std::string& help) {
+  std::vector<std::string> names;
+  std::istringstream lines(help);
+  bool inside = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("Subcommands:")) {
+      inside = true;
+    } else if (inside && line.starts_with("  ") && line.size() > 2 && line[2] != ' ') {
+      names.push_back(line.substr(2, line.find(' ', 2) - 2));
+    } else if (inside && !line.starts_with(" ")) {
+      inside = false;
+    }
+  }
+  return names;
+}
+
+TEST_F(Cli, EveryHelpShowsAnExample) {
+  std::vector<std::string> paths = {""};
+  for (size_t i = 0; i < paths.size(); ++i) {
+    const Outcome help = qstep(paths[i] + " --help");
+    EXPECT_EQ(help.code, 0) << paths[i];
+    EXPECT_TRUE(contains(help.out, "Example")) << "no example: qstep" << paths[i];
+    EXPECT_EQ(help.err, "") << paths[i];
+    for (const std::string& name : subcommands_in(help.out)) paths.push_back(paths[i] + " " + name);
+  }
+  for (const char* path : {" train", " data prepare", " config print", " bench peak", " bench step",
+                           " ckpt verify", " plan", " doctor", " eval", " generate"}) {
+    EXPECT_EQ(std::count(paths.begin(), paths.end(), path), 1) << path;
+  }
+}
+
+TEST_F(Cli, Version) {
+  const Outcome version = qstep("--version");
+  EXPECT_EQ(version.code, 0);
+  EXPECT_TRUE(version.out.starts_with("qstep ")) << version.out;
+}
+
+TEST_F(Cli, MistakesInTheCommandLine) {
+  EXPECT_EQ(qstep("").code, 20);
+  EXPECT_EQ(qstep("config").code, 20);
+  EXPECT_EQ(qstep("doctor --no-such-option").code, 20);
+
+  const Outcome unknown = qstep("trian");
+  EXPECT_EQ(unknown.code, 20);
+  EXPECT_EQ(unknown.out, "");
+  EXPECT_TRUE(contains(unknown.err, "did you mean \"qstep train\"?")) << unknown.err;
+
+  const Outcome nested = qstep("config pirnt");
+  EXPECT_EQ(nested.code, 20);
+  EXPECT_TRUE(contains(nested.err, "did you mean \"qstep config print\"?")) << nested.err;
+}
+
+TEST_F(Cli, MistakesInTheConfigurationAreReportedTogether) {
+  const std::string file = write("run.toml", "[train]\nsteps = \"many\"\nsed = 3\n");
+  const Outcome outcome = qstep("config print run.toml train.micro_batch=0");
+  EXPECT_EQ(outcome.code, 20);
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_TRUE(outcome.err.starts_with("error: 3 problems")) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "run.toml:2: train.steps = text \"many\"")) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "run.toml:3: there is no option train.sed")) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, "command line: train.micro_batch = 0")) << outcome.err;
+
+  EXPECT_EQ(qstep("train run.toml").code, 20);
+  EXPECT_EQ(qstep("train missing.toml").code, 20);
+  EXPECT_EQ(qstep("config print missing.toml").code, 20);
+  EXPECT_EQ(qstep("plan missing.toml").code, 20);
+}
+
+TEST_F(Cli, AMissingCorpusIsADataError) {
+  write("run.toml", "[data]\ntrain = \"missing.h5\"\n[train]\nsteps = 1\n");
+  const Outcome outcome = qstep("train run.toml");
+  EXPECT_EQ(outcome.code, 21);
+  EXPECT_TRUE(contains(outcome.err, "missing.h5")) << outcome.err;
+}
+
+TEST_F(Cli, ConfigPrintReadsBack) {
+  const Outcome first = qstep("config print model.preset=gpt2-10m optimizer.lr=3e-4");
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_TRUE(contains(first.out, "# command line"));
+  write("again.toml", first.out);
+  const auto first_json = nlohmann::json::parse(
+      qstep("config print --json model.preset=gpt2-10m optimizer.lr=3e-4").out);
+  const auto again_json = nlohmann::json::parse(qstep("config print again.toml --json").out);
+  EXPECT_EQ(first_json["optimizer"]["lr"]["value"], 3e-4);
+  EXPECT_EQ(first_json["optimizer"]["lr"]["origin"], "command line");
+  for (const auto& [section, keys] : first_json.items()) {
+    for (const auto& [key, entry] : keys.items()) {
+      EXPECT_EQ(entry["value"], again_json[section][key]["value"]) << section << "." << key;
+    }
+  }
+}
+
+TEST_F(Cli, ConfigListsOptionsAndPresets) {
+  EXPECT_TRUE(contains(qstep("config list").out, "optimizer.schedule"));
+  EXPECT_TRUE(contains(qstep("config presets").out, "llama-405b"));
+  EXPECT_GT(nlohmann::json::parse(qstep("config list --json").out).size(), 30u);
+  EXPECT_GT(nlohmann::json::parse(qstep("config presets --json").out).size(), 10u);
+}
+
+TEST_F(Cli, PlanDescribesTheLargestModel) {
+  const Outcome text = qstep("plan llama-405b");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_TRUE(contains(text.out, "405,853,388,800"));
+
+  const auto json = nlohmann::json::parse(qstep("plan gpt2-124m train.seq_len=256 --json").out);
+  EXPECT_EQ(json["n_parameters"], 124439808);
+  EXPECT_EQ(json["seq_len"], 256);
+  // 50304 rows of 768 are stored for the 50257 of the vocabulary.
+  EXPECT_EQ(json["n_stored_parameters"], 124439808 + (50304 - 50257) * 768);
+  EXPECT_EQ(json["state_bytes"]["bf16"]["sum"], 18 * json["n_stored_parameters"].get<int64_t>());
+
+  const Outcome unknown = qstep("plan gpt2-125m");
+  EXPECT_EQ(unknown.code, 20);
+  EXPECT_TRUE(contains(unknown.err, "the nearest is \"gpt2-124m\"")) << unknown.err;
+}
+
+TEST_F(Cli, DoctorTellsTheMachine) {
+  EXPECT_EQ(qstep("doctor").code, 0);
+  const auto json = nlohmann::json::parse(qstep("doctor --json").out);
+  EXPECT_GE(json["processor"]["usable_cores"], 1);
+  EXPECT_LE(json["processor"]["usable_cores"], json["processor"]["cores"]);
+  EXPECT_GT(json["memory"]["total_bytes"], 0);
+  EXPECT_TRUE(json["folder"]["writable"]);
+  EXPECT_EQ(json["libraries"].size(), 4u);
+  EXPECT_NE(json["cuda"]["usable"].get<bool>(),
+            !json["cuda"]["why_not"].get<std::string>().empty());
+}
+
+TEST_F(Cli, BenchPeakMeasures) {
+  const Outcome outcome = qstep("bench peak --seconds 0.02 --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto json = nlohmann::json::parse(outcome.out);
+  EXPECT_GT(json["fp32_flops_per_s"], 0);
+  EXPECT_GT(json["triad_bytes_per_s"], 0);
+  EXPECT_GE(json["bf16_flops_per_s"], json["bf16_gemm_flops_per_s"]);
+}
+
+}  // namespace
