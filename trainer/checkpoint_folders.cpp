@@ -108,12 +108,12 @@ CheckpointInfo inspect_checkpoint(const std::string& path, Verify verify) {
   // With a slash at the end or without.
   const fs::path folder = (fs::path(path) / "").lexically_normal().parent_path();
   if (const auto name = parse_folder_name(folder.filename().string())) {
-    return inspect(path, *name, verify);
+    return inspect(folder, *name, verify);
   }
   try {  // under a name of the user's own: its manifest says the step
-    return inspect(path, {.step = read_manifest(path).step}, verify);
+    return inspect(folder, {.step = read_manifest(folder).step}, verify);
   } catch (const ops::Error& error) {
-    return {.path = path, .step = 0, .bytes = 0, .problem = error.what()};
+    return {.path = folder, .step = 0, .bytes = 0, .problem = error.what()};
   }
 }
 

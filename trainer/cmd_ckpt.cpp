@@ -56,24 +56,22 @@ std::vector<CheckpointInfo> checkpoints_of(const std::string& path, Verify verif
                                path, kManifestFile));
 }
 
-// Name that `latest` points to in the folder of `checkpoint`; empty when there is none.
-std::string latest_name(const std::string& checkpoint) {
+bool is_latest(const CheckpointInfo& info) {
   try {
-    const std::string text = read_file(parent_folder(checkpoint) + "/" + kLatestFile);
-    return text.substr(0, text.find(' '));
+    const std::string text = read_file(parent_folder(info.path) + "/" + kLatestFile);
+    return text.substr(0, text.find(' ')) == fs::path(info.path).filename();
   } catch (const std::system_error&) {
-    return "";
+    return false;  // no such file
   }
 }
 
 Json to_json(const std::vector<CheckpointInfo>& list) {
   Json rows = Json::array();
   for (const CheckpointInfo& info : list) {
-    const std::string name = fs::path(info.path).filename();
     rows.push_back({{"path", info.path},
                     {"step", info.step},
                     {"bytes", info.bytes},
-                    {"latest", name == latest_name(info.path)},
+                    {"latest", is_latest(info)},
                     {"ok", info.problem.empty()},
                     {"problem", info.problem}});
   }
@@ -88,10 +86,9 @@ void print_list(const std::vector<CheckpointInfo>& list, const char* good) {
   }
   fmt::print("{:>{}}  {:>9}  {:<8}  {}\n", "step", width, "size", "state", "path");
   for (const CheckpointInfo& info : list) {
-    const bool latest = fs::path(info.path).filename() == latest_name(info.path);
     fmt::print("{:>{}}  {:>9}  {:<8}  {}{}\n", with_commas(info.step), width,
-               si_text(static_cast<double>(info.bytes), "B"),
-               info.problem.empty() ? good : "DAMAGED", info.path, latest ? "  (latest)" : "");
+               bytes_text(info.bytes), info.problem.empty() ? good : "DAMAGED", info.path,
+               is_latest(info) ? "  (latest)" : "");
     if (!info.problem.empty()) fmt::print("{:>{}}  {}\n", "", width, info.problem);
   }
 }
@@ -171,8 +168,7 @@ void print_info(const std::string& path, const Manifest& manifest, const Checkpo
   fmt::print("  data        content hash {}\n", text_or_none(state.data_content_hash));
   fmt::print("  config      hash {}\n", text_or_none(state.config_hash));
   for (const ManifestFile& file : manifest.files) {
-    fmt::print("  {:<16} {:>9}  XXH3 {}\n", file.name,
-               si_text(static_cast<double>(file.bytes), "B"), file.hash);
+    fmt::print("  {:<16} {:>9}  XXH3 {}\n", file.name, bytes_text(file.bytes), file.hash);
   }
 }
 
@@ -202,7 +198,7 @@ void run_import(const std::string& file, const std::string& folder) {
   import_llmc_model(file, folder);
   const std::string path = folder + "/" + step_folder(0);
   const Manifest manifest = read_manifest(path);
-  fmt::print("{}  {}\n", path, si_text(static_cast<double>(manifest.bytes()), "B"));
+  fmt::print("{}  {}\n", path, bytes_text(manifest.bytes()));
 }
 
 // ---- the command line

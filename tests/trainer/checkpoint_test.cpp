@@ -146,7 +146,10 @@ TEST(Checkpoint, MayBeKeptUnderAnotherName) {
   EXPECT_EQ(checkpoint_root(run / "checkpoints"), run / "checkpoints");
   fs::rename(run / "checkpoints/step-00000003", run / "my-best");
   EXPECT_EQ(verify_checkpoint(run / "my-best", Verify::kFull), "");
-  EXPECT_EQ(verify_checkpoint((run / "my-best") + "/", Verify::kFull), "");
+  const CheckpointInfo info = inspect_checkpoint((run / "my-best") + "/", Verify::kFull);
+  EXPECT_EQ(info.problem, "");
+  EXPECT_EQ(info.path, run / "my-best");
+  EXPECT_EQ(info.step, 3);
   EXPECT_TRUE(holds_its_contents(run / "my-best"));
 }
 
