@@ -12,7 +12,7 @@ namespace qstep::test {
 
 namespace {
 
-constexpr std::byte kSentinel{0xA5};
+constexpr std::byte kSentinel{0xFF};  // NaN in every type, so that reading a sentinel shows as well
 constexpr int64_t kGuardBytes = 256;  // before and behind; several vector registers
 
 }  // namespace
