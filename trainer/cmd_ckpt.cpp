@@ -234,8 +234,7 @@ void add_import(CLI::App& group) {
   command->footer(
       "The checkpoint has step 0, FP32 weights and empty optimizer state.\n"
       "Example:\n  qstep ckpt import --from llmc gpt2_124M.bin -o gpt2\n"
-      "  qstep train data.train=corpus.h5 model.preset=gpt2-124m run.resume=gpt2 "
-      "run.dir=runs/tuned");
+      "  qstep train gpt2.toml run.resume=gpt2 run.dir=runs/tuned");
   command->callback([arguments] { run_import(arguments->path, arguments->output); });
 }
 
