@@ -10,15 +10,11 @@
 namespace qstep::trainer {
 
 void add_train_command(CLI::App& app, int& exit_code) {
-  struct Options {
-    std::string file;
-    std::vector<std::string> overrides;
-  };
-  auto options = std::make_shared<Options>();
+  auto words = std::make_shared<std::vector<std::string>>();
   CLI::App* cmd = app.add_subcommand("train", "Train a model as a configuration says");
-  cmd->add_option("config", options->file, "TOML file (qstep config list shows every option)")
+  cmd->add_option("config", *words,
+                  "TOML file, then section.key=value, applied over it (qstep config list)")
       ->required();
-  cmd->add_option("overrides", options->overrides, "section.key=value, applied over the file");
   cmd->footer(
       "Example:\n  qstep train config.toml train.steps=500 run.dir=runs/first\n\n"
       "Ends with code 0 when done, 10 after a stop signal (checkpoint saved; the same command goes "
@@ -27,9 +23,8 @@ void add_train_command(CLI::App& app, int& exit_code) {
       "disk,\n"
       "30 when losses stay non-finite. SIGINT and SIGTERM save and stop; a second one stops at "
       "once.");
-  cmd->callback([options, &exit_code] {
-    exit_code =
-        static_cast<int>(run_training(load_config(options->file, options->overrides).config));
+  cmd->callback([words, &exit_code] {
+    exit_code = static_cast<int>(run_training(load_config_words(*words).config));
   });
 }
 

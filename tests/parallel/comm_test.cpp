@@ -1,0 +1,34 @@
+#include "parallel/comm.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace qstep::parallel {
+namespace {
+
+TEST(SingleProcess, CollectivesLeaveTensorsAsTheyAre) {
+  const auto comm = make_single();
+  EXPECT_EQ("single", comm->name());
+  EXPECT_EQ(0, comm->rank());
+  EXPECT_EQ(1, comm->size());
+  EXPECT_TRUE(comm->is_main());
+  std::vector<float> x{1.5f, -2.0f, 3.25f};
+  const ops::Tensor view = ops::view(std::span(x));
+  comm->all_reduce(view, Reduce::kSum);
+  comm->all_reduce(view, Reduce::kMax);
+  comm->broadcast(view, 0);
+  comm->barrier();
+  EXPECT_EQ((std::vector<float>{1.5f, -2.0f, 3.25f}), x);
+}
+
+TEST(SingleProcess, RefusesAnotherRootAndStridedTensors) {
+  const auto comm = make_single();
+  std::vector<float> x(6);
+  const ops::Tensor view = ops::view(std::span(x), 2, 3);
+  EXPECT_THROW(comm->broadcast(view, 1), ops::Error);
+  EXPECT_THROW(comm->all_reduce(view.col_range(0, 2), Reduce::kSum), ops::Error);
+}
+
+}  // namespace
+}  // namespace qstep::parallel

@@ -1,0 +1,298 @@
+// Whole runs of the qstep executable: resume, signals, how a run ends, and what it leaves behind.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/support/compare.h"
+#include "tests/trainer/checkpoint_testing.h"
+#include "tests/trainer/small_store.h"
+
+namespace qstep::trainer::testing {
+namespace {
+
+using Json = nlohmann::json;
+using Words = std::vector<std::string>;
+
+// qstep with these words; standard output and error go to `log`.
+class Process {
+ public:
+  Process(const Words& words, const std::string& log) {
+    pid_ = ::fork();
+    if (pid_ != 0) return;
+    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    ::dup2(out, 1);
+    ::dup2(out, 2);
+    std::vector<char*> argv{const_cast<char*>(QSTEP_EXECUTABLE)};
+    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    ::execv(QSTEP_EXECUTABLE, argv.data());
+    ::_exit(127);
+  }
+  void signal(int number) const {
+    if (status_ == kRunning) ::kill(pid_, number);
+  }
+  // Waits for the condition, or for the end of the process.
+  template <class F>
+  void wait_for(F&& condition) {
+    int status = 0;
+    while (status_ == kRunning && !condition()) {
+      if (::waitpid(pid_, &status, WNOHANG) == pid_) status_ = status;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+  // Its exit code, or minus the signal that ended it.
+  int wait() {
+    if (status_ == kRunning) ::waitpid(pid_, &status_, 0);
+    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
+  }
+
+ private:
+  static constexpr int kRunning = -1;
+  pid_t pid_;
+  int status_ = kRunning;
+};
+
+std::string text_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::vector<Json> rows_of(const std::string& metrics, const std::string& type) {
+  std::vector<Json> rows;
+  std::ifstream in(metrics);
+  for (std::string line; std::getline(in, line);) {
+    const Json row = Json::parse(line, nullptr, false);
+    if (row.is_object() && row.value("type", "") == type) rows.push_back(row);
+  }
+  return rows;
+}
+
+// What must not depend on how often the run was interrupted: a row without what clocks say.
+std::vector<std::string> exact_part(const std::vector<Json>& rows) {
+  std::vector<std::string> exact;
+  for (Json row : rows) {
+    for (const char* key : {"step_ms", "phases_ms", "tokens_per_s", "model_flops_per_s",
+                            "peak_rss_bytes", "eval_ms", "save_ms"}) {
+      row.erase(key);
+    }
+    exact.push_back(row.dump());
+  }
+  return exact;
+}
+
+class Run : public ::testing::Test {
+ protected:
+  Run() { write_small_store(folder_ / "corpus.h5", 70); }
+
+  std::string dir(const std::string& name) const { return folder_ / name; }
+
+  // Small enough that a step takes about a millisecond.
+  Words train(const std::string& name, const Words& more = {}) const {
+    Words words{"train",
+                "model.n_layers=2",
+                "model.width=24",
+                "model.n_heads=3",
+                "model.n_kv_heads=1",
+                "model.qk_norm=true",
+                "data.train=" + (folder_ / "corpus.h5"),
+                "train.steps=12",
+                "train.global_batch=6",
+                "train.micro_batch=2",
+                "train.seq_len=16",
+                "train.eval_every=4",
+                "train.eval_batches=2",
+                "optimizer.warmup_steps=3",
+                "run.keep_last=20",
+                "run.threads=1",
+                "run.dir=" + dir(name)};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+
+  int run(const Words& words) const { return Process(words, log()).wait(); }
+  std::string log() const { return folder_ / "log.txt"; }
+  Json exit_reason(const std::string& name) const {
+    return Json::parse(text_of(dir(name) + "/exit_reason.json"));
+  }
+  std::string metrics(const std::string& name) const { return dir(name) + "/metrics.jsonl"; }
+  std::string checkpoint(const std::string& name, int64_t step) const {
+    return dir(name) + fmt::format("/checkpoints/step-{:08}", step);
+  }
+
+  void expect_same_run(const std::string& a, const std::string& b, int64_t step) const {
+    EXPECT_EQ(exact_part(rows_of(metrics(a), "step")), exact_part(rows_of(metrics(b), "step")));
+    EXPECT_EQ(exact_part(rows_of(metrics(a), "eval")), exact_part(rows_of(metrics(b), "eval")));
+    const CheckpointReader x(checkpoint(a, step)), y(checkpoint(b, step));
+    EXPECT_EQ(x.state().tokens, y.state().tokens);
+    EXPECT_EQ(x.state().updates, y.state().updates);
+    EXPECT_EQ(x.names(), y.names());
+    // The manifest has the shape and the checksum of every tensor.
+    const Json m = Json::parse(text_of(checkpoint(a, step) + "/manifest.json"));
+    const Json n = Json::parse(text_of(checkpoint(b, step) + "/manifest.json"));
+    ASSERT_FALSE(m.at("tensors").empty());
+    EXPECT_EQ(m.at("tensors"), n.at("tensors"));
+  }
+
+  void wait_for_rows(Process& process, const std::string& name, size_t rows) const {
+    process.wait_for([&] { return rows_of(metrics(name), "step").size() >= rows; });
+  }
+
+  TemporaryFolder folder_;
+};
+
+class Resume : public Run,
+               public ::testing::WithParamInterface<std::tuple<std::string, std::string>> {};
+
+// Stopped at a step that the seed chooses by losing everything behind a checkpoint, as a kill does.
+TEST_P(Resume, ContinuesWithTheSameBits) {
+  const auto& [recipe, reduction] = GetParam();
+  const Words kind{"precision.recipe=" + recipe, "parallel.reduction=" + reduction,
+                   "run.save_every=1"};
+  ASSERT_EQ(0, run(train("whole", kind))) << text_of(log());
+  test::Random random(71);
+  for (int trial = 0; trial < 2; ++trial) {
+    const int64_t stop = random.integer(1, 11);
+    const std::string name = "part" + std::to_string(trial);
+    std::filesystem::copy(dir("whole"), dir(name), std::filesystem::copy_options::recursive);
+    for (int64_t step = stop + 1; step <= 12; ++step) {
+      std::filesystem::remove_all(checkpoint(name, step));
+    }
+    ASSERT_EQ(0, run(train(name, kind))) << text_of(log());
+    SCOPED_TRACE("stopped at step " + std::to_string(stop));
+    expect_same_run("whole", name, 12);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, Resume,
+                         ::testing::Combine(::testing::Values("fp32", "bf16"),
+                                            ::testing::Values("tree", "rank")),
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + "_" + std::get<1>(test.param);
+                         });
+
+TEST_F(Run, StopsOnASignalAndGoesOnWithTheSameBits) {
+  const Words length{"train.steps=400", "train.eval_every=100"};
+  ASSERT_EQ(0, run(train("whole", length))) << text_of(log());
+  size_t rows = 5;
+  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
+    Process process(train("part", length), log());
+    wait_for_rows(process, "part", rows);
+    process.signal(number);
+    ASSERT_EQ(10, process.wait()) << text_of(log());
+    const Json reason = exit_reason("part");
+    EXPECT_EQ(10, reason.at("code"));
+    EXPECT_EQ(true, reason.at("requeue"));
+    const int64_t step = reason.at("step");
+    EXPECT_EQ(checkpoint("part", step), reason.at("last_checkpoint"));
+    EXPECT_EQ(static_cast<size_t>(step), rows_of(metrics("part"), "step").size());
+    rows = static_cast<size_t>(step) + 5;
+  }
+  ASSERT_EQ(0, run(train("part", length))) << text_of(log());
+  EXPECT_EQ(0, exit_reason("part").at("code"));
+  expect_same_run("whole", "part", 400);
+}
+
+// The step is made so long that the second signal arrives while the first waits for its end.
+TEST_F(Run, SecondSignalEndsAtOnce) {
+  Process process(
+      train("run", {"train.steps=100000", "train.global_batch=200000", "train.micro_batch=1"}),
+      log());
+  process.wait_for([&] { return !text_of(dir("run") + "/config.toml").empty(); });
+  process.signal(SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // two signals, not one pending twice
+  process.signal(SIGINT);
+  EXPECT_EQ(12, process.wait()) << text_of(log());
+}
+
+// A rate that throws the weights to infinity: one update, then nothing but bad steps.
+TEST_F(Run, EndsWhenStepsStayNonFinite) {
+  ASSERT_EQ(30, run(train("run", {"optimizer.lr=1e38", "optimizer.warmup_steps=0",
+                                  "optimizer.schedule=constant", "train.max_bad_steps=3"})))
+      << text_of(log());
+  const Json reason = exit_reason("run");
+  EXPECT_EQ(30, reason.at("code"));
+  EXPECT_EQ(false, reason.at("requeue"));
+  const std::vector<Json> rows = rows_of(metrics("run"), "step");
+  const int64_t steps = reason.at("step");
+  ASSERT_EQ(static_cast<size_t>(steps), rows.size());
+  int64_t skipped = 0;
+  for (const Json& row : rows) skipped += row.at("skipped") ? 1 : 0;
+  for (size_t i = rows.size() - 3; i < rows.size(); ++i) EXPECT_EQ(true, rows[i].at("skipped"));
+  const CheckpointReader saved(checkpoint("run", steps));
+  EXPECT_EQ(skipped, saved.state().skipped_steps);
+  EXPECT_EQ(steps - skipped, saved.state().updates);
+  EXPECT_EQ(3, saved.state().bad_steps_in_a_row);
+}
+
+TEST_F(Run, RefusesAFolderInUse) {
+  Process first(train("run", {"train.steps=1000000", "train.eval_every=0"}), log());
+  wait_for_rows(first, "run", 1);
+  EXPECT_EQ(20, Process(train("run"), folder_ / "second.txt").wait());
+  EXPECT_NE(std::string::npos, text_of(folder_ / "second.txt").find(dir("run")));
+  first.signal(SIGTERM);
+  EXPECT_EQ(10, first.wait()) << text_of(log());
+}
+
+TEST_F(Run, RefusesAnotherTokenizerCorpusOrModel) {
+  ASSERT_EQ(0, run(train("run", {"train.steps=2", "optimizer.warmup_steps=0"}))) << text_of(log());
+  const std::string before = text_of(checkpoint("run", 2) + "/manifest.json");
+
+  write_small_store(folder_ / "foreign.h5", 70, "foreign");
+  EXPECT_EQ(21, run(train("run", {"data.train=" + (folder_ / "foreign.h5")}))) << text_of(log());
+  EXPECT_EQ(21, exit_reason("run").at("code"));
+  EXPECT_NE(std::string::npos, text_of(log()).find("tokenizer"));
+
+  write_small_store(folder_ / "other.h5", 72);
+  const std::string other = "data.train=" + (folder_ / "other.h5");
+  EXPECT_EQ(21, run(train("run", {other}))) << text_of(log());
+  EXPECT_EQ(0, run(train("run", {other, "data.allow_change=true", "train.steps=3"})))
+      << text_of(log());
+
+  EXPECT_EQ(20, run(train("run", {"model.width=36"}))) << text_of(log());
+  EXPECT_EQ(20, exit_reason("run").at("code"));
+  EXPECT_EQ(20, run(train("run", {"run.resume=never"}))) << text_of(log());
+  EXPECT_EQ(before, text_of(checkpoint("run", 2) + "/manifest.json"));
+}
+
+// BF16 rounds weights and activations to 2^-8 relative; what that does to the loss curve of a small
+// model stays inside this band at every step, and the end of the curve inside a narrower one.
+TEST_F(Run, Bf16LossStaysNearFp32) {
+  constexpr double kBand = 0.02;      // nats, any step
+  constexpr double kEndBand = 0.005;  // nats, mean of the last ten steps
+  const Words length{"train.steps=60",       "train.eval_every=0",  "train.seq_len=64",
+                     "model.width=64",       "model.n_heads=2",     "optimizer.lr=3e-3",
+                     "train.global_batch=8", "train.micro_batch=8", "run.threads=1"};
+  std::map<std::string, std::vector<double>> losses;
+  for (const std::string recipe : {"fp32", "bf16"}) {
+    Words words = length;
+    words.push_back("precision.recipe=" + recipe);
+    ASSERT_EQ(0, run(train(recipe, words))) << text_of(log());
+    for (const Json& row : rows_of(metrics(recipe), "step"))
+      losses[recipe].push_back(row.at("loss"));
+  }
+  const std::vector<double>&exact = losses["fp32"], &found = losses["bf16"];
+  ASSERT_EQ(60u, exact.size());
+  ASSERT_EQ(60u, found.size());
+  double worst = 0, end = 0;
+  for (size_t i = 0; i < 60; ++i) {
+    worst = std::max(worst, std::fabs(found[i] - exact[i]));
+    if (i >= 50) end += (found[i] - exact[i]) / 10;
+  }
+  EXPECT_LT(worst, kBand);
+  EXPECT_LT(std::fabs(end), kEndBand);
+  EXPECT_LT(exact.back(), exact.front() - 1.0) << "the model learned nothing";
+  RecordProperty("worst_gap", fmt::format("{:.5f}", worst));
+  RecordProperty("end_gap", fmt::format("{:.5f}", end));
+  RecordProperty("first_and_last_loss", fmt::format("{:.3f} {:.3f}", exact.front(), exact.back()));
+}
+
+}  // namespace
+}  // namespace qstep::trainer::testing
