@@ -107,7 +107,7 @@ void list_presets(bool as_json) {
                       {"causal_flops_per_token", flops}});
     } else {
       fmt::print("{:<12} {:>12} {:>16}  {}\n", preset.name,
-                 si_text(static_cast<double>(n_parameters(model)), ""), si_text(flops, "FLOP"),
+                 count_text(n_parameters(model)), si_text(flops, "FLOP"),
                  preset.what);
     }
   }

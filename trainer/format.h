@@ -1,4 +1,4 @@
-// Figures for people: 1,234,567, 467 GFLOP/s, 2.84 GB, 3m12s.
+// Figures for people: 1,234,567, 467 GFLOP/s, 2.84 GB, 124.4 M, 3m12s.
 #pragma once
 
 #include <fmt/format.h>
@@ -30,6 +30,14 @@ inline std::string si_text(double value, std::string_view unit) {
     ++prefix;
   }
   return fmt::format("{:.4g} {}{}", value, kPrefixes[prefix], unit);
+}
+
+// Parameters and tokens: "705 k", "124.4 M", "8.03 B" (billions, not the G of units).
+inline std::string count_text(int64_t n) {
+  std::string text = si_text(static_cast<double>(n), "");
+  if (text.ends_with('G')) text.back() = 'B';
+  while (text.ends_with(' ')) text.pop_back();
+  return text;
 }
 
 inline std::string bytes_text(int64_t bytes) { return si_text(static_cast<double>(bytes), "B"); }

@@ -34,11 +34,11 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
   const ModelConfig& m = config_.model;
   const TrainConfig& t = config_.train;
   const data::PartInfo& train = data_.part(data::Part::kTrain);
-  line("model      {} | {}parameters | {} layers, width {}, {} heads ({} kv), vocabulary {}",
-       m.preset.empty() ? "custom" : m.preset, si_text(static_cast<double>(n_parameters(m)), ""),
-       m.n_layers, m.width, m.n_heads, m.n_kv_heads, m.vocab_size);
-  line("data       {} | {}tokens, {} tokenizer | {} samples of {} tokens per epoch",
-       config_.data.train, si_text(static_cast<double>(train.num_tokens), ""), data_.tokenizer,
+  line("model      {} | {} parameters | {} layers, width {}, {} heads ({} kv), vocabulary {}",
+       m.preset.empty() ? "custom" : m.preset, count_text(n_parameters(m)), m.n_layers, m.width,
+       m.n_heads, m.n_kv_heads, m.vocab_size);
+  line("data       {} | {} tokens, {} tokenizer | {} samples of {} tokens per epoch",
+       config_.data.train, count_text(static_cast<int64_t>(train.num_tokens)), data_.tokenizer,
        windows_per_epoch, t.seq_len);
   line("step       {} sequences = {} micro-batches of {} | {} tokens | {:.3g} model flops",
        t.global_batch, t.micros_per_step(), t.micro_batch, t.global_batch * t.seq_len,

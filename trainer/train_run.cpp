@@ -64,15 +64,6 @@ std::string tokenizer_model(const data::TokenStore& store) {
 void check_continues(const Config& config, const data::TokenStore& store,
                      const CheckpointReader& checkpoint, const std::string& path) {
   const CheckpointState& state = checkpoint.state();
-  const Config saved = checkpoint_config(state, path);
-  const std::string changes = changed_model(saved, config);
-  if (!changes.empty()) {
-    throw Error(
-        ExitCode::kConfig,
-        fmt::format("{}: the checkpoint's model is another one; set [model] as it was saved, "
-                    "or choose another run.dir\n{}",
-                    path, changes));
-  }
   const data::StoreInfo& info = store.info();
   if (!state.tokenizer_sha256.empty() && state.tokenizer_sha256 != info.tokenizer_sha256) {
     throw Error(
@@ -82,6 +73,15 @@ void check_continues(const Config& config, const data::TokenStore& store,
                     "run's tokenizer",
                     store.path(), info.tokenizer, info.tokenizer_sha256, path, state.tokenizer,
                     state.tokenizer_sha256));
+  }
+  const Config saved = checkpoint_config(state, path);
+  const std::string changes = changed_model(saved, config);
+  if (!changes.empty()) {
+    throw Error(
+        ExitCode::kConfig,
+        fmt::format("{}: the checkpoint's model is another one; set [model] as it was saved, "
+                    "or choose another run.dir\n{}",
+                    path, changes));
   }
   const std::string& hash = info.part(data::Part::kTrain).content_hash;
   if (!state.data_content_hash.empty() && state.data_content_hash != hash &&
@@ -124,7 +124,7 @@ class TrainRun {
 
  private:
   std::optional<std::string> checkpoint_to_resume() const;
-  void resume(const std::string& path);
+  void resume(const CheckpointReader& checkpoint, const std::string& path);
   void one_step(BatchSource& batches);
   void evaluate_now();
   void save();
@@ -157,9 +157,7 @@ std::optional<std::string> TrainRun::checkpoint_to_resume() const {
   });
 }
 
-void TrainRun::resume(const std::string& path) {
-  const CheckpointReader checkpoint(path);
-  check_continues(config_, store_, checkpoint, path);
+void TrainRun::resume(const CheckpointReader& checkpoint, const std::string& path) {
   for (const NamedTensor& tensor : named_tensors(config_.model, trainer_->parameters())) {
     checkpoint.read(tensor);
   }
@@ -249,10 +247,18 @@ bool TrainRun::stop_requested() {
 
 ExitCode TrainRun::run() {
   const std::optional<std::string> from = checkpoint_to_resume();
+  std::optional<CheckpointReader> checkpoint;
+  if (from) {
+    checkpoint.emplace(*from);
+    check_continues(config_, store_, *checkpoint, *from);
+  }
   report_ = std::make_unique<RunReport>(config_, store_.info());
   report_->header(training_memory(config_), loader_->windows());
   trainer_ = std::make_unique<Trainer>(*ops_, config_);
-  if (from) resume(*from);
+  if (checkpoint) {
+    resume(*checkpoint, *from);
+    checkpoint.reset();
+  }
 
   dir_.write_config(state_.config_toml);
   metrics_ = std::make_unique<MetricsFile>(dir_.metrics_jsonl(), state_.step);
