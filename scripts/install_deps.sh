@@ -10,8 +10,8 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev
   libhdf5-dev libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
   libcli11-dev libfmt-dev libspdlog-dev libtomlplusplus-dev nlohmann-json3-dev
-  # libraries of its tests and benchmarks
-  libgtest-dev libbenchmark-dev
+  # what its tests and benchmarks need
+  libgtest-dev libbenchmark-dev hdf5-tools
 )
 
 fail() {
