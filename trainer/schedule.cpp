@@ -17,6 +17,7 @@ double position(int64_t step, int64_t first, int64_t last) {
 
 }  // namespace
 
+// std::lerp is exact at both ends and monotonic in between.
 double learning_rate(const OptimizerConfig& c, int64_t step, int64_t steps) {
   if (step < c.warmup_steps) {
     return c.lr * static_cast<double>(step + 1) / static_cast<double>(c.warmup_steps);
@@ -28,16 +29,16 @@ double learning_rate(const OptimizerConfig& c, int64_t step, int64_t steps) {
     case Schedule::kConstant:
       return c.lr;
     case Schedule::kLinear:
-      return c.lr + position(step, top, last) * (c.min_lr - c.lr);
+      return std::lerp(c.lr, c.min_lr, position(step, top, last));
     case Schedule::kCosine: {
       const double u = position(step, top, last);
-      return c.min_lr + (c.lr - c.min_lr) * (1.0 + std::cos(std::numbers::pi * u)) / 2.0;
+      return std::lerp(c.min_lr, c.lr, (1.0 + std::cos(std::numbers::pi * u)) / 2.0);
     }
     case Schedule::kWsd: {
       const auto decay =
           static_cast<int64_t>(std::llround(c.decay_fraction * static_cast<double>(steps)));
       const int64_t begin = std::max(top, last - decay);
-      return c.lr + position(step, begin, last) * (c.min_lr - c.lr);
+      return std::lerp(c.lr, c.min_lr, position(step, begin, last));
     }
   }
   return c.lr;

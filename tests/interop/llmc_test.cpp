@@ -177,7 +177,7 @@ TEST_F(Llmc, TenStepsAreThoseOfTheReference) {
         (folder_ / "run/checkpoints"));
   qstep(fmt::format(
       "train data.train={0}/corpus.h5 run.dir={0}/run run.save_every=1 run.keep_last=20 "
-      "data.allow_change=true train.steps=10 train.global_batch=2 train.micro_batch=2 "
+      "train.steps=10 train.global_batch=2 train.micro_batch=2 "
       "train.seq_len=8 train.eval_every=0 "
       "precision.recipe=fp32 optimizer.lr=1e-4 optimizer.schedule=constant "
       "optimizer.beta1=0.9 optimizer.beta2=0.999 optimizer.eps=1e-8 optimizer.weight_decay=0 "
