@@ -2,24 +2,24 @@
 
 #include <filesystem>
 
+#include "trainer/checkpoint_manifest.h"
+
 namespace qstep::trainer {
 
-namespace fs = std::filesystem;
 using ops::Dtype;
 using ops::Error;
 using ops::ExitCode;
 using ops::Tensor;
 
 std::string resolve_checkpoint(const std::string& path) {
-  if (fs::exists(fs::path(path) / "manifest.json")) return path;
-  const fs::path below = fs::path(path) / "checkpoints";
-  const std::string root = fs::is_directory(below) ? below.string() : path;
-  const auto newest = newest_checkpoint(root, [](const CheckpointInfo&) {});
+  if (std::filesystem::exists(path + "/" + kManifestFile)) return path;
+  const auto newest = newest_checkpoint(checkpoint_root(path), [](const CheckpointInfo&) {});
   if (!newest) {
-    throw Error(ExitCode::kCheckpoint,
-                fmt::format("{}: no checkpoint here; expected a checkpoint folder (with "
-                            "manifest.json) or a run folder (with checkpoints/)",
-                            path));
+    throw Error(
+        ExitCode::kCheckpoint,
+        fmt::format("{}: no checkpoint here; expected a checkpoint folder (with {}) or a run "
+                    "folder (with checkpoints/)",
+                    path, kManifestFile));
   }
   return *newest;
 }

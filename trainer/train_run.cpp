@@ -124,6 +124,7 @@ class TrainRun {
 
  private:
   std::optional<std::string> checkpoint_to_resume() const;
+  void refuse_older(const std::string& path) const;
   void resume(const CheckpointReader& checkpoint, const std::string& path);
   void one_step(BatchSource& batches);
   void evaluate_now();
@@ -144,14 +145,31 @@ class TrainRun {
   double last_save_ms_ = 0;
 };
 
+// Steps that this folder has already seen would be written twice, and a later resume=auto would not
+// take up the new ones.
+void TrainRun::refuse_older(const std::string& path) const {
+  const auto own = list_checkpoints(dir_.checkpoints(), Verify::kFast);
+  const int64_t step = inspect_checkpoint(path, Verify::kFast).step;
+  if (own.empty() || own.back().step <= step) return;
+  throw Error(
+      ExitCode::kConfig,
+      fmt::format("run.resume = \"{}\" is at step {}, but {} already holds step {}; choose another "
+                  "run.dir to start over from there, or run.resume=auto to go on",
+                  path, step, dir_.path(), own.back().step));
+}
+
 std::optional<std::string> TrainRun::checkpoint_to_resume() const {
   const std::string& resume = config_.run.resume;
   if (resume == "never") {
     dir_.require_fresh();
     return std::nullopt;
   }
-  if (resume != "auto") return resolve_checkpoint(resume);
   remove_stale_temporaries(dir_.checkpoints());
+  if (resume != "auto") {
+    const std::string path = resolve_checkpoint(resume);
+    refuse_older(path);
+    return path;
+  }
   return newest_checkpoint(dir_.checkpoints(), [](const CheckpointInfo& damaged) {
     fmt::print(stderr, "warning: passing over {}: {}\n", damaged.path, damaged.problem);
   });
