@@ -60,7 +60,7 @@ fi
 
 stage "4/5 train llama-15m in BF16"
 if [ -z "$steps" ] && [ -e $config ]; then
-  echo "$config is there already."
+  echo "$config is there already; --steps N rewrites it, and without $folder all begins anew."
 else
   if [ -z "$steps" ]; then
     rate=$($qstep bench step --model llama-15m --batch $batch --seq $seq_len --steps 10 --json |
@@ -103,7 +103,7 @@ steps_of() { grep '"type":"step"' $run/metrics.jsonl; }
 first=$(steps_of | head -n 1 | number loss)
 last=$(steps_of | number loss)
 printf 'Training loss: %.2f nats in the first step, %.2f in the last.\n' "$first" "$last"
-printf 'On text that it has never seen: '
+echo 'On text that it has never seen:'
 $qstep eval --checkpoint $run --batches 16
 readonly prompt='/* Returns the number of '
 printf '\nA sample, the beginning was given (%s):\n\n%s' "$prompt" "$prompt"
