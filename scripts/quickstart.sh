@@ -46,7 +46,7 @@ stage "1/5 install what is missing"
 scripts/install_deps.sh
 
 stage "2/5 build qstep"
-cmake --preset cpu --log-level=WARNING
+cmake --preset cpu >/dev/null
 cmake --build --preset cpu --target qstep
 
 stage "3/5 prepare a corpus: the C and C++ headers of this machine"

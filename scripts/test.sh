@@ -23,7 +23,7 @@ esac
 
 SECONDS=0
 scripts/install_deps.sh
-cmake --preset "$preset" "${settings[@]}" --log-level=WARNING
+cmake --preset "$preset" "${settings[@]}" >/dev/null
 cmake --build --preset "$preset"
 echo "Built in $SECONDS s."
 if ctest --preset "$preset" --parallel "$(nproc)" "$@"; then
