@@ -5,7 +5,10 @@
 
 #include <array>
 #include <chrono>
+#include <new>
 #include <nlohmann/json.hpp>
+
+#include "data/error.h"
 
 namespace qstep::trainer {
 namespace {
@@ -49,6 +52,15 @@ const ExitKind& exit_kind(ops::ExitCode code) {
     if (kind.code == code) return kind;
   }
   return exit_kind(ExitCode::kInternal);
+}
+
+ExitCode exit_code_of(const std::exception& error) {
+  if (const auto* ours = dynamic_cast<const ops::Error*>(&error)) return ours->code();
+  if (const auto* of_data = dynamic_cast<const data::Error*>(&error)) {
+    return of_data->kind == data::ErrorKind::kDisk ? ExitCode::kDisk : ExitCode::kData;
+  }
+  const bool no_memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+  return no_memory ? ExitCode::kOutOfMemory : ExitCode::kInternal;
 }
 
 std::string to_json(const ExitReason& reason) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,6 +23,9 @@ struct ExitKind {
 
 std::span<const ExitKind> exit_kinds();
 const ExitKind& exit_kind(ops::ExitCode code);
+
+// The code with which an exception that reached the top ends the process.
+ops::ExitCode exit_code_of(const std::exception& error);
 
 // What a process says about its end. Host and time are added when it is written.
 struct ExitReason {

@@ -5,14 +5,13 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "data/error.h"
 #include "ops/error.h"
 #include "trainer/commands.h"
+#include "trainer/exit_reason.h"
 #include "trainer/nearest.h"
 
 namespace {
@@ -93,19 +92,17 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
-  } catch (const qstep::ops::Error& error) {
-    const bool internal = error.code() == ExitCode::kInternal;
-    return fail(error.code(), internal
-                                  ? fmt::format("internal error, please report: {}", error.what())
-                                  : error.what());
-  } catch (const qstep::data::Error& error) {
-    const bool disk = error.kind == qstep::data::ErrorKind::kDisk;
-    return fail(disk ? ExitCode::kDisk : ExitCode::kData, error.what());
-  } catch (const std::bad_alloc&) {
-    return fail(ExitCode::kOutOfMemory,
-                "out of memory: use a smaller train.micro_batch, train.seq_len or model");
   } catch (const std::exception& error) {
-    return fail(ExitCode::kInternal,
-                fmt::format("internal error, please report: {}", error.what()));
+    const ExitCode code = qstep::trainer::exit_code_of(error);
+    switch (code) {
+      case ExitCode::kInternal:
+        return fail(code, fmt::format("internal error, please report: {}", error.what()));
+      case ExitCode::kOutOfMemory:
+        return fail(code, fmt::format("out of memory ({}): use a smaller train.micro_batch, "
+                                      "train.seq_len or model",
+                                      error.what()));
+      default:
+        return fail(code, error.what());
+    }
   }
 }

@@ -329,14 +329,8 @@ ExitCode run_training(const Config& config) {
     const ExitCode code = run->run();
     end(code, code == ExitCode::kPreempted ? "stop signal" : "");
     return code;
-  } catch (const Error& error) {
-    end(error.code(), error.what());
-    throw;
-  } catch (const data::Error& error) {
-    end(error.kind == data::ErrorKind::kDisk ? ExitCode::kDisk : ExitCode::kData, error.what());
-    throw;
   } catch (const std::exception& error) {
-    end(ExitCode::kInternal, error.what());
+    end(exit_code_of(error), error.what());
     throw;
   }
 }
