@@ -9,7 +9,7 @@ packages=(
   # libraries of qstep; what Debian packages of oneDNN looks for OpenCL, GPU or not
   libdnnl-dev ocl-icd-opencl-dev
   libhdf5-dev libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
-  libcli11-dev libfmt-dev libspdlog-dev libtomlplusplus-dev nlohmann-json3-dev
+  libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
   # what its tests and benchmarks need
   libgtest-dev libbenchmark-dev hdf5-tools
 )

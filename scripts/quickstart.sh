@@ -100,7 +100,7 @@ if [ $status = 10 ]; then echo "Stopped; scripts/quickstart.sh goes on from here
 
 stage "5/5 what it learned"
 steps_of() { grep '"type":"step"' $run/metrics.jsonl; }
-first=$(steps_of | head -n 1 | number loss)
+first=$(grep -m 1 '"type":"step"' $run/metrics.jsonl | number loss)
 last=$(steps_of | number loss)
 printf 'Training loss: %.2f nats in the first step, %.2f in the last.\n' "$first" "$last"
 echo 'On text that it has never seen:'

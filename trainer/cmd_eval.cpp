@@ -28,16 +28,7 @@ void run(const Options& o) {
   const Config& config = loaded.config();
   const data::TokenStore store =
       data::TokenStore::open(o.data.empty() ? config.data.train : o.data);
-  if (!loaded.state().tokenizer_sha256.empty() &&
-      store.info().tokenizer_sha256 != loaded.state().tokenizer_sha256) {
-    throw ops::Error(
-        ops::ExitCode::kData,
-        fmt::format("{}: its tokenizer ({} {}) is not the checkpoint's ({} {}); prepare the "
-                    "corpus with the tokenizer of the training corpus",
-                    store.path(), store.info().tokenizer,
-                    store.info().tokenizer_sha256.substr(0, 12), loaded.state().tokenizer,
-                    loaded.state().tokenizer_sha256.substr(0, 12)));
-  }
+  check_tokenizer(loaded.state(), loaded.path(), store);
   const int64_t B = config.train.micro_batch, T = config.train.seq_len;
   const data::Loader loader(store,
                             {.seq_len = T, .micro_batch = B, .micros_per_step = 1, .seed = 0});

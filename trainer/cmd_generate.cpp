@@ -42,33 +42,35 @@ class Printer {
   Printer(const data::Tokenizer* tokenizer, bool quiet) : tokenizer_(tokenizer), quiet_(quiet) {}
 
   void add(int32_t token) {
-    ids_.push_back(static_cast<uint32_t>(token));
     if (tokenizer_ == nullptr) {
-      text_ += fmt::format("{}{}", ids_.size() > 1 ? " " : "", token);
-    } else {
-      text_ = tokenizer_->decode(ids_);
+      put(fmt::format("{}{}", text_.empty() ? "" : " ", token));
+      return;
     }
-    print_up_to(whole_characters(text_));
+    open_.push_back(static_cast<uint32_t>(token));
+    const std::string piece = tokenizer_->decode(open_);
+    if (whole_characters(piece) == piece.size()) {
+      put(piece);
+      open_.clear();
+    }
   }
   const std::string& finish() {
-    print_up_to(text_.size());
+    if (!open_.empty()) put(tokenizer_->decode(open_));
     if (!quiet_) fmt::print("\n");
     return text_;
   }
 
  private:
-  void print_up_to(size_t end) {
-    if (quiet_ || end <= printed_) return;
-    std::fwrite(text_.data() + printed_, 1, end - printed_, stdout);
+  void put(const std::string& piece) {
+    text_ += piece;
+    if (quiet_) return;
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
-    printed_ = end;
   }
 
   const data::Tokenizer* tokenizer_;
   bool quiet_;
-  std::vector<uint32_t> ids_;
+  std::vector<uint32_t> open_;  // tokens that end in the middle of a character
   std::string text_;
-  size_t printed_ = 0;
 };
 
 std::vector<int32_t> prompt_ids(const Options& o, const data::Tokenizer* tokenizer,
@@ -97,7 +99,8 @@ void run(const Options& o) {
   const auto tokenizer = o.prompt_tokens.empty() ? loaded.tokenizer() : nullptr;
   const std::vector<int32_t> prompt =
       prompt_ids(o, tokenizer.get(), loaded.config().model.vocab_size);
-  Generator generator(*ops, loaded, static_cast<int64_t>(prompt.size()) + o.tokens);
+  const int64_t n_tokens = tokenizer ? tokenizer->vocab_size() : loaded.config().model.vocab_size;
+  Generator generator(*ops, loaded, static_cast<int64_t>(prompt.size()) + o.tokens, n_tokens);
 
   const int32_t stop = tokenizer && !o.ignore_eos ? static_cast<int32_t>(tokenizer->eos_id()) : -1;
   install_signal_handlers();

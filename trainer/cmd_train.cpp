@@ -10,11 +10,17 @@
 namespace qstep::trainer {
 
 void add_train_command(CLI::App& app, int& exit_code) {
-  auto words = std::make_shared<std::vector<std::string>>();
+  struct Options {
+    std::vector<std::string> words;
+    std::string resume;
+  };
+  auto options = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("train", "Train a model as a configuration says");
-  cmd->add_option("config", *words,
+  cmd->add_option("config", options->words,
                   "TOML file, then section.key=value, applied over it (qstep config list)")
       ->required();
+  cmd->add_option("--resume", options->resume,
+                  "auto, never, or a checkpoint folder: the same as run.resume=...");
   cmd->footer(
       "Example:\n  qstep train config.toml train.steps=500 run.dir=runs/first\n\n"
       "Ends with code 0 when done, 10 after a stop signal (checkpoint saved; the same command goes "
@@ -23,8 +29,10 @@ void add_train_command(CLI::App& app, int& exit_code) {
       "disk,\n"
       "30 when losses stay non-finite. SIGINT and SIGTERM save and stop; a second one stops at "
       "once.");
-  cmd->callback([words, &exit_code] {
-    exit_code = static_cast<int>(run_training(load_config_words(*words).config));
+  cmd->callback([options, &exit_code] {
+    std::vector<std::string> words = options->words;
+    if (!options->resume.empty()) words.push_back("run.resume=" + options->resume);
+    exit_code = static_cast<int>(run_training(load_config_words(words).config));
   });
 }
 

@@ -19,8 +19,8 @@ namespace qstep::trainer {
 // The model of a configuration that names neither a preset nor dimensions.
 inline constexpr std::string_view kDefaultPreset = "llama-15m";
 
-// ---- names of choices
-// ------------------------------------------------------------------------------
+// ---- names of choices -----------------------------------------------------------------
+
 template <class E>
 using Choice = std::pair<std::string_view, E>;
 
@@ -53,8 +53,8 @@ constexpr std::string_view choice_name(E value) {
   return "";
 }
 
-// ---- what a value may be
-// ---------------------------------------------------------------------------
+// ---- what a value may be --------------------------------------------------------------
+
 struct Limits {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
@@ -154,11 +154,11 @@ void for_each_option(ConfigT& c, F&& f) {
   f("run.keep_last", r.keep_last, "checkpoints kept", at_least(1));
   f("run.log_every", r.log_every, "steps between printed lines; metrics.jsonl has every step",
     at_least(1));
-  f("run.threads", r.threads, "0 = all cores this process may use", at_least(0, 65536));
+  f("run.threads", r.threads, "0 = all cores this process may use", at_least(0, 1024));
 }
 
-// ---- values as text
-// --------------------------------------------------------------------------------
+// ---- values as text -------------------------------------------------------------------
+
 std::string toml_string(std::string_view text);  // quoted and escaped
 std::string toml_value(double value);            // reads back to the same bits, always a TOML float
 

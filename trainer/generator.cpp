@@ -1,5 +1,6 @@
 #include "trainer/generator.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace qstep::trainer {
@@ -33,8 +34,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_positions)
-    : ops_(ops), vocab_size_(loaded.config().model.vocab_size), max_positions_(max_positions) {
+Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_positions,
+                     int64_t n_tokens)
+    : ops_(ops),
+      vocab_size_(loaded.config().model.vocab_size),
+      n_tokens_(std::min(n_tokens, vocab_size_)),
+      max_positions_(max_positions) {
   const ModelConfig& model = loaded.config().model;
   if (model.position == PositionKind::kLearned && max_positions > model.max_seq_len) {
     throw ops::Error(ops::ExitCode::kConfig,
@@ -61,7 +66,7 @@ std::span<const float> Generator::next_logits(std::span<const int32_t> tokens,
   ops_.upload(model_->activations().tokens.col_range(0, n), tokens.data());
   ops_.cast(logits_, model_->forward_cached(ops_, n, caches_, first_position));
   ops_.download(host_logits_.data(), logits_);
-  return host_logits_;
+  return std::span<const float>(host_logits_).first(static_cast<size_t>(n_tokens_));
 }
 
 GenerationResult Generator::generate(std::span<const int32_t> prompt, int64_t n,

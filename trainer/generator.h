@@ -21,8 +21,9 @@ struct GenerationResult {
 class Generator {
  public:
   // Room for `max_positions` tokens, prompt included. Error (config) when learned positions do not
-  // reach.
-  Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_positions);
+  // reach. Tokens from n_tokens on are never drawn: a model's vocabulary may be larger than its
+  // tokenizer's.
+  Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_positions, int64_t n_tokens);
 
   // Up to n tokens behind the prompt (at least one token); ends early at `stop_token` (-1: never),
   // which is not part of the result. on_token hears each one and may end the generation by
@@ -36,6 +37,7 @@ class Generator {
 
   ops::Ops& ops_;
   int64_t vocab_size_;
+  int64_t n_tokens_;
   int64_t max_positions_;
   ops::Buffer buffer_;
   std::vector<KvCache> caches_;

@@ -15,6 +15,7 @@
 
 #include "ops/error.h"
 #include "precision/bf16.h"
+#include "data/tokenizer.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/config.h"
 #include "trainer/weights.h"
@@ -243,6 +244,7 @@ void import_llmc_model(const std::string& path, const std::string& root) {
   state.config_toml = to_toml(config);
   state.config_hash = config_hash(config);
   state.tokenizer = kTokenizer;
+  state.tokenizer_sha256 = data::tokenizer_sha256(kTokenizer, "");
 
   int64_t largest = 0;
   for (const NamedTensor& w : loaded.weights) largest = std::max(largest, w.tensor.size());

@@ -13,7 +13,7 @@ using ops::Tensor;
 
 std::string resolve_checkpoint(const std::string& path) {
   if (std::filesystem::exists(path + "/" + kManifestFile)) return path;
-  const auto newest = newest_checkpoint(checkpoint_root(path), [](const CheckpointInfo&) {});
+  const auto newest = newest_checkpoint(checkpoint_root(path), warn_passed_over);
   if (!newest) {
     throw Error(
         ExitCode::kCheckpoint,
@@ -22,6 +22,22 @@ std::string resolve_checkpoint(const std::string& path) {
                     path, kManifestFile));
   }
   return *newest;
+}
+
+void warn_passed_over(const CheckpointInfo& damaged) {
+  fmt::print(stderr, "warning: passing over {}: {}\n", damaged.path, damaged.problem);
+}
+
+void check_tokenizer(const CheckpointState& state, const std::string& path,
+                     const data::TokenStore& store) {
+  const data::StoreInfo& info = store.info();
+  if (state.tokenizer_sha256 == info.tokenizer_sha256) return;
+  throw Error(
+      ExitCode::kData,
+      fmt::format("{}: its tokenizer ({} {:.12}) is not the one of the checkpoint {} ({} {:.12}); "
+                  "prepare the corpus with that tokenizer, or use the corpus of that run",
+                  store.path(), info.tokenizer, info.tokenizer_sha256, path, state.tokenizer,
+                  state.tokenizer_sha256));
 }
 
 Config checkpoint_config(const CheckpointState& state, const std::string& path) {
@@ -55,7 +71,7 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
 
 std::unique_ptr<data::Tokenizer> LoadedModel::tokenizer() const {
   if (state_.tokenizer_model.empty() && state_.tokenizer != "bytes") {
-    throw Error(ExitCode::kCheckpoint,
+    throw Error(ExitCode::kConfig,
                 fmt::format("{}: the checkpoint carries no tokenizer (\"{}\"); give token ids with "
                             "--prompt-tokens instead of --prompt",
                             path_, state_.tokenizer));

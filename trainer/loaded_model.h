@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "data/token_store.h"
 #include "data/tokenizer.h"
 #include "ops/ops.h"
 #include "trainer/checkpoint.h"
@@ -15,6 +16,13 @@ namespace qstep::trainer {
 // Resolves what a user names as a checkpoint: a checkpoint folder, a run folder, or its
 // checkpoints/ folder (the newest one that verifies). Error (checkpoint) when there is none.
 std::string resolve_checkpoint(const std::string& path);
+
+// Says on stderr that a damaged checkpoint is passed over, and why.
+void warn_passed_over(const CheckpointInfo& damaged);
+
+// Error (data) when the store's tokens are not those of the checkpoint's tokenizer.
+void check_tokenizer(const CheckpointState& state, const std::string& path,
+                     const data::TokenStore& store);
 
 // Configuration of the run that saved it.
 Config checkpoint_config(const CheckpointState& state, const std::string& path);
@@ -29,7 +37,7 @@ class LoadedModel {
   const CheckpointState& state() const { return state_; }
   const Config& config() const { return config_; }
   const ModelWeights<ops::Tensor>& weights() const { return group_.views; }
-  // Error (checkpoint) when the checkpoint has none (imported models).
+  // Error (config) when the checkpoint has none (imported models).
   std::unique_ptr<data::Tokenizer> tokenizer() const;
 
  private:

@@ -1,7 +1,5 @@
 // qstep: the command line, and the one place where errors end a process.
 #include <fmt/format.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
-#include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -13,6 +11,7 @@
 #include "trainer/commands.h"
 #include "trainer/exit_reason.h"
 #include "trainer/nearest.h"
+#include "trainer/signals.h"
 
 namespace {
 
@@ -48,10 +47,6 @@ std::optional<std::string> unknown_command(const CLI::App& app,
 }
 
 int run(int argc, char** argv) {
-  // Results go to stdout, messages to stderr.
-  spdlog::set_default_logger(spdlog::stderr_color_mt("qstep"));
-  spdlog::set_pattern("%^%l%$: %v");
-
   CLI::App app("Quarterstep trains transformers in low precision and measures what that buys.",
                "qstep");
   app.set_version_flag("--version", "qstep " QSTEP_VERSION);
@@ -91,7 +86,12 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return run(argc, argv);
+    qstep::trainer::ignore_write_signals();
+    const int code = run(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+      return fail(ExitCode::kDisk, "stdout cannot be written: part of the output is lost");
+    }
+    return code;
   } catch (const std::exception& error) {
     const ExitCode code = qstep::trainer::exit_code_of(error);
     switch (code) {

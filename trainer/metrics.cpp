@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -13,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ops/error.h"
+#include "trainer/checkpoint_files.h"
 
 namespace qstep::trainer {
 
@@ -43,32 +43,27 @@ void open_row(fmt::memory_buffer& line, const char* type, int64_t step) {
   fmt::format_to(std::back_inserter(line), "{{\"type\":\"{}\",\"step\":{}", type, step);
 }
 
-// Whether a line is whole and speaks of nothing later than `last_step`.
-bool keep(const std::string& line, int64_t last_step) {
-  const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  return row.is_object() && row.value("step", int64_t{0}) <= last_step;
-}
-
-// Rewrites the file with the lines worth keeping, by rename.
-void drop_after(const std::string& path, int64_t last_step) {
-  std::ifstream in(path);
-  if (!in) return;
-  const std::string temporary = path + ".tmp";
-  {
-    std::ofstream out(temporary, std::ios::trunc);
-    for (std::string line; std::getline(in, line);) {
-      if (last_step > 0 && keep(line, last_step)) out << line << '\n';
-    }
-    out.flush();
-    if (!out) fail(temporary, "write");
-  }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "replace the file");
-}
-
 }  // namespace
 
+// Rewrites the file with the rows worth keeping: whole ones that speak of nothing later than
+// `last_step`.
+void MetricsFile::drop_after(int64_t last_step) {
+  std::ifstream in(path_);
+  if (!in) return;
+  std::string kept;
+  for (std::string line; last_step > 0 && std::getline(in, line);) {
+    const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object()) continue;
+    const int64_t step = row.value("step", int64_t{0});
+    if (step > last_step) continue;
+    if (row.value("type", "") == "eval") last_eval_step_ = step;
+    kept += line + '\n';
+  }
+  CheckpointFiles().replace_file(path_, kept);
+}
+
 MetricsFile::MetricsFile(const std::string& path, int64_t last_step) : path_(path) {
-  drop_after(path, last_step);
+  drop_after(last_step);
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0) fail(path, "open for writing");
 }
@@ -114,6 +109,7 @@ void MetricsFile::eval(const EvalRow& row) {
   put_integer(line_, "tokens", row.tokens);
   put(line_, "eval_ms", row.eval_ms);
   append_line();
+  last_eval_step_ = row.step;
 }
 
 void MetricsFile::checkpoint(const CheckpointRow& row) {
@@ -123,10 +119,15 @@ void MetricsFile::checkpoint(const CheckpointRow& row) {
   append_line();
 }
 
+void MetricsFile::sync() const {
+  if (::fsync(fd_) != 0) fail(path_, "make the rows durable");
+}
+
 void MetricsFile::append_line() {
   line_.push_back('}');
   line_.push_back('\n');
   const ssize_t written = ::write(fd_, line_.data(), line_.size());
+  if (written >= 0 && written < static_cast<ssize_t>(line_.size())) errno = ENOSPC;  // cut short
   if (written != static_cast<ssize_t>(line_.size())) fail(path_, "append a row");
 }
 

@@ -58,11 +58,18 @@ class MetricsFile {
   void eval(const EvalRow& row);
   void checkpoint(const CheckpointRow& row);
 
+  // The step of the last evaluation in the file; 0 when there is none.
+  int64_t last_eval_step() const { return last_eval_step_; }
+  // Every row so far is durable when this returns.
+  void sync() const;
+
  private:
+  void drop_after(int64_t last_step);
   void append_line();
 
   int fd_ = -1;
   std::string path_;
+  int64_t last_eval_step_ = 0;
   fmt::memory_buffer line_;  // reused: writing a row allocates nothing
 };
 

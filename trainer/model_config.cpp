@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "ops/attention.h"
+
 namespace qstep::trainer {
 
 namespace {
@@ -103,6 +105,10 @@ std::vector<std::string> model_problems(const ModelConfig& m, int64_t seq_len) {
         "or "
         "model.position = \"learned\"",
         m.head_dim, m.head_dim + 1);
+  }
+  if (m.head_dim > ops::kMaxHeadDim) {
+    problem("model.head_dim = {} is more than attention can do: write model.head_dim = {} or less",
+            m.head_dim, ops::kMaxHeadDim);
   }
   at_least_one("model.ffn_width", m.ffn_width, "write 0 to have it derived from model.width");
   if (at_least_one("model.max_seq_len", m.max_seq_len, "write 0 to take train.seq_len") &&

@@ -118,4 +118,6 @@ void RunDir::write_exit_reason(const ExitReason& reason) const {
   CheckpointFiles().replace_file(exit_reason(), to_json(reason));
 }
 
+void RunDir::remove_exit_reason() const { CheckpointFiles().remove_tree(exit_reason()); }
+
 }  // namespace qstep::trainer

@@ -34,6 +34,7 @@ class RunDir {
   // Both replace the file as a whole and are durable when they return.
   void write_config(std::string_view toml) const;
   void write_exit_reason(const ExitReason& reason) const;
+  void remove_exit_reason() const;
 
  private:
   std::string path_;

@@ -54,11 +54,9 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
   line("memory     {}{}", bytes_text(total), rows);
 }
 
-void RunReport::resumed(const std::string& path, int64_t step, const std::string& config_changes) {
+void RunReport::resumed(const std::string& path, int64_t step, const std::string& note) {
   line("resumed    {} (step {})", path, step);
-  if (!config_changes.empty()) {
-    line("note: the configuration is not the one that saved this checkpoint:\n{}", config_changes);
-  }
+  if (!note.empty()) line("{}", note);
 }
 
 void RunReport::begin(int64_t step) {
@@ -113,7 +111,12 @@ void RunReport::saved(const CheckpointRow& row) {
        row.path, row.save_ms);
 }
 
-void RunReport::summary(const CheckpointState& state, const std::string& checkpoint, bool stopped) {
+void RunReport::summary(const CheckpointState& state, const std::string& checkpoint,
+                        bool finished) {
+  if (n_steps_ == 0 && !finished) {
+    line("stopped before the first step");
+    return;
+  }
   if (n_steps_ == 0) {
     line("nothing left to do: step {} of {} is already done; raise train.steps to go on",
          state.step, config_.train.steps);
@@ -125,7 +128,7 @@ void RunReport::summary(const CheckpointState& state, const std::string& checkpo
   const double median = step_ms_[step_ms_.size() / 2];
   const int64_t tokens = config_.train.global_batch * config_.train.seq_len;
   line("");
-  line("{} at step {} of {} after {}: loss {:.4f} -> {:.4f}{}", stopped ? "stopped" : "finished",
+  line("{} at step {} of {} after {}: loss {:.4f} -> {:.4f}{}", finished ? "finished" : "stopped",
        state.step, config_.train.steps, duration_text(elapsed), first_loss_, last_loss_,
        std::isfinite(last_eval_) ? fmt::format(", validation {:.4f}", last_eval_) : "");
   std::string phases;

@@ -19,13 +19,13 @@ class RunReport {
   RunReport(const Config& config, const data::StoreInfo& data);
 
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
-  void resumed(const std::string& path, int64_t step, const std::string& config_changes);
+  void resumed(const std::string& path, int64_t step, const std::string& note);
   void begin(int64_t step);  // the loop starts behind this step
   // Prints every run.log_every steps, and always the first three.
   void step(const StepRow& row, int64_t skipped_steps);
   void eval(const EvalRow& row);
   void saved(const CheckpointRow& row);
-  void summary(const CheckpointState& state, const std::string& checkpoint, bool stopped);
+  void summary(const CheckpointState& state, const std::string& checkpoint, bool finished);
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -27,6 +27,12 @@ double uniform(uint64_t seed, int64_t position) {
 int32_t sample_token(std::span<const float> logits, const SamplingOptions& options,
                      int64_t position, std::vector<int32_t>& order) {
   ops::check(!logits.empty(), "sample_token: no logits");
+  if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) {
+    throw ops::Error(ops::ExitCode::kNonFinite,
+                     fmt::format("position {}: the model's logits are not finite; use an earlier "
+                                 "checkpoint",
+                                 position));
+  }
   // Ties go to the smaller id, so that equal logits give equal text everywhere.
   const auto before = [&](int32_t a, int32_t b) {
     return logits[static_cast<size_t>(a)] != logits[static_cast<size_t>(b)]

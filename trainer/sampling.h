@@ -15,7 +15,8 @@ struct SamplingOptions {
 };
 
 // Draws from softmax(logits / temperature) restricted by top_k and top_p. The random number is a
-// function of (seed, position) alone. `order` is scratch that is reused from call to call.
+// function of (seed, position) alone. Error (non-finite) when a logit is NaN or infinite. `order`
+// is scratch that is reused from call to call.
 int32_t sample_token(std::span<const float> logits, const SamplingOptions& options,
                      int64_t position, std::vector<int32_t>& order);
 

@@ -39,7 +39,10 @@ void handle(int number, void (*handler)(int)) {
 
 void install_signal_handlers() {
   for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) handle(number, on_stop_signal);
-  handle(SIGPIPE, SIG_IGN);
+}
+
+void ignore_write_signals() {
+  for (const int number : {SIGPIPE, SIGXFSZ}) handle(number, SIG_IGN);
 }
 
 std::optional<int> stop_signal() {

@@ -6,9 +6,13 @@
 namespace qstep::trainer {
 
 // SIGINT, SIGTERM, SIGUSR1 and SIGUSR2: the first of them sets a flag, the next one of any kind
-// prints a line and leaves with code 12 (interrupted) at once. SIGPIPE is ignored. Throws Error
+// prints a line and leaves with code 12 (interrupted) at once. Throws Error
 // (internal) when the system refuses.
 void install_signal_handlers();
+
+// Writing to a closed pipe or past a size limit becomes an error of the call instead of the end of
+// the process. For main, before anything else.
+void ignore_write_signals();
 
 // The signal that asked this process to stop.
 std::optional<int> stop_signal();

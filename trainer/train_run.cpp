@@ -14,10 +14,10 @@
 #include "ops/parallel_for.h"
 #include "parallel/comm.h"
 #include "trainer/checkpoint.h"
-#include "trainer/config_diff.h"
+#include "trainer/checkpoint_folders.h"
 #include "trainer/evaluation.h"
-#include "trainer/loaded_model.h"
 #include "trainer/metrics.h"
+#include "trainer/resume.h"
 #include "trainer/run_dir.h"
 #include "trainer/run_report.h"
 #include "trainer/schedule.h"
@@ -60,39 +60,6 @@ std::string tokenizer_model(const data::TokenStore& store) {
   return store.info().tokenizer == "sentencepiece" ? store.tokenizer()->model() : std::string();
 }
 
-// A checkpoint continues only with the model, tokenizer and corpus that it was trained with.
-void check_continues(const Config& config, const data::TokenStore& store,
-                     const CheckpointReader& checkpoint, const std::string& path) {
-  const CheckpointState& state = checkpoint.state();
-  const data::StoreInfo& info = store.info();
-  if (!state.tokenizer_sha256.empty() && state.tokenizer_sha256 != info.tokenizer_sha256) {
-    throw Error(
-        ExitCode::kData,
-        fmt::format("{}: its tokenizer ({} {:.12}) is not the one of the checkpoint {} ({} "
-                    "{:.12}); train on the corpus of that run, or prepare this one with that "
-                    "run's tokenizer",
-                    store.path(), info.tokenizer, info.tokenizer_sha256, path, state.tokenizer,
-                    state.tokenizer_sha256));
-  }
-  const Config saved = checkpoint_config(state, path);
-  const std::string changes = changed_model(saved, config);
-  if (!changes.empty()) {
-    throw Error(
-        ExitCode::kConfig,
-        fmt::format("{}: the checkpoint's model is another one; set [model] as it was saved, "
-                    "or choose another run.dir\n{}",
-                    path, changes));
-  }
-  const std::string& hash = info.part(data::Part::kTrain).content_hash;
-  if (!state.data_content_hash.empty() && state.data_content_hash != hash &&
-      !config.data.allow_change) {
-    throw Error(ExitCode::kData,
-                fmt::format("{}: its content ({:.12}) is not what the checkpoint {} was trained on "
-                            "({:.12}); set data.allow_change = true to continue on other text",
-                            store.path(), hash, path, state.data_content_hash));
-  }
-}
-
 class TrainRun {
  public:
   TrainRun(const Config& config, const RunDir& dir)
@@ -123,13 +90,13 @@ class TrainRun {
   const std::string& hash() const { return state_.config_hash; }
 
  private:
-  std::optional<std::string> checkpoint_to_resume() const;
-  void refuse_older(const std::string& path) const;
-  void resume(const CheckpointReader& checkpoint, const std::string& path);
+  void resume(const CheckpointReader& checkpoint);
+  void loop();
   void one_step(BatchSource& batches);
   void evaluate_now();
   void save();
   bool stop_requested();
+  bool eval_due() const;
 
   Config config_;
   const RunDir& dir_;
@@ -142,40 +109,10 @@ class TrainRun {
   std::unique_ptr<RunReport> report_;
   CheckpointState state_;
   std::string last_checkpoint_;
-  double last_save_ms_ = 0;
+  int64_t saved_step_ = -1;  // the step of last_checkpoint_
 };
 
-// Steps that this folder has already seen would be written twice, and a later resume=auto would not
-// take up the new ones.
-void TrainRun::refuse_older(const std::string& path) const {
-  const auto own = list_checkpoints(dir_.checkpoints(), Verify::kFast);
-  const int64_t step = inspect_checkpoint(path, Verify::kFast).step;
-  if (own.empty() || own.back().step <= step) return;
-  throw Error(
-      ExitCode::kConfig,
-      fmt::format("run.resume = \"{}\" is at step {}, but {} already holds step {}; choose another "
-                  "run.dir to start over from there, or run.resume=auto to go on",
-                  path, step, dir_.path(), own.back().step));
-}
-
-std::optional<std::string> TrainRun::checkpoint_to_resume() const {
-  const std::string& resume = config_.run.resume;
-  if (resume == "never") {
-    dir_.require_fresh();
-    return std::nullopt;
-  }
-  remove_stale_temporaries(dir_.checkpoints());
-  if (resume != "auto") {
-    const std::string path = resolve_checkpoint(resume);
-    refuse_older(path);
-    return path;
-  }
-  return newest_checkpoint(dir_.checkpoints(), [](const CheckpointInfo& damaged) {
-    fmt::print(stderr, "warning: passing over {}: {}\n", damaged.path, damaged.problem);
-  });
-}
-
-void TrainRun::resume(const CheckpointReader& checkpoint, const std::string& path) {
+void TrainRun::resume(const CheckpointReader& checkpoint) {
   for (const NamedTensor& tensor : named_tensors(config_.model, trainer_->parameters())) {
     checkpoint.read(tensor);
   }
@@ -186,8 +123,8 @@ void TrainRun::resume(const CheckpointReader& checkpoint, const std::string& pat
   state_.updates = saved.updates;
   state_.skipped_steps = saved.skipped_steps;
   state_.bad_steps_in_a_row = saved.bad_steps_in_a_row;
-  last_checkpoint_ = path;
-  report_->resumed(path, saved.step, changed_settings(saved.config_toml, state_.config_toml));
+  last_checkpoint_ = checkpoint.path();
+  report_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint));
 }
 
 void TrainRun::one_step(BatchSource& batches) {
@@ -231,11 +168,19 @@ void TrainRun::one_step(BatchSource& batches) {
   }
 }
 
+// Whether this step is to be evaluated and has not been: a stop signal leaves that to the next
+// process.
+bool TrainRun::eval_due() const {
+  const int64_t every = config_.train.eval_every;
+  const bool scheduled = every > 0 && state_.step > 0 &&
+                         (state_.step % every == 0 || state_.step == config_.train.steps);
+  return scheduled && loader_->validation_batches() > 0 && metrics_->last_eval_step() < state_.step;
+}
+
 void TrainRun::evaluate_now() {
   const Clock::time_point start = Clock::now();
   const EvalResult result = evaluate(store_, *loader_, config_.train.eval_batches,
                                      [&](const MicroBatch& b) { return trainer_->evaluate(b); });
-  if (result.tokens == 0) return;
   const EvalRow row{.step = state_.step,
                     .loss = result.loss,
                     .bits_per_byte = result.bits_per_byte,
@@ -247,11 +192,13 @@ void TrainRun::evaluate_now() {
 
 void TrainRun::save() {
   const Clock::time_point start = Clock::now();
+  metrics_->sync();  // no checkpoint is durable whose rows are not
   const auto tensors = named_tensors(config_.model, trainer_->parameters());
   save_checkpoint(dir_.checkpoints(), state_, tensors, config_.run.keep_last);
-  last_save_ms_ = ms_since(start);
-  last_checkpoint_ = fmt::format("{}/step-{:08}", dir_.checkpoints(), state_.step);
-  const CheckpointRow row{.step = state_.step, .save_ms = last_save_ms_, .path = last_checkpoint_};
+  saved_step_ = state_.step;
+  last_checkpoint_ = dir_.checkpoints() + "/" + step_folder(state_.step);
+  const CheckpointRow row{
+      .step = state_.step, .save_ms = ms_since(start), .path = last_checkpoint_};
   metrics_->checkpoint(row);
   report_->saved(row);
 }
@@ -263,18 +210,30 @@ bool TrainRun::stop_requested() {
   return stop != 0;
 }
 
+void TrainRun::loop() {
+  PrefetchedBatches batches(*loader_, state_.step, config_.train.micros_per_step());
+  report_->begin(state_.step);
+  if (eval_due()) evaluate_now();
+  const int64_t steps = config_.train.steps, save_every = config_.run.save_every;
+  while (state_.step < steps && !stop_requested()) {
+    one_step(batches);
+    if (eval_due() && !stop_requested()) evaluate_now();
+    if (save_every > 0 && state_.step % save_every == 0) save();
+  }
+}
+
 ExitCode TrainRun::run() {
-  const std::optional<std::string> from = checkpoint_to_resume();
+  const std::optional<std::string> from = checkpoint_to_resume(config_, dir_);
   std::optional<CheckpointReader> checkpoint;
   if (from) {
     checkpoint.emplace(*from);
-    check_continues(config_, store_, *checkpoint, *from);
+    check_continues(config_, store_, *checkpoint);
   }
   report_ = std::make_unique<RunReport>(config_, store_.info());
   report_->header(training_memory(config_), loader_->windows());
   trainer_ = std::make_unique<Trainer>(*ops_, config_);
   if (checkpoint) {
-    resume(*checkpoint, *from);
+    resume(*checkpoint);
     checkpoint.reset();
   }
 
@@ -284,33 +243,32 @@ ExitCode TrainRun::run() {
                 n_parameters(config_.model),
                 flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal));
 
-  const int64_t steps = config_.train.steps;
-  const auto due = [&](int64_t every) { return every > 0 && state_.step % every == 0; };
-  bool stopped = false;
-  if (state_.step < steps) {
-    PrefetchedBatches batches(*loader_, state_.step, config_.train.micros_per_step());
-    report_->begin(state_.step);
-    while (state_.step < steps && !stopped) {
-      one_step(batches);
-      stopped = stop_requested();
-      const bool last = state_.step == steps;
-      if (!stopped && config_.train.eval_every > 0 && (last || due(config_.train.eval_every))) {
-        evaluate_now();
-        stopped = stop_requested();
-      }
-      if (stopped || last || due(config_.run.save_every)) save();
-    }
+  const int64_t first_step = state_.step;
+  try {
+    loop();
+  } catch (const data::Error&) {
+    // What was learned up to the damaged batch is sound: the update has not begun.
+    if (state_.step > first_step && saved_step_ != state_.step) save();
+    throw;
   }
-  report_->summary(state_, last_checkpoint_, stopped);
-  return stopped && state_.step < steps ? ExitCode::kPreempted : ExitCode::kOk;
+  if (state_.step > first_step && saved_step_ != state_.step) save();
+  const bool finished = state_.step == config_.train.steps && !eval_due();
+  report_->summary(state_, last_checkpoint_, finished);
+  return finished ? ExitCode::kOk : ExitCode::kPreempted;
 }
 
 }  // namespace
 
 ExitCode run_training(const Config& config) {
+  if (config.data.train.empty()) {
+    throw Error(
+        ExitCode::kConfig,
+        "data.train is not set: write data.train = \"corpus.h5\" (qstep data prepare makes one)");
+  }
   install_signal_handlers();
   if (config.run.threads > 0) omp_set_num_threads(static_cast<int>(config.run.threads));
   const RunDir dir(config.run.dir);
+  dir.remove_exit_reason();  // of the process before: a killed one leaves none
   ExitReason reason;
   reason.restart_count = dir.restart_count();
   std::unique_ptr<TrainRun> run;
@@ -330,7 +288,11 @@ ExitCode run_training(const Config& config) {
     end(code, code == ExitCode::kPreempted ? "stop signal" : "");
     return code;
   } catch (const std::exception& error) {
-    end(exit_code_of(error), error.what());
+    try {
+      end(exit_code_of(error), error.what());
+    } catch (const std::exception& also) {  // a full disk, say; the first error is the one to tell
+      fmt::print(stderr, "warning: {}\n", also.what());
+    }
     throw;
   }
 }

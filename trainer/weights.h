@@ -41,8 +41,8 @@ struct ModelWeights {
 };
 
 // f(const WeightSpec&, T&) for every weight of the model, in the order of the forward pass.
-// Linear weights are [out, in]. Matrices are N(0, init_std^2), those that write into the residual stream
-// N(0, init_std^2 / (2 L)) (Radford et al. 2019, section 2.3); norms one, biases zero.
+// Linear weights are [out, in]. Matrices are N(0, init_std^2), those that write into the residual
+// stream N(0, init_std^2 / (2 L)) (Radford et al. 2019, section 2.3); norms one, biases zero.
 template <class T, class F>
 void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
   w.blocks.resize(static_cast<size_t>(m.n_layers));
@@ -75,8 +75,10 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
     norm(prefix + "norm1", b.norm1, b.norm1_bias);
     linear(prefix + "qkv", b.qkv, b.qkv_bias, m.qkv_width(), C, std);
     if (m.qk_norm) {
-      f(WeightSpec{prefix + "q_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1}, b.q_norm);
-      f(WeightSpec{prefix + "k_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1}, b.k_norm);
+      f(WeightSpec{prefix + "q_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1},
+        b.q_norm);
+      f(WeightSpec{prefix + "k_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1},
+        b.k_norm);
     }
     linear(prefix + "attn_out", b.attn_out, b.attn_out_bias, C, m.q_width(), residual_std);
     norm(prefix + "norm2", b.norm2, b.norm2_bias);
@@ -90,8 +92,8 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
 // The list as data.
 std::vector<WeightSpec> weight_list(const ModelConfig& model);
 
-// Fills `weight` (FP32, the spec's shape) as the spec says: a pure function of seed, position in the
-// list and element, so that the split over ranks cannot change it. Padding rows become zero.
+// Fills `weight` (FP32, the spec's shape) as the spec says: a pure function of seed, position in
+// the list and element, so that the split over ranks cannot change it. Padding rows become zero.
 void init_weight(const ops::Tensor& weight, const WeightSpec& spec, uint64_t seed,
                  uint32_t list_index);
 

@@ -108,7 +108,7 @@ TEST_P(Generation, GreedyTextIsThatOfTheReference) {
   save(trainer);
   const test::Weights weights = read_weights(model(), trainer.parameters().master);
   const LoadedModel loaded(*ops, folder_.path(), "");
-  Generator generator(*ops, loaded, kPositions);
+  Generator generator(*ops, loaded, kPositions, loaded.config().model.vocab_size);
   const std::vector<int32_t> prompt{3, 1, 4};
   const auto always = [](int32_t) { return true; };
   const GenerationResult result = generator.generate(prompt, 100, {.temperature = 0}, -1, always);
@@ -137,7 +137,7 @@ TEST_P(Generation, RefusesMorePositionsThanWereLearned) {
   Trainer trainer(*ops, step_config(model(), 1, kPositions));
   save(trainer);
   const LoadedModel loaded(*ops, folder_.path(), "");
-  const ops::ExitCode code = code_of([&] { Generator(*ops, loaded, model().max_seq_len + 1); });
+  const ops::ExitCode code = code_of([&] { Generator(*ops, loaded, model().max_seq_len + 1, model().vocab_size); });
   const bool learned = model().position == PositionKind::kLearned;
   EXPECT_EQ(learned ? ops::ExitCode::kConfig : ops::ExitCode::kOk, code);
 }

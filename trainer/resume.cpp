@@ -1,0 +1,91 @@
+#include "trainer/resume.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "trainer/config_diff.h"
+#include "trainer/loaded_model.h"
+
+namespace qstep::trainer {
+
+namespace fs = std::filesystem;
+using ops::Error;
+using ops::ExitCode;
+
+namespace {
+
+bool lies_in(const std::string& path, const std::string& folder) {
+  const fs::path inside =
+      fs::weakly_canonical(path).lexically_relative(fs::weakly_canonical(folder));
+  return !inside.empty() && *inside.begin() != "..";
+}
+
+std::string from_path(const Config& config, const RunDir& dir) {
+  const std::string path = resolve_checkpoint(config.run.resume);
+  const auto own = list_checkpoints(dir.checkpoints(), Verify::kFast);
+  const int64_t step = inspect_checkpoint(path, Verify::kFast).step;
+  if (own.empty() || own.back().step <= step) return path;
+  if (lies_in(path, dir.checkpoints())) {
+    // Steps that this folder has already seen would be written twice, and a later resume=auto would
+    // not take up the new ones.
+    throw Error(
+        ExitCode::kConfig,
+        fmt::format("run.resume = \"{}\" is at step {}, but {} already holds step {}; choose "
+                    "another run.dir to start over from there, or run.resume=auto to go on",
+                    path, step, dir.path(), own.back().step));
+  }
+  const auto newest = newest_checkpoint(dir.checkpoints(), warn_passed_over);
+  return newest.value_or(path);
+}
+
+}  // namespace
+
+std::optional<std::string> checkpoint_to_resume(const Config& config, const RunDir& dir) {
+  if (config.run.resume == "never") {
+    dir.require_fresh();
+    return std::nullopt;
+  }
+  remove_stale_temporaries(dir.checkpoints());
+  if (config.run.resume != "auto") return from_path(config, dir);
+  return newest_checkpoint(dir.checkpoints(), warn_passed_over);
+}
+
+void check_continues(const Config& config, const data::TokenStore& store,
+                     const CheckpointReader& checkpoint) {
+  const CheckpointState& state = checkpoint.state();
+  check_tokenizer(state, checkpoint.path(), store);
+  const std::string changes = changed_model(checkpoint_config(state, checkpoint.path()), config);
+  if (!changes.empty()) {
+    throw Error(
+        ExitCode::kConfig,
+        fmt::format("{}: the checkpoint's model is another one; set [model] as it was saved, "
+                    "or choose another run.dir\n{}",
+                    checkpoint.path(), changes));
+  }
+  const std::string& hash = store.info().part(data::Part::kTrain).content_hash;
+  if (!state.data_content_hash.empty() && state.data_content_hash != hash &&
+      !config.data.allow_change) {
+    throw Error(ExitCode::kData,
+                fmt::format("{}: its content ({:.12}) is not what the checkpoint {} was trained on "
+                            "({:.12}); set data.allow_change = true to continue on other text",
+                            store.path(), hash, checkpoint.path(), state.data_content_hash));
+  }
+}
+
+std::string resume_note(const Config& config, const CheckpointReader& checkpoint) {
+  const CheckpointState& state = checkpoint.state();
+  const std::string changes = changed_settings(state.config_toml, to_toml(config));
+  if (changes.empty()) return {};
+  const TrainConfig saved = checkpoint_config(state, checkpoint.path()).train;
+  const TrainConfig& now = config.train;
+  const bool moved = state.step > 0 && (saved.global_batch != now.global_batch ||
+                                        saved.seq_len != now.seq_len || saved.seed != now.seed);
+  return fmt::format(
+      "note: the configuration is not the one that saved this checkpoint:\n{}{}", changes,
+      moved ? "  The position in the data follows from step, global_batch, seq_len and "
+              "seed: some samples will be seen again or passed over.\n"
+            : "");
+}
+
+}  // namespace qstep::trainer

@@ -1,0 +1,30 @@
+// Where a training run takes up: which checkpoint, and whether it fits.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "data/token_store.h"
+#include "trainer/checkpoint.h"
+#include "trainer/config.h"
+#include "trainer/run_dir.h"
+
+namespace qstep::trainer {
+
+// The checkpoint that run.resume asks for; none for a new run.
+//   never  Error (config) when the folder holds a run already.
+//   auto   the newest of the run folder that verifies; Error (checkpoint) when none of them does.
+//   PATH   that one, or what the run folder has already made of it since: the same command can be
+//          started again. Error (config) when PATH is itself an older checkpoint of the run folder.
+// Cleans up what killed saves left in the run folder.
+std::optional<std::string> checkpoint_to_resume(const Config& config, const RunDir& dir);
+
+// A checkpoint continues only with the model and tokenizer that it was trained with, and with the
+// same corpus unless data.allow_change is set. Throws Error (config, data).
+void check_continues(const Config& config, const data::TokenStore& store,
+                     const CheckpointReader& checkpoint);
+
+// What the user should know of settings that changed since the checkpoint; empty when none did.
+std::string resume_note(const Config& config, const CheckpointReader& checkpoint);
+
+}  // namespace qstep::trainer
