@@ -52,7 +52,7 @@ class Arena {
   bool measuring() const { return base_ == nullptr; }
 
   // A contiguous matrix, 64-byte aligned. `owner` names the row of the memory table it counts
-  // under.
+  // under. An Error (config) where the arena would grow beyond what can be counted.
   Tensor take(std::string_view owner, Dtype dtype, int64_t rows, int64_t cols);
 
   // Everything taken while a Scope lives is given back at its end: scratch that does not overlap in

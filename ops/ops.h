@@ -59,9 +59,9 @@ class Ops {
   virtual ~Ops() = default;
   virtual std::string_view name() const = 0;
 
-  // ---- memory
-  // ------------------------------------------------------------------------------------ Zeroed,
-  // 64-byte aligned, touched by the threads that will use it.
+  // ---- memory -------------------------------------------------------------------------
+
+  // Zeroed, 64-byte aligned, touched by the threads that will use it.
   virtual Buffer allocate(int64_t bytes) = 0;
   virtual void upload(const Tensor& dst, const void* host) = 0;  // dst contiguous
   virtual void download(void* host, const Tensor& src) = 0;      // waits for earlier calls
@@ -69,40 +69,42 @@ class Ops {
   virtual void cast(const Tensor& y, const Tensor& x) = 0;                  // y = round(x)
   virtual void add(const Tensor& y, const Tensor& a, const Tensor& b) = 0;  // y = a + b, y may be a
 
-  // ---- linear layers
-  // ----------------------------------------------------------------------------- d[m,n] (+)= alpha
-  // sum_k a[m,k] b[n,k] (+ bias[n]).
+  // ---- linear layers ------------------------------------------------------------------
+
+  // d[m,n] (+)= alpha sum_k a[m,k] b[n,k] (+ bias[n])
   virtual void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha,
                     Accumulate accumulate, const Tensor& bias = {}) = 0;
   // db[o] (+)= sum_n dy[n,o]
   virtual void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) = 0;
 
-  // ---- embedding
-  // --------------------------------------------------------------------------------- x[n] =
-  // wte[tokens[n]] (+ wpe[first_position + n % T]); wpe may be empty.
+  // ---- embedding ----------------------------------------------------------------------
+
+  // x[n] = wte[tokens[n]] (+ wpe[first_position + n % T]); wpe may be empty.
   virtual void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
                                  const Tensor& wpe, int64_t seq_len, int64_t first_position) = 0;
-  // dwte[tokens[n]] += dx[n]; dwpe[n % T] (+)= dx[n] (rows T.. untouched when adding, zero
-  // otherwise).
+  // dwte[tokens[n]] += dx[n]
+  // dwpe[n % T] (+)= dx[n]; rows T and above: untouched when adding, zero otherwise.
   virtual void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dx,
                                   const Tensor& tokens, int64_t seq_len, Accumulate dwpe_mode) = 0;
 
-  // ---- norms
-  // ------------------------------------------------------------------------------------- y[n,c] =
-  // x[n,c] rstd[n] w[c], rstd[n] = 1 / sqrt(mean_c x[n,c]^2 + eps). Zhang and Sennrich 2019.
+  // ---- norms --------------------------------------------------------------------------
+
+  // y[n,c] = x[n,c] rstd[n] w[c]
+  // rstd[n] = 1 / sqrt(mean_c x[n,c]^2 + eps)                     Zhang and Sennrich 2019
   virtual void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x,
                                const Tensor& w, float eps) = 0;
-  // The residual stream and the norm that reads it: sum = x + delta; y = rmsnorm(sum). sum may be
-  // x.
+  // The residual stream and the norm that reads it: sum = x + delta, y = rmsnorm(sum).
+  // sum may be x.
   virtual void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                                         const Tensor& x, const Tensor& delta, const Tensor& w,
                                         float eps);
-  // dx (+)= d rmsnorm, dw[c] (+)= sum_n dy[n,c] x[n,c] rstd[n].
+  // dx (+)= d rmsnorm
+  // dw[c] (+)= sum_n dy[n,c] x[n,c] rstd[n]
   virtual void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy,
                                 const Tensor& x, const Tensor& w, const Tensor& rstd,
                                 Accumulate dx_mode, Accumulate dw_mode) = 0;
-  // y[n,c] = (x[n,c] - mean[n]) rstd[n] w[c] + b[c], rstd = 1 / sqrt(var + eps), var biased. Ba
-  // 2016.
+  // y[n,c] = (x[n,c] - mean[n]) rstd[n] w[c] + b[c]
+  // rstd[n] = 1 / sqrt(var[n] + eps), var biased                  Ba, Kiros and Hinton 2016
   virtual void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd,
                                  const Tensor& x, const Tensor& w, const Tensor& b, float eps) = 0;
   virtual void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
@@ -122,14 +124,16 @@ class Ops {
                                 const Tensor& rstd, const AttentionShape& shape,
                                 Accumulate dw_mode) = 0;
 
-  // ---- attention
-  // --------------------------------------------------------------------------------- Rotates q and
-  // k of qkv in place, halves against each other (Su et al. 2021; Llama's layout): (x[j], x[j+D/2])
-  // by the angle position * theta^(-2j/D), position = first_position + n % T. table[position] =
-  // [cos: D/2 | sin: D/2], FP32. Backward rotates by the negative angle.
+  // ---- attention ----------------------------------------------------------------------
+
+  // Rotates q and k of qkv in place, halves against each other (Su et al. 2021; Llama's layout):
+  // (x[j], x[j+D/2]) by the angle position * theta^(-2j/D), position = first_position + n % T.
+  // table[position] = [cos: D/2 | sin: D/2], FP32.
+  // Backward rotates by the negative angle.
   virtual void rope(const Tensor& qkv, const Tensor& table, const AttentionShape& shape,
                     int64_t first_position, Direction direction) = 0;
-  // o[N, H D] = softmax(q k^T / sqrt(D), causal) v; lse[B H, T] = log sum exp, natural log.
+  // o[N, H D] = softmax(q k^T / sqrt(D), causal) v
+  // lse[B H, T] = log sum exp of a row's scores, natural log
   virtual void attention_forward(const Tensor& o, const Tensor& lse, const Tensor& qkv,
                                  const AttentionShape& shape) = 0;
   virtual void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv,
@@ -142,37 +146,42 @@ class Ops {
                                 const Tensor& qkv, const AttentionShape& shape,
                                 int64_t first_position) = 0;
 
-  // ---- activations
-  // ------------------------------------------------------------------------------- kGelu   y = x/2
-  // (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))       x[N,F]    Hendrycks, Gimpel 2016 kRelu2  y =
-  // max(x, 0)^2                                         x[N,F]    So et al. 2021 kSwiglu y = g
-  // sigmoid(g) u, x = [g: F | u: F]                   x[N,2F]   Shazeer 2020
+  // ---- activations --------------------------------------------------------------------
+
+  // kGelu    y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  x[N,F]   Hendrycks, Gimpel 2016
+  // kRelu2   y = max(x, 0)^2                                    x[N,F]   So et al. 2021
+  // kSwiglu  y = g sigmoid(g) u, x = [g: F | u: F]              x[N,2F]  Shazeer 2020
   virtual void activation_forward(const Tensor& y, const Tensor& x, Activation kind) = 0;
   virtual void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                                    Activation kind) = 0;
 
-  // ---- loss
-  // -------------------------------------------------------------------------------------- loss[n]
-  // = log sum_{v<V} exp(logits[n,v]) - logits[n,target[n]], natural log.
+  // ---- loss ---------------------------------------------------------------------------
+
+  // loss[n] = log sum_{v<V} exp(logits[n,v]) - logits[n,target[n]], natural log
   virtual void cross_entropy_forward(const Tensor& loss, const Tensor& logits,
                                      const Tensor& targets, int64_t vocab) = 0;
   // The same, and logits become scale * d loss / d logits in place; columns V..Vp-1 become zero.
   virtual void cross_entropy_backward(const Tensor& loss, const Tensor& logits,
                                       const Tensor& targets, int64_t vocab, float scale) = 0;
 
-  // ---- reductions, in a fixed order: the same bits for any number of threads
-  // ------------------------
+  // ---- reductions ---------------------------------------------------------------------
+
+  // In a fixed order: the same bits for any number of threads.
   virtual void mean(const Tensor& out, const Tensor& x) = 0;        // out[1] = mean of x, FP32
   virtual void grad_norm(const Tensor& norm, const Tensor& g) = 0;  // norm[1] = sqrt(sum g^2)
 
-  // ---- optimizer
-  // --------------------------------------------------------------------------------- factor[1] =
-  // min(1, max_norm / norm), or NaN when norm or loss is not finite; max_norm 0 = no clip.
+  // ---- optimizer ----------------------------------------------------------------------
+
+  // factor[1] = min(1, max_norm / norm), or NaN when norm or loss is not finite;
+  // max_norm 0 = no clip.
   virtual void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss,
                            float max_norm) = 0;
-  // g = factor grad; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
-  // master -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + weight_decay master); w =
-  // round(master). w may be master (FP32 training). A NaN factor leaves everything as it is.
+  // g = factor grad
+  // m = b1 m + (1-b1) g
+  // v = b2 v + (1-b2) g^2
+  // master -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps) + weight_decay master)
+  // w = round(master)
+  // w may be master (FP32 training). A NaN factor leaves everything as it is.
   virtual void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
                      const Tensor& grad, const Tensor& factor, const AdamWParams& params) = 0;
 };

@@ -114,8 +114,7 @@ void run_verify(const std::string& path, bool as_json, int& exit_code) {
   }
 }
 
-// ---- info
-// ----------------------------------------------------------------------------------------
+// ---- info -----------------------------------------------------------------------------
 
 struct TensorGroup {
   ops::Dtype dtype = ops::Dtype::kF32;
@@ -187,8 +186,7 @@ void run_info(const std::string& given, bool as_json) {
   }
 }
 
-// ---- other programs' files
-// -----------------------------------------------------------------------
+// ---- other programs' files ------------------------------------------------------------
 
 void run_import(const std::string& file, const std::string& folder) {
   if (!list_checkpoints(checkpoint_root(folder), Verify::kFast).empty()) {
@@ -201,8 +199,7 @@ void run_import(const std::string& file, const std::string& folder) {
   fmt::print("{}  {}\n", path, bytes_text(manifest.bytes()));
 }
 
-// ---- the command line
-// ----------------------------------------------------------------------------
+// ---- the command line -----------------------------------------------------------------
 
 struct Arguments {
   std::string path, output, format;

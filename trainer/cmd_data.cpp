@@ -21,8 +21,7 @@ namespace {
 using data::Part;
 using nlohmann::json;
 
-// ---- interruption
-// -----------------------------------------------------------------------------------
+// ---- interruption ---------------------------------------------------------------------
 
 struct Interrupted {};
 
@@ -39,8 +38,7 @@ void run_interruptible(int& exit_code, Work work) {
   }
 }
 
-// ---- progress
-// ---------------------------------------------------------------------------------------
+// ---- progress -------------------------------------------------------------------------
 
 // One line on stderr that is redrawn on a terminal; elsewhere a line every few seconds.
 class ProgressLine {
@@ -96,8 +94,7 @@ class ProgressLine {
   bool drawn_ = false;
 };
 
-// ---- what a store is, for people and for scripts
-// --------------------------------------------------------
+// ---- what a store is, for people and for scripts --------------------------------------
 
 json to_json(const data::StoreInfo& info, const std::string& path) {
   json out = {{"path", path},
@@ -139,8 +136,7 @@ void print_store(const data::StoreInfo& info, const std::string& path) {
   }
 }
 
-// ---- subcommands
-// --------------------------------------------------------------------------------------
+// ---- subcommands ----------------------------------------------------------------------
 
 struct PrepareArguments {
   data::PrepareOptions options;

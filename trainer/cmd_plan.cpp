@@ -75,6 +75,9 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   const Parts parts = parts_of(m);
   int64_t n_stored = 0;
   for (const Part& part : parts) n_stored += part.n_stored;
+  const std::vector<MemoryRow> run_memory = training_memory(config);
+  int64_t run_bytes = 0;
+  for (const MemoryRow& row : run_memory) run_bytes += row.bytes;
 
   if (as_json) {
     Json json = {{"preset", m.preset},
@@ -93,12 +96,8 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
                                                        {"moments", s.moments * n_stored},
                                                        {"sum", s.sum() * n_stored}};
     }
-    int64_t sum = 0;
-    for (const MemoryRow& row : training_memory(config)) {
-      json["run_bytes"][row.owner] = row.bytes;
-      sum += row.bytes;
-    }
-    json["run_bytes"]["sum"] = sum;
+    for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
+    json["run_bytes"]["sum"] = run_bytes;
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -145,12 +144,10 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   }
   fmt::print("\n\none process training in {}, micro-batches of {} sequences, T = {}\n",
              config.precision.recipe, config.train.micro_batch, seq_len);
-  int64_t sum = 0;
-  for (const MemoryRow& memory : training_memory(config)) {
+  for (const MemoryRow& memory : run_memory) {
     fmt::print("  {:<24}{:>12}\n", memory.owner, bytes_text(memory.bytes));
-    sum += memory.bytes;
   }
-  fmt::print("  {:<24}{:>12}\n", "sum", bytes_text(sum));
+  fmt::print("  {:<24}{:>12}\n", "sum", bytes_text(run_bytes));
 }
 
 }  // namespace

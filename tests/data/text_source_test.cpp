@@ -115,8 +115,7 @@ TEST(TextSource, BadJsonNamesFileAndLine) {
   expect("{\"text\": 7}", "field \"text\": expected a string, found number");
 }
 
-// ---- compression
-// ------------------------------------------------------------------------------------
+// ---- compression ----------------------------------------------------------------------
 
 TEST(TextSource, GzipAndZstdGiveTheSameDocuments) {
   const TempDir dir;
@@ -161,8 +160,7 @@ TEST(TextSource, R15_DamagedCompressionIsRefused) {
   }
 }
 
-// ---- which files
-// ------------------------------------------------------------------------------------
+// ---- which files ----------------------------------------------------------------------
 
 std::vector<std::string> names(const TempDir& dir, const std::vector<std::string>& globs) {
   std::vector<std::string> found;

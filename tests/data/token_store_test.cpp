@@ -126,8 +126,7 @@ TEST(TokenStore, FullDiskIsReportedAndLeavesNothing) {
   TokenStore::open(dir / "s.h5").verify();
 }
 
-// ---- damaged and foreign files
-// ----------------------------------------------------------------------
+// ---- damaged and foreign files --------------------------------------------------------
 
 TEST(TokenStore, R15_UnusableFilesAreRefused) {
   const TempDir dir;
@@ -182,8 +181,7 @@ TEST(TokenStore, R15_FlippedBitIsFoundOnRead) {
   EXPECT_ERROR(store.verify(), "Fletcher32");
 }
 
-// ---- stores written by other tools, possibly wrong
-// ----------------------------------------------------
+// ---- stores written by other tools, possibly wrong ------------------------------------
 
 // A store written with the plain HDF5 functions, every part of which a test can change.
 struct ForeignStore {
@@ -328,8 +326,7 @@ TEST(TokenStore, TokenizerMustMatch) {
   EXPECT_ERROR(TokenStore::open(dir / "s.h5").tokenizer(), "tokenizer \"word-level\"");
 }
 
-// ---- memory
-// -------------------------------------------------------------------------------------------
+// ---- memory ---------------------------------------------------------------------------
 
 int64_t peak_rss_bytes() {
   rusage usage{};

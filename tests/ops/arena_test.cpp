@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <string>
 
 namespace qstep::ops {
 namespace {
@@ -90,6 +91,29 @@ TEST(Arena, RefusesToPlaceMoreThanWasMeasured) {
   arena.take("a", Dtype::kF32, 1, 16);
   arena.take("a", Dtype::kF32, 1, 16);
   EXPECT_THROW(arena.take("a", Dtype::kF32, 1, 1), Error);
+}
+
+// 1e8 sequences in a micro-batch: rows and columns fit, their product does not.
+TEST(Arena, RefusesMoreThanCanBeCounted) {
+  constexpr int64_t kHuge = int64_t{1} << 32;
+  const auto refused = [](Arena& arena, int64_t rows, int64_t cols) {
+    try {
+      arena.take("a", Dtype::kF32, rows, cols);
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("more memory than can be counted"),
+                std::string::npos);
+      return error.code() == ExitCode::kConfig;
+    }
+    return false;
+  };
+  Arena arena;
+  EXPECT_TRUE(refused(arena, kHuge, kHuge));             // elements
+  EXPECT_TRUE(refused(arena, kHuge, int64_t{1} << 30));  // bytes
+  EXPECT_EQ(arena.peak_bytes(), 0);
+  arena.take("a", Dtype::kF32, kHuge, int64_t{1} << 21);  // 2^55 bytes
+  arena.take("a", Dtype::kF32, kHuge, int64_t{1} << 21);
+  EXPECT_TRUE(refused(arena, 1, 1));  // their sum
+  EXPECT_EQ(arena.peak_bytes(), int64_t{1} << 56);
 }
 
 TEST(Arena, AlignsEveryTensorToACacheLine) {

@@ -24,8 +24,8 @@ double Rounding::summed(double sum, double squares, int64_t terms) {
 
 namespace {
 
-// ---- linear layers
-// -------------------------------------------------------------------------------
+// ---- linear layers --------------------------------------------------------------------
+
 enum class Kept { kActivation, kGradient };  // activations' type, or FP32
 
 // out[i,j] = sum_k a(i,k) b(j,k)
@@ -85,9 +85,9 @@ Matrix linear_backward(Matrix& dw, Matrix* dbias, const Matrix& dy, const Matrix
       [&](int64_t i, int64_t o) { return w.at(o, i); }, r, Kept::kActivation);
 }
 
-// ---- norms
-// --------------------------------------------------------------------------------------- (x -
-// mean) / sqrt(variance + eps); mean 0 for RMSNorm. Returns 1 / sqrt(...).
+// ---- norms ----------------------------------------------------------------------------
+
+// (x - mean) / sqrt(variance + eps); mean 0 for RMSNorm. Returns 1 / sqrt(...).
 double normalise(const double* x, int64_t n, NormKind kind, double eps, std::vector<double>& hat) {
   double mean = 0, variance = 0;
   const double count = static_cast<double>(n);
@@ -129,8 +129,8 @@ void norm_row_backward(double* dx, const double* dy, const double* x, int64_t n,
   }
 }
 
-// ---- activations
-// ---------------------------------------------------------------------------------
+// ---- activations ----------------------------------------------------------------------
+
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 const double kGeluScale = std::sqrt(2 / std::numbers::pi);
@@ -185,9 +185,9 @@ Matrix activate_backward(const Matrix& dy, const Matrix& x, Activation kind, Rou
   return dx;
 }
 
-// ---- attention
-// ----------------------------------------------------------------------------------- Turns the
-// query and key heads of every row by sign * position * theta^(-2 j / D).
+// ---- attention ------------------------------------------------------------------------
+
+// Turns the query and key heads of every row by sign * position * theta^(-2 j / D).
 void rotate(Matrix& qkv, const ModelConfig& m, int64_t seq_len, double sign, Rounding& r) {
   const int64_t D = m.head_dim, half = D / 2;
   for (int64_t n = 0; n < qkv.rows; ++n) {
@@ -282,8 +282,8 @@ Matrix attend_backward(const Matrix& d_out, const Matrix& qkv, const Matrix& pro
   return d_qkv;
 }
 
-// ---- the model
-// -----------------------------------------------------------------------------------
+// ---- the model ------------------------------------------------------------------------
+
 struct BlockState {
   Matrix x1, norm1, qkv_raw, qkv, probs, attention, x2, norm2, up, act;
 };

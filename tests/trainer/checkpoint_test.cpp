@@ -186,8 +186,7 @@ TEST(Checkpoint, RefusesAnotherModel) {
   EXPECT_EQ(read("master/head.weight", 7, 13), ops::ExitCode::kCheckpoint);
 }
 
-// ---- damage
-// --------------------------------------------------------------------------------------
+// ---- damage ---------------------------------------------------------------------------
 
 // Files of a checkpoint, of which any byte may be hit.
 Names files_of(const std::string& checkpoint) {

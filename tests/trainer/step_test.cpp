@@ -100,8 +100,8 @@ INSTANTIATE_TEST_SUITE_P(Recipes, StepBits,
                                   (std::get<1>(test.param) == Reduction::kTree ? "Tree" : "Rank");
                          });
 
-// ---- the order of the gradient sum
-// ---------------------------------------------------------------
+// ---- the order of the gradient sum ----------------------------------------------------
+
 using Vector = std::vector<float>;
 
 Vector added(const Vector& a, const Vector& b) {
@@ -200,10 +200,10 @@ TEST_P(GradientOrder, MicroBatchesMakeTheLargeBatch) {
 INSTANTIATE_TEST_SUITE_P(MicroBatches, GradientOrder, ::testing::Values(1, 2, 3, 4, 6, 8),
                          [](const auto& test) { return std::to_string(test.param); });
 
-// ---- the update
-// ---------------------------------------------------------------------------------- Without a
-// gradient only decay moves a weight: by lr * weight_decay of itself, and only where the list says
-// so.
+// ---- the update -----------------------------------------------------------------------
+
+// Without a gradient only decay moves a weight: by lr * weight_decay of itself, and only where the
+// list says so.
 TEST(Optimizer, DecaysOnlyWhatTheListSays) {
   Config config = step_config(mixed_model(), 2, 9);
   config.optimizer.weight_decay = 0.5;
