@@ -179,7 +179,8 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Resume,
                          });
 
 TEST_F(Run, StopsOnASignalAndGoesOnWithTheSameBits) {
-  const Words length{"train.steps=400", "train.eval_every=100"};
+  const Words length{"train.steps=400",
+                     "train.eval_every=1"};  // a signal may cut off an evaluation
   ASSERT_EQ(0, run(train("whole", length))) << text_of(log());
   size_t rows = 5;
   for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
@@ -260,6 +261,61 @@ TEST_F(Run, RefusesAnotherTokenizerCorpusOrModel) {
   EXPECT_EQ(20, exit_reason("run").at("code"));
   EXPECT_EQ(20, run(train("run", {"run.resume=never"}))) << text_of(log());
   EXPECT_EQ(before, text_of(checkpoint("run", 2) + "/manifest.json"));
+}
+
+// The same command can be started again: it goes on from what it has made, not from where it began.
+TEST_F(Run, TakesUpACheckpointOfAnotherFolderOnce) {
+  ASSERT_EQ(0, run(train("first", {"train.steps=4"}))) << text_of(log());
+  const std::string from = "run.resume=" + dir("first");
+  ASSERT_EQ(0, run(train("second", {from, "train.steps=6"}))) << text_of(log());
+  ASSERT_EQ(0, run(train("second", {from, "train.steps=8"}))) << text_of(log());
+  std::vector<int64_t> steps;
+  for (const Json& row : rows_of(metrics("second"), "step")) steps.push_back(row.at("step"));
+  EXPECT_EQ((std::vector<int64_t>{5, 6, 7, 8}), steps);
+
+  const std::string older = "run.resume=" + checkpoint("second", 6);
+  EXPECT_EQ(20, run(train("second", {older, "train.steps=9"}))) << text_of(log());
+}
+
+TEST_F(Run, LeavesNoExitReasonOfAnEarlierProcess) {
+  ASSERT_EQ(0, run(train("run"))) << text_of(log());
+  Process process(train("run", {"train.steps=1000000", "train.eval_every=0"}), log());
+  wait_for_rows(process, "run", 14);
+  process.signal(SIGKILL);
+  EXPECT_EQ(-SIGKILL, process.wait());
+  EXPECT_FALSE(std::filesystem::exists(dir("run") + "/exit_reason.json"));
+}
+
+// A store of three chunks, the short last one damaged: a batch that reads it ends the run, and what
+// was learned before is saved.
+TEST_F(Run, SavesWhatWasLearnedBeforeADamagedBatch) {
+  const std::string path = folder_ / "damaged.h5";
+  {
+    data::TokenStoreWriter writer(path, {.tokenizer = "bytes",
+                                         .model = "",
+                                         .vocab_size = 257,
+                                         .eos_id = 256,
+                                         .source = "made by a test"});
+    std::vector<uint32_t> ids(2 * data::kChunkTokens, 'a');
+    ids.insert(ids.end(), 2000, 'z');  // only these lie in the last chunk
+    writer.append(data::Part::kTrain, ids, ids.size());
+    writer.end_document(data::Part::kTrain);
+    writer.finish();
+  }
+  std::string bytes = text_of(path);
+  const size_t run_of_z = bytes.find(std::string("z\0z\0z\0z\0z\0z\0z\0z\0", 16));
+  ASSERT_NE(std::string::npos, run_of_z);
+  bytes[run_of_z] ^= 1;
+  std::ofstream(path, std::ios::binary) << bytes;
+
+  EXPECT_EQ(21, run(train("run", {"data.train=" + path, "train.steps=1000", "train.eval_every=0"})))
+      << text_of(log());
+  const int64_t step = exit_reason("run").at("step");
+  EXPECT_EQ(21, exit_reason("run").at("code"));
+  ASSERT_GT(step, 0) << "another seed: the first batch met the damage";
+  EXPECT_EQ(static_cast<size_t>(step), rows_of(metrics("run"), "step").size());
+  EXPECT_EQ(checkpoint("run", step), exit_reason("run").at("last_checkpoint"));
+  EXPECT_EQ(step, CheckpointReader(checkpoint("run", step)).state().step);
 }
 
 // BF16 rounds weights and activations to 2^-8 relative; what that does to the loss curve of a small
