@@ -1,5 +1,4 @@
 // The CPU backend: the list of operations, each handed to the loop in its own file.
-#include <cstdlib>
 #include <cstring>
 
 #include "ops/activation.h"
@@ -10,6 +9,7 @@
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
+#include "ops/host_memory.h"
 #include "ops/layernorm.h"
 #include "ops/ops.h"
 #include "ops/qk_norm.h"
@@ -27,17 +27,9 @@ class CpuOps final : public Ops {
   std::string_view name() const override { return "cpu"; }
 
   Buffer allocate(int64_t bytes) override {
-    constexpr int64_t kPage = 4096;
-    const int64_t rounded = (bytes + kPage - 1) / kPage * kPage;
-    void* const data = std::aligned_alloc(kPage, static_cast<size_t>(std::max(rounded, kPage)));
-    if (data == nullptr) {
-      throw Error(ExitCode::kOutOfMemory,
-                  fmt::format("cannot allocate {} bytes of memory; lower train.micro_batch, "
-                              "train.seq_len or the model's size",
-                              bytes));
-    }
-    Buffer buffer(data, rounded, std::free);
-    cpu::zero(matrix(data, Dtype::kF32, 1, rounded / 4));  // touches every page, in parallel
+    Buffer buffer = allocate_host(bytes);
+    // Touches every page, in parallel.
+    cpu::zero(matrix(buffer.data(), Dtype::kF32, 1, buffer.bytes() / 4));
     return buffer;
   }
   void upload(const Tensor& dst, const void* host) override {

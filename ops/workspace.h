@@ -3,10 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
-#include "ops/error.h"
+#include "ops/host_memory.h"
 
 namespace qstep::ops {
 
@@ -14,29 +12,14 @@ class Workspace {
  public:
   template <class T>
   T* take(int64_t count) {
-    return static_cast<T*>(bytes(count * static_cast<int64_t>(sizeof(T))));
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    if (bytes > buffer_.bytes()) buffer_ = allocate_host(bytes);
+    return static_cast<T*>(buffer_.data());
   }
-  int64_t capacity() const { return capacity_; }
+  int64_t capacity() const { return buffer_.bytes(); }
 
  private:
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-
-  void* bytes(int64_t n) {
-    if (n > capacity_) {
-      const int64_t rounded = (n + 4095) / 4096 * 4096;
-      data_.reset(std::aligned_alloc(4096, static_cast<size_t>(rounded)));
-      if (!data_) {
-        throw Error(ExitCode::kOutOfMemory, fmt::format("workspace: cannot allocate {} bytes", n));
-      }
-      capacity_ = rounded;
-    }
-    return data_.get();
-  }
-
-  std::unique_ptr<void, Free> data_;
-  int64_t capacity_ = 0;
+  Buffer buffer_;
 };
 
 }  // namespace qstep::ops
