@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "ops/cpu_library.h"
 #include "ops/ops.h"
 #include "trainer/commands.h"
 #include "trainer/format.h"
@@ -33,7 +34,7 @@ struct Findings {
 std::vector<std::string> advice_on(const Findings& found) {
   std::vector<std::string> advice;
   const Machine& m = found.machine;
-  if (gemm_kernel(ops::Dtype::kBf16).empty()) {
+  if (ops::gemm_kernel(ops::Dtype::kBf16).empty()) {
     advice.push_back(
         "oneDNN has no BF16 matrix product for this processor: train with precision.recipe=fp32");
   } else if (m.bf16_support() == Bf16Support::kEmulated) {

@@ -6,47 +6,24 @@
 #include <omp.h>
 
 #include <array>
-#include <dnnl.hpp>
 #include <memory>
+
+#include "ops/cpu_library.h"
 
 namespace qstep::trainer {
 
 namespace {
 
-std::string_view isa_name(dnnl_cpu_isa_t isa) {
-  switch (isa) {
-    case dnnl_cpu_isa_sse41:
-      return "SSE4.1";
-    case dnnl_cpu_isa_avx:
-      return "AVX";
-    case dnnl_cpu_isa_avx2:
-      return "AVX2";
-    case dnnl_cpu_isa_avx2_vnni:
-      return "AVX2 VNNI";
-    case dnnl_cpu_isa_avx512_core:
-      return "AVX-512";
-    case dnnl_cpu_isa_avx512_core_vnni:
-      return "AVX-512 VNNI";
-    case dnnl_cpu_isa_avx512_core_bf16:
-      return "AVX-512 BF16";
-    case dnnl_cpu_isa_avx512_core_amx:
-      return "AMX";
-    default:
-      return "another instruction set";
-  }
-}
-
 Library onednn() {
-  const dnnl_version_t* v = dnnl_version();
   const auto kernel = [](ops::Dtype dtype) {
-    const std::string name = gemm_kernel(dtype);
+    const std::string name = ops::gemm_kernel(dtype);
     return name.empty() ? std::string("none on this processor") : name;
   };
   return {.name = "oneDNN",
           .present = true,
-          .version = fmt::format("{}.{}.{}", v->major, v->minor, v->patch),
+          .version = ops::onednn_version(),
           .note = fmt::format("dispatches {}; matrix products: bf16 {}, fp32 {}",
-                              isa_name(dnnl_get_effective_cpu_isa()), kernel(ops::Dtype::kBf16),
+                              ops::onednn_instructions(), kernel(ops::Dtype::kBf16),
                               kernel(ops::Dtype::kF32))};
 }
 
@@ -147,23 +124,6 @@ Library look_for(const Wanted& wanted) {
 }
 
 }  // namespace
-
-std::string gemm_kernel(ops::Dtype dtype) {
-  try {
-    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-    const auto type =
-        dtype == ops::Dtype::kBf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
-    const dnnl::memory::desc square({256, 256}, type, dnnl::memory::format_tag::ab);
-#if DNNL_VERSION_MAJOR >= 3
-    const dnnl::matmul::primitive_desc product(engine, square, square, square);
-#else
-    const dnnl::matmul::primitive_desc product(dnnl::matmul::desc(square, square, square), engine);
-#endif
-    return product.impl_info_str();
-  } catch (const dnnl::error&) {
-    return "";
-  }
-}
 
 std::vector<Library> linked_libraries() { return {onednn(), openmp(), hdf5(), sentencepiece()}; }
 

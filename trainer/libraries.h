@@ -5,8 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "ops/tensor.h"
-
 namespace qstep::trainer {
 
 struct Library {
@@ -21,9 +19,5 @@ std::vector<Library> linked_libraries();
 
 // Looked for on this machine and not needed on one CPU: MPI, CUDA driver, cuBLASLt, cuDNN, NCCL.
 std::vector<Library> optional_libraries();
-
-// The kernel that oneDNN picks for a square matrix product of this type ("brg:avx512_core_bf16");
-// empty when it has none on this processor.
-std::string gemm_kernel(ops::Dtype dtype);
 
 }  // namespace qstep::trainer

@@ -11,7 +11,7 @@ struct PeakRates {
   // native BF16 dot product.
   double bf16_register_flops_per_s = 0;
   double fp32_register_flops_per_s = 0;
-  // oneDNN's product of large square matrices; 0 where it has none of the type.
+  // The CPU backend's product of large square matrices; 0 where it has none of the type.
   double bf16_gemm_flops_per_s = 0;
   double fp32_gemm_flops_per_s = 0;
   int64_t gemm_size = 0;  // m = n = k
