@@ -4,36 +4,24 @@ namespace qstep::trainer {
 
 using ops::Tensor;
 
-namespace {
-
-// Neighbouring weights with the same decay are one stretch of the flat arrays.
-struct Stretch {
-  int64_t first = 0, size = 0;
-  Decay decay = Decay::kNo;
-};
-
-template <class F>
-void for_each_stretch(const ModelConfig& model, ParameterGroup& group, F&& f) {
+std::vector<DecayStretch> decay_stretches(const ModelConfig& model, ParameterGroup& group) {
   const auto* const base = static_cast<const char*>(group.flat.data);
   const int64_t item = ops::size_bytes(group.flat.dtype);
-  Stretch open;
+  std::vector<DecayStretch> stretches;
   for_each_weight(model, group.views, [&](const WeightSpec& spec, Tensor& view) {
     const int64_t first = (static_cast<const char*>(view.data) - base) / item;
-    if (open.size > 0 && spec.decay != open.decay) {
-      f(open);
-      open.size = 0;
+    if (stretches.empty() || spec.decay != stretches.back().decay) {
+      stretches.push_back({first, 0, spec.decay});
     }
-    if (open.size == 0) open = {first, 0, spec.decay};
-    open.size = first + view.size() - open.first;
+    stretches.back().size = first + view.size() - stretches.back().first;
   });
-  if (open.size > 0) f(open);
+  return stretches;
 }
 
-}  // namespace
-
-void adamw_update(ops::Ops& ops, const ModelConfig& model, Parameters& p, ParameterGroup& grads,
-                  const Tensor& factor, const OptimizerConfig& config, double lr, int64_t t) {
-  for_each_stretch(model, grads, [&](const Stretch& s) {
+void adamw_update(ops::Ops& ops, std::span<const DecayStretch> stretches, Parameters& p,
+                  ParameterGroup& grads, const Tensor& factor, const OptimizerConfig& config,
+                  double lr, int64_t t) {
+  for (const DecayStretch& s : stretches) {
     const auto part = [&](const ParameterGroup& group) {
       return group.flat.col_range(s.first, s.size);
     };
@@ -45,7 +33,7 @@ void adamw_update(ops::Ops& ops, const ModelConfig& model, Parameters& p, Parame
          .eps = static_cast<float>(config.eps),
          .weight_decay = s.decay == Decay::kYes ? static_cast<float>(config.weight_decay) : 0.0f,
          .t = t});
-  });
+  }
 }
 
 }  // namespace qstep::trainer

@@ -2,14 +2,28 @@
 // master.
 #pragma once
 
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "ops/ops.h"
 #include "trainer/config.h"
 #include "trainer/parameters.h"
 
 namespace qstep::trainer {
 
+// Neighbouring weights with the same decay: elements [first, first + size) of the flat arrays.
+struct DecayStretch {
+  int64_t first = 0, size = 0;
+  Decay decay = Decay::kNo;
+};
+
+// Those of a model, in order; the same for every group of its parameters.
+std::vector<DecayStretch> decay_stretches(const ModelConfig& model, ParameterGroup& group);
+
 // One update with gradients `grads` scaled by factor[0]; t counts updates, this one included.
-// Weight decay acts where the list of weights says so. A NaN factor leaves everything as it is.
-void adamw_update(ops::Ops& ops, const ModelConfig& model, Parameters& parameters,
+// Weight decay acts on the stretches that say so. A NaN factor leaves everything as it is.
+void adamw_update(ops::Ops& ops, std::span<const DecayStretch> stretches, Parameters& parameters,
                   ParameterGroup& grads, const ops::Tensor& factor, const OptimizerConfig& config,
                   double lr, int64_t t);
 

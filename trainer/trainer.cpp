@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "trainer/optimizer.h"
-
 namespace qstep::trainer {
 
 using ops::Dtype;
@@ -45,6 +43,7 @@ Trainer::Trainer(ops::Ops& ops, const Config& config) : ops_(ops), config_(confi
   Layout layout = lay_out(place, config);
 
   parameters_ = std::move(layout.parameters);
+  decay_stretches_ = decay_stretches(config.model, parameters_.master);
   micro_losses_ = layout.micro_losses;
   scalars_ = layout.scalars;
   gradient_sum_ = std::make_unique<GradientSum>(
@@ -83,7 +82,7 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   ops_.mean(loss, micro_losses_);
   ops_.grad_norm(norm, grads.flat);
   ops_.clip_factor(factor, norm, loss, static_cast<float>(config_.optimizer.clip_norm));
-  adamw_update(ops_, config_.model, parameters_, grads, factor, config_.optimizer, lr, update);
+  adamw_update(ops_, decay_stretches_, parameters_, grads, factor, config_.optimizer, lr, update);
 
   timer_.enter(Phase::kOther);
   float host[3];

@@ -10,6 +10,7 @@
 #include "trainer/config.h"
 #include "trainer/gradient_sum.h"
 #include "trainer/model.h"
+#include "trainer/optimizer.h"
 #include "trainer/parameters.h"
 #include "trainer/timeline.h"
 
@@ -73,6 +74,7 @@ class Trainer {
   Parameters parameters_;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::unique_ptr<Model> model_;
+  std::vector<DecayStretch> decay_stretches_;
   ops::Tensor micro_losses_;  // [1, G]: mean loss of each micro-batch
   ops::Tensor scalars_;       // [1, 3]: loss, gradient norm, clip factor
   PhaseTimer timer_;

@@ -213,8 +213,8 @@ TEST(Optimizer, DecaysOnlyWhatTheListSays) {
   const test::Weights before = read_weights(config.model, trainer.parameters().master);
   ops->zero(trainer.gradients().flat);
   float one = 1.0f;
-  adamw_update(*ops, config.model, trainer.parameters(), trainer.gradients(),
-               ops::view(std::span(&one, 1)), config.optimizer, 0.125, 1);
+  adamw_update(*ops, decay_stretches(config.model, trainer.gradients()), trainer.parameters(),
+               trainer.gradients(), ops::view(std::span(&one, 1)), config.optimizer, 0.125, 1);
   const test::Weights after = read_weights(config.model, trainer.parameters().master);
   int64_t n_decayed = 0;
   for (const WeightSpec& spec : weight_list(config.model)) {
