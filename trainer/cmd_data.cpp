@@ -1,8 +1,6 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,6 +11,7 @@
 #include "data/token_store.h"
 #include "ops/error.h"
 #include "trainer/commands.h"
+#include "trainer/progress_line.h"
 #include "trainer/signals.h"
 
 namespace qstep::trainer {
@@ -22,8 +21,6 @@ using data::Part;
 using nlohmann::json;
 
 // ---- interruption ---------------------------------------------------------------------
-
-struct Interrupted {};
 
 // Runs `work` so that the first stop signal ends it between two pieces of data, which lets it
 // remove what it has written.
@@ -37,62 +34,6 @@ void run_interruptible(int& exit_code, Work work) {
     exit_code = static_cast<int>(ops::ExitCode::kInterrupted);
   }
 }
-
-// ---- progress -------------------------------------------------------------------------
-
-// One line on stderr that is redrawn on a terminal; elsewhere a line every few seconds.
-class ProgressLine {
- public:
-  void begin(std::string what) {
-    end();
-    what_ = std::move(what);
-    start_ = last_ = Clock::now();
-  }
-
-  void update(uint64_t done, uint64_t total) {
-    if (stop_signal()) throw Interrupted{};
-    const auto now = Clock::now();
-    if (now - last_ < (terminal_ ? kRedraw : kLogLine)) return;
-    last_ = now;
-    print(done, total, seconds(now - start_));
-  }
-
-  ~ProgressLine() { end(); }
-
-  void end() {
-    if (terminal_ && drawn_) fmt::print(stderr, "\r\033[K");
-    drawn_ = false;
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kRedraw{100}, kLogLine{5000};
-
-  static double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
-
-  void print(uint64_t done, uint64_t total, double elapsed_s) {
-    const double part = total > 0 ? std::min(1.0, double(done) / double(total)) : 0;
-    const double rate = double(done) / elapsed_s;  // bytes per second
-    const double left_s = rate > 0 ? double(total - std::min(done, total)) / rate : 0;
-    const std::string text =
-        fmt::format("{} {:5.1f} %  {:.1f} of {:.1f} MB  {:.1f} MB/s  {:.0f} s left", what_,
-                    100 * part, double(done) / 1e6, double(total) / 1e6, rate / 1e6, left_s);
-    if (terminal_) {
-      constexpr int kBarCells = 24;
-      const int full = static_cast<int>(part * kBarCells);
-      fmt::print(stderr, "\r\033[K[{}{}] {}", std::string(full, '#'),
-                 std::string(kBarCells - full, '.'), text);
-      drawn_ = true;
-    } else {
-      fmt::print(stderr, "{}\n", text);
-    }
-  }
-
-  const bool terminal_ = isatty(STDERR_FILENO) == 1;
-  std::string what_;
-  Clock::time_point start_ = Clock::now(), last_ = Clock::now();
-  bool drawn_ = false;
-};
 
 // ---- what a store is, for people and for scripts --------------------------------------
 
