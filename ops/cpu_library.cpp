@@ -51,4 +51,17 @@ std::string gemm_kernel(Dtype dtype) {
   }
 }
 
+std::string_view built_for() {
+#if defined(__AVX512BF16__)
+  return "AVX-512 with BF16";
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
+  return "AVX-512";
+#elif defined(__AVX2__) && defined(__FMA__)
+  return "AVX2 with FMA";
+#else
+  return "the baseline of this architecture";
+#endif
+}
+
 }  // namespace qstep::ops

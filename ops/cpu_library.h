@@ -1,4 +1,5 @@
-// What the CPU backend's library is and what it picks on this processor, for reports.
+// What the CPU backend was built for, which library it stands on and what that picks on this
+// processor: for reports.
 #pragma once
 
 #include <string>
@@ -7,6 +8,9 @@
 #include "ops/tensor.h"
 
 namespace qstep::ops {
+
+// What the compiler was told this binary may use: "AVX-512 with BF16", "AVX2 with FMA".
+std::string_view built_for();
 
 std::string onednn_version();            // "2.6.3"
 std::string_view onednn_instructions();  // the widest set it dispatches: "AVX-512 BF16"

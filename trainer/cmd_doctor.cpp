@@ -41,7 +41,7 @@ std::vector<std::string> advice_on(const Findings& found) {
     advice.push_back(
         "BF16 is emulated on this processor: precision.recipe=fp32 may be faster, bf16 is smaller");
   }
-  if (m.avx512 && built_for().find("AVX-512") == std::string_view::npos) {
+  if (m.avx512 && ops::built_for().find("AVX-512") == std::string_view::npos) {
     advice.push_back(
         "this binary does not use the processor's AVX-512: build without -DQSTEP_PORTABLE=ON");
   }
@@ -76,7 +76,7 @@ void print_json(const Findings& found) {
                        {"avx512", m.avx512},
                        {"avx512_bf16", m.avx512_bf16},
                        {"amx_bf16", m.amx_bf16},
-                       {"built_for", built_for()},
+                       {"built_for", ops::built_for()},
                        {"bf16", describe(m.bf16_support())},
                        {"l3_bytes", m.l3_bytes}};
   json["memory"] = {{"total_bytes", m.memory_bytes},
@@ -110,7 +110,7 @@ void print_text(const Findings& found) {
   const auto mark = [](bool has) { return has ? "yes" : "no"; };
   fmt::print("  {:<14} AVX2 {}, AVX-512 {}, AVX512_BF16 {}, AMX-BF16 {}\n", "instructions",
              mark(m.avx2), mark(m.avx512), mark(m.avx512_bf16), mark(m.amx_bf16));
-  fmt::print("  {:<14} {}\n", "built for", built_for());
+  fmt::print("  {:<14} {}\n", "built for", ops::built_for());
   fmt::print("  {:<14} {}\n", "BF16", describe(m.bf16_support()));
   fmt::print("  {:<14} {}\n", "L3 cache", m.l3_bytes > 0 ? bytes_text(m.l3_bytes) : "unknown");
 

@@ -179,19 +179,6 @@ Machine read_machine() {
   return m;
 }
 
-std::string_view built_for() {
-#if defined(__AVX512BF16__)
-  return "AVX-512 with BF16";
-#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
-    defined(__AVX512VL__)
-  return "AVX-512";
-#elif defined(__AVX2__) && defined(__FMA__)
-  return "AVX2 with FMA";
-#else
-  return "the baseline of this architecture";
-#endif
-}
-
 std::string_view describe(Bf16Support support) {
   switch (support) {
     case Bf16Support::kTiles:

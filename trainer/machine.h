@@ -38,9 +38,6 @@ struct Machine {
 
 Machine read_machine();
 
-// What the compiler was told this binary may use: "AVX-512 with BF16", "AVX2", "baseline".
-std::string_view built_for();
-
 // One sentence for people.
 std::string_view describe(Bf16Support support);
 
