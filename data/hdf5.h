@@ -105,16 +105,14 @@ class Hdf5File {
   void read_dataset(const std::string& object, Hdf5Type type, uint64_t elements, void* out) const;
 
   // Scalar attributes of "/" , a group or a dataset. Strings are UTF-8 of fixed length when
-  // written; both fixed and variable length are read. Integers of any width are read as u64 / i64
-  // when the value fits.
+  // written; both fixed and variable length are read. Integers of any width and
+  // sign are read as u64 when the value fits.
   void write_attribute(const std::string& object, const std::string& name, std::string_view value);
   void write_attribute(const std::string& object, const std::string& name, uint64_t value);
   void write_attribute(const std::string& object, const std::string& name, int64_t value);
   void write_attribute(const std::string& object, const std::string& name, double value);
   std::string read_string(const std::string& object, const std::string& name) const;
   uint64_t read_u64(const std::string& object, const std::string& name) const;
-  int64_t read_i64(const std::string& object, const std::string& name) const;
-  double read_double(const std::string& object, const std::string& name) const;
 
   // Writes everything and closes; every dataset must be closed before. Throws on error.
   void close();
@@ -125,8 +123,6 @@ class Hdf5File {
   Hdf5Handle open_attribute(const std::string& object, const std::string& name) const;
   void write_scalar(const std::string& object, const std::string& name, int64_t file_type,
                     int64_t memory_type, const void* value);
-  void read_number(const std::string& object, const std::string& name, int64_t memory_type,
-                   void* out) const;
 
   Hdf5Handle handle_;
   std::string path_;

@@ -81,51 +81,23 @@ std::string Hdf5File::read_string(const std::string& object, const std::string& 
   return value;
 }
 
-void Hdf5File::read_number(const std::string& object, const std::string& name, int64_t memory_type,
-                           void* out) const {
+uint64_t Hdf5File::read_u64(const std::string& object, const std::string& name) const {
   const Hdf5Lock lock;
   const std::string where = fmt::format("{}: attribute {} of {}", path_, name, object);
   const Hdf5Handle attribute = open_attribute(object, name);
   const Hdf5Handle type = own(H5Aget_type(attribute.id()), H5Tclose, where, Access::kRead);
-  const H5T_class_t wanted = H5Tget_class(memory_type);
-  if (H5Tget_class(type.id()) != wanted) {
-    throw Error(fmt::format("{}: expected {}, found another type", where,
-                            wanted == H5T_INTEGER ? "an integer" : "a floating-point number"));
+  if (H5Tget_class(type.id()) != H5T_INTEGER) {
+    throw Error(fmt::format("{}: expected an integer, found another type", where));
   }
-  must(H5Aread(attribute.id(), memory_type, out), where + ": cannot read", Access::kRead);
-  if (wanted != H5T_INTEGER) return;
-  // The library clips what does not fit; refuse instead.
-  const bool is_signed = H5Tget_sign(type.id()) == H5T_SGN_2;
-  const bool want_signed = H5Tget_sign(memory_type) == H5T_SGN_2;
-  if (is_signed == want_signed) return;
-  int64_t as_signed = 0;
-  uint64_t as_unsigned = 0;
-  must(H5Aread(attribute.id(), H5T_NATIVE_INT64, &as_signed), where, Access::kRead);
-  must(H5Aread(attribute.id(), H5T_NATIVE_UINT64, &as_unsigned), where, Access::kRead);
-  if (static_cast<uint64_t>(as_signed) != as_unsigned) {
-    throw Error(fmt::format("{}: the value does not fit a {} 64-bit integer", where,
-                            want_signed ? "signed" : "unsigned"));
-  }
-}
-
-uint64_t Hdf5File::read_u64(const std::string& object, const std::string& name) const {
-  const Hdf5Lock lock;
   uint64_t value = 0;
-  read_number(object, name, H5T_NATIVE_UINT64, &value);
-  return value;
-}
-
-int64_t Hdf5File::read_i64(const std::string& object, const std::string& name) const {
-  const Hdf5Lock lock;
-  int64_t value = 0;
-  read_number(object, name, H5T_NATIVE_INT64, &value);
-  return value;
-}
-
-double Hdf5File::read_double(const std::string& object, const std::string& name) const {
-  const Hdf5Lock lock;
-  double value = 0;
-  read_number(object, name, H5T_NATIVE_DOUBLE, &value);
+  must(H5Aread(attribute.id(), H5T_NATIVE_UINT64, &value), where + ": cannot read", Access::kRead);
+  if (H5Tget_sign(type.id()) != H5T_SGN_2) return value;
+  // The library clips what does not fit; refuse instead.
+  int64_t as_signed = 0;
+  must(H5Aread(attribute.id(), H5T_NATIVE_INT64, &as_signed), where, Access::kRead);
+  if (static_cast<uint64_t>(as_signed) != value) {
+    throw Error(fmt::format("{}: the value does not fit an unsigned 64-bit integer", where));
+  }
   return value;
 }
 

@@ -37,7 +37,6 @@ class Loader {
 
   // The validation part in order. Batches in all: what fills whole batches, but at least one when
   // there is one window (its rows then repeat); 0 when there is none.
-  int64_t validation_windows() const { return validation_windows_; }
   int64_t validation_batches() const;
   void validation_batch(int64_t index, std::span<int32_t> tokens, std::span<int32_t> targets) const;
 

@@ -18,13 +18,12 @@ Prefetcher::Prefetcher(const Loader& loader, const PrefetcherOptions& options)
     : loader_(loader), options_(options) {
   if (options.micro_begin < 0 || options.micro_begin >= options.micro_end ||
       options.micro_end > loader.options().micros_per_step || options.start_step < 0 ||
-      options.start_micro < options.micro_begin || options.start_micro >= options.micro_end ||
       options.steps_ahead < 1) {
-    throw Error(fmt::format(
-        "prefetcher: expected 0 <= micro_begin <= start_micro < micro_end <= {}, start_step >= 0 "
-        "and steps_ahead >= 1; found micros [{}, {}), start ({}, {}), steps_ahead {}",
-        loader.options().micros_per_step, options.micro_begin, options.micro_end,
-        options.start_step, options.start_micro, options.steps_ahead));
+    throw Error(
+        fmt::format("prefetcher: expected 0 <= micro_begin < micro_end <= {}, start_step >= 0 and "
+                    "steps_ahead >= 1; found micros [{}, {}), start_step {}, steps_ahead {}",
+                    loader.options().micros_per_step, options.micro_begin, options.micro_end,
+                    options.start_step, options.steps_ahead));
   }
   const int64_t n = loader.batch_tokens();
   const int64_t slot_bytes = 2 * n * static_cast<int64_t>(sizeof(int32_t));
@@ -64,7 +63,7 @@ const Batch& Prefetcher::next() {
 
 void Prefetcher::run() {
   const int64_t n = loader_.batch_tokens();
-  int64_t step = options_.start_step, micro = options_.start_micro;
+  int64_t step = options_.start_step, micro = options_.micro_begin;
   for (int64_t number = 0;; ++number) {
     const int64_t slot = number % std::ssize(slots_);
     {

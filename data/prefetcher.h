@@ -22,8 +22,7 @@ struct Batch {
 };
 
 struct PrefetcherOptions {
-  int64_t start_step = 0;
-  int64_t start_micro = 0;  // first batch is (start_step, start_micro); within the range below
+  int64_t start_step = 0;   // the first batch is (start_step, micro_begin)
   int64_t micro_begin = 0;  // this rank's micro-batches of every step: [micro_begin, micro_end)
   int64_t micro_end = 0;
   int64_t steps_ahead = 2;  // depth of the ring, in steps of this rank

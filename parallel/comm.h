@@ -17,7 +17,6 @@ class Comm {
   virtual std::string_view name() const = 0;  // "single"
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  bool is_main() const { return rank() == 0; }
 
   // x[i] becomes the sum or maximum of x[i] over the ranks; FP32 or int32, contiguous.
   virtual void all_reduce(const ops::Tensor& x, Reduce reduce) = 0;
