@@ -61,7 +61,8 @@ struct StateBytes {
   int64_t weight, master, gradient, moments;
   int64_t sum() const { return weight + master + gradient + moments; }
 };
-constexpr std::array<StateBytes, 2> kStateBytes{{{"fp32", 4, 0, 4, 8}, {"bf16", 2, 4, 4, 8}}};
+constexpr std::array<StateBytes, 2> kStateBytes{
+    {{kFp32Recipe, 4, 0, 4, 8}, {kBf16Recipe, 2, 4, 4, 8}}};
 
 void print_plan(const std::vector<std::string>& words, bool as_json) {
   Config config = load_plan(words).config;

@@ -1,11 +1,13 @@
-// The whole configuration of a run. config.cpp lists every option once: name, default, help,
+// The whole configuration of a run. config_options.h lists every option once: name, default, help,
 // parsing, printing and the checks all come from that list.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trainer/model_config.h"
@@ -14,7 +16,10 @@ namespace qstep::trainer {
 
 enum class Schedule : uint8_t { kConstant, kLinear, kCosine, kWsd };
 enum class Reduction : uint8_t { kTree, kRank };
-enum class ResumeMode : uint8_t { kAuto, kNever, kPath };
+
+// precision.recipe: the number format of weights and activations.
+inline constexpr std::string_view kFp32Recipe = "fp32", kBf16Recipe = "bf16";
+inline constexpr std::array kRecipeNames{kFp32Recipe, kBf16Recipe};
 
 struct DataConfig {
   std::string train;          // token store, holds its own validation part
@@ -48,7 +53,7 @@ struct OptimizerConfig {
 };
 
 struct PrecisionConfig {
-  std::string recipe = "bf16";  // fp32 or bf16
+  std::string recipe{kBf16Recipe};  // one of kRecipeNames
 };
 
 struct ParallelConfig {
@@ -74,7 +79,7 @@ struct Config {
   RunConfig run;
 
   ops::Dtype compute_dtype() const {
-    return precision.recipe == "fp32" ? ops::Dtype::kF32 : ops::Dtype::kBf16;
+    return precision.recipe == kFp32Recipe ? ops::Dtype::kF32 : ops::Dtype::kBf16;
   }
 };
 

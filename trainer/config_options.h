@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -60,8 +61,8 @@ struct Limits {
   double max = std::numeric_limits<double>::infinity();
   bool min_excluded = false;
   bool max_excluded = false;
-  std::array<std::string_view, 2> words{};  // strings: the only ones allowed, when given
-  bool not_empty = false;                   // strings
+  std::span<const std::string_view> words{};  // strings: the only ones allowed, when given
+  bool not_empty = false;                     // strings
 };
 
 inline constexpr double kMaxCount =
@@ -139,7 +140,7 @@ void for_each_option(ConfigT& c, F&& f) {
     not_negative());
 
   f("precision.recipe", c.precision.recipe, "number formats of weights and activations",
-    Limits{.words = {"fp32", "bf16"}});
+    Limits{.words = kRecipeNames});
 
   f("parallel.reduction", c.parallel.reduction,
     "order in which micro-batch gradients are added: tree gives the same bits for any split", any);
