@@ -158,7 +158,7 @@ void add_generate_command(CLI::App& app, int&) {
       ->capture_default_str();
   cmd->add_option("--seed", o.sampling.seed, "same seed, same text")->capture_default_str();
   cmd->add_option("--precision", o.precision, "fp32 or bf16; the run's own if not given")
-      ->check(CLI::IsMember({"fp32", "bf16"}));
+      ->check(CLI::IsMember(std::vector<std::string>(kRecipeNames.begin(), kRecipeNames.end())));
   cmd->add_flag("--ignore-eos", o.ignore_eos, "go on after the end of a document");
   cmd->add_flag("--json", o.json, "text, tokens and rates as JSON");
   cmd->footer(

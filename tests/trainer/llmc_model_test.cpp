@@ -10,6 +10,7 @@
 #include <limits>
 #include <map>
 
+#include "data/tokenizer.h"
 #include "precision/bf16.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "trainer/config.h"
@@ -163,7 +164,7 @@ TEST(LlmcModel, TravelsThroughACheckpoint) {
   EXPECT_EQ(state.updates, 0);
   EXPECT_EQ(state.vocab_size, kV);
   EXPECT_EQ(state.tokenizer, "llmc-gpt2");
-  EXPECT_EQ(state.tokenizer_sha256, "");
+  EXPECT_EQ(state.tokenizer_sha256, data::tokenizer_sha256(state.tokenizer, ""));
   EXPECT_EQ(state.tokenizer_model, "");
   const Config config = parse_config(state.config_toml, "state.json", {}).config;
   EXPECT_EQ(config.model.preset, "");

@@ -1,12 +1,14 @@
 #include "trainer/signals.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <string>
 
 namespace qstep::trainer {
@@ -73,12 +75,17 @@ TEST(Signals, SecondOfAnyKindEndsAtOnce) {
   }
 }
 
-TEST(Signals, BrokenPipesAreErrorsNotTheEnd) {
+TEST(Signals, BrokenPipesAndSizeLimitsAreErrorsNotTheEnd) {
   const Outcome outcome = in_child([] {
+    ignore_write_signals();
     int ends[2];
     if (::pipe(ends) != 0) return 1;
     ::close(ends[0]);
-    return ::write(ends[1], "x", 1) == -1 && errno == EPIPE && !stop_signal() ? 0 : 2;
+    if (::write(ends[1], "x", 1) != -1 || errno != EPIPE || stop_signal()) return 2;
+    const rlimit none{.rlim_cur = 0, .rlim_max = 0};
+    std::FILE* const file = std::tmpfile();
+    if (file == nullptr || ::setrlimit(RLIMIT_FSIZE, &none) != 0) return 3;
+    return ::write(::fileno(file), "x", 1) == -1 && errno == EFBIG ? 0 : 4;
   });
   EXPECT_TRUE(WIFEXITED(outcome.status));
   EXPECT_EQ(WEXITSTATUS(outcome.status), 0);
