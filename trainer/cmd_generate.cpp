@@ -56,6 +56,7 @@ class Printer {
   const std::string& finish() {
     if (!open_.empty()) put(tokenizer_->decode(open_));
     if (!quiet_) fmt::print("\n");
+    std::fflush(stdout);  // ahead of what goes to stderr
     return text_;
   }
 
