@@ -13,9 +13,9 @@
 #include <map>
 #include <memory>
 
+#include "data/tokenizer.h"
 #include "ops/error.h"
 #include "precision/bf16.h"
-#include "data/tokenizer.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/config.h"
 #include "trainer/weights.h"
@@ -68,29 +68,13 @@ std::vector<WeightSpec> in_file_order(const ModelConfig& model) {
   return order;
 }
 
-ModelConfig gpt2_model(int64_t max_seq_len, int64_t vocab_size, int64_t n_layers, int64_t n_heads,
-                       int64_t width) {
-  ModelConfig m;
-  m.vocab_size = vocab_size;
-  m.n_layers = n_layers;
-  m.width = width;
-  m.n_heads = n_heads;
-  m.n_kv_heads = n_heads;
-  m.head_dim = width / n_heads;
-  m.ffn_width = 4 * width;
-  m.max_seq_len = max_seq_len;
-  m.norm = NormKind::kLayer;
-  m.position = PositionKind::kLearned;
-  m.activation = ops::Activation::kGelu;
-  m.bias = true;
-  m.tied_head = true;
-  m.norm_eps = 1e-5;
-  return m;
-}
-
 // What in the model GPT-2 as llm.c has it does not have; empty when it fits.
 std::string misfit(const ModelConfig& m) {
-  const ModelConfig gpt2 = gpt2_model(m.max_seq_len, m.vocab_size, m.n_layers, m.n_heads, m.width);
+  const ModelConfig gpt2 = gpt2_model({.n_layers = m.n_layers,
+                                       .width = m.width,
+                                       .n_heads = m.n_heads,
+                                       .vocab_size = m.vocab_size,
+                                       .max_seq_len = m.max_seq_len});
   if (m.norm != gpt2.norm) return "model.norm is not layer";
   if (m.position != gpt2.position) return "model.position is not learned";
   if (m.activation != gpt2.activation) return "model.activation is not gelu";
@@ -123,8 +107,11 @@ ModelConfig model_of(const std::string& path, const Header& header) {
     fail(path, fmt::format("C = {} is not a multiple of the number of heads, {}", header[kAtC],
                            header[kAtH]));
   }
-  ModelConfig model =
-      gpt2_model(header[kAtMaxT], header[kAtV], header[kAtL], header[kAtH], header[kAtC]);
+  ModelConfig model = gpt2_model({.n_layers = header[kAtL],
+                                  .width = header[kAtC],
+                                  .n_heads = header[kAtH],
+                                  .vocab_size = header[kAtV],
+                                  .max_seq_len = header[kAtMaxT]});
   if (header[kAtVp] != model.padded_vocab()) {
     fail(path, fmt::format("Vp: expected {} (V = {} rounded up to a multiple of 128), found {}",
                            model.padded_vocab(), header[kAtV], header[kAtVp]));

@@ -66,6 +66,13 @@ int64_t n_parameters(const ModelConfig& model);
 // counted.
 double flops_per_token(const ModelConfig& model, int64_t seq_len, AttentionCount count);
 
+// A model of GPT-2's family: learned positions, LayerNorm with bias, biases everywhere, GELU, tied
+// head (Radford et al. 2019, table 2).
+struct Gpt2Dims {
+  int64_t n_layers, width, n_heads, vocab_size, max_seq_len;
+};
+ModelConfig gpt2_model(const Gpt2Dims& dims);
+
 struct Preset {
   std::string_view name;
   std::string_view what;  // one line for lists

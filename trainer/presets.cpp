@@ -9,25 +9,33 @@
 
 namespace qstep::trainer {
 
-namespace {
-
-// Radford et al. 2019, table 2: learned positions, LayerNorm, biases everywhere, GELU, tied head.
-ModelConfig gpt2(int64_t n_layers, int64_t width, int64_t n_heads, int64_t vocab_size) {
+ModelConfig gpt2_model(const Gpt2Dims& d) {
   ModelConfig m;
-  m.vocab_size = vocab_size;
-  m.n_layers = n_layers;
-  m.width = width;
-  m.n_heads = n_heads;
-  m.n_kv_heads = n_heads;
-  m.head_dim = width / n_heads;
-  m.ffn_width = 4 * width;
-  m.max_seq_len = 1024;
+  m.vocab_size = d.vocab_size;
+  m.n_layers = d.n_layers;
+  m.width = d.width;
+  m.n_heads = d.n_heads;
+  m.n_kv_heads = d.n_heads;
+  m.head_dim = d.width / d.n_heads;
+  m.ffn_width = 4 * d.width;
+  m.max_seq_len = d.max_seq_len;
   m.norm = NormKind::kLayer;
   m.position = PositionKind::kLearned;
   m.activation = ops::Activation::kGelu;
   m.bias = true;
   m.tied_head = true;
+  m.norm_eps = 1e-5;
   return m;
+}
+
+namespace {
+
+ModelConfig gpt2(int64_t n_layers, int64_t width, int64_t n_heads, int64_t vocab_size) {
+  return gpt2_model({.n_layers = n_layers,
+                     .width = width,
+                     .n_heads = n_heads,
+                     .vocab_size = vocab_size,
+                     .max_seq_len = 1024});
 }
 
 // Touvron et al. 2023: RMSNorm, rotary positions, SwiGLU, no biases; grouped queries as in Llama 2
