@@ -5,7 +5,6 @@
 #include <map>
 #include <vector>
 
-#include "ops/elementwise.h"
 #include "ops/workspace.h"
 
 namespace qstep::ops::cpu {
@@ -103,10 +102,6 @@ void Gemm::operator()(const Tensor& d, const Operand& a, const Operand& b, float
   check_gemm(d, a, b, bias);
   check(!(bias && alpha != 1.0f), "gemm: a bias goes with alpha 1");
   if (d.size() == 0) return;
-  if (a.k == 0) {  // an empty sum
-    if (accumulate == Accumulate::kNo) zero(d);
-    return;
-  }
   const Key key{.m = a.rows,
                 .n = b.rows,
                 .k = a.k,

@@ -14,6 +14,7 @@ namespace qstep::ops {
 // a [m,k] and b [n,k] of one floating type, d [m,n] of that type or FP32, bias [n] of a's type.
 inline void check_gemm(const Tensor& d, const Operand& a, const Operand& b, const Tensor& bias) {
   check_equal(a.k, b.k, "gemm: the summed dimension of a and b");
+  check(a.k > 0, "gemm: the summed dimension is empty");
   check_equal(name(a.dtype), name(b.dtype), "gemm: types of a and b");
   check(a.dtype == Dtype::kF32 || a.dtype == Dtype::kBf16, "gemm: operands are fp32 or bf16");
   expect_shape(d, a.rows, b.rows, "gemm: d");
