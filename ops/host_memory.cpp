@@ -24,9 +24,9 @@ int64_t round_down(int64_t bytes, int64_t unit) { return bytes / unit * unit; }
 Buffer allocate_host(int64_t bytes) {
   const int64_t rounded = std::max(round_down(bytes + kPage - 1, kPage), kPage);
   const bool huge = rounded >= kSmallestHuge;
-  void* const data = std::aligned_alloc(static_cast<size_t>(huge ? kHugePage : kPage),
-                                        static_cast<size_t>(rounded));
-  if (data == nullptr) {
+  void* data = nullptr;
+  if (::posix_memalign(&data, static_cast<size_t>(huge ? kHugePage : kPage),
+                       static_cast<size_t>(rounded)) != 0) {
     throw Error(ExitCode::kOutOfMemory,
                 fmt::format("cannot allocate {} bytes of memory; lower train.micro_batch, "
                             "train.seq_len or the model's size",
