@@ -112,7 +112,8 @@ struct Wanted {
 Library look_for(const Wanted& wanted) {
   Library library{.name = wanted.name, .present = false, .version = "", .note = ""};
   for (const char* file : wanted.files) {
-    const Handle handle(dlopen(file, RTLD_LAZY | RTLD_LOCAL));
+    // What they allocate while loading stays theirs: unloading them would leak it.
+    const Handle handle(dlopen(file, RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE));
     if (!handle) continue;
     library.present = true;
     library.version = wanted.version(handle.get());
