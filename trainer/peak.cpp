@@ -66,7 +66,7 @@ double register_rate(double seconds, const ops::RegisterChain& chain) {
 // The backend's product d = a b^T of row-major matrices. Zeros: the time of a product does not
 // depend on values (denormals apart).
 double gemm_rate(double seconds, ops::Ops& backend, ops::Dtype dtype, int64_t size) {
-  if (ops::gemm_kernel(dtype).empty()) return 0;  // not implemented for this processor
+  if (ops::gemm_kernel(dtype).empty()) return 0;  // this processor has no such product
   const int64_t bytes = size * size * ops::size_bytes(dtype);
   const ops::Buffer a_memory = backend.allocate(bytes);
   const ops::Buffer b_memory = backend.allocate(bytes);
