@@ -6,6 +6,7 @@
 #include "ops/attention.h"
 #include "ops/bias.h"
 #include "ops/cross_entropy.h"
+#include "ops/delayed_scaling.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/gemm.h"
@@ -13,6 +14,7 @@
 #include "ops/layernorm.h"
 #include "ops/ops.h"
 #include "ops/qk_norm.h"
+#include "ops/quantize.h"
 #include "ops/reduce.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope.h"
@@ -47,6 +49,15 @@ class CpuOps final : public Ops {
   void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha, Accumulate accumulate,
             const Tensor& bias) override {
     gemm_(d, a, b, alpha, accumulate, bias);
+  }
+  void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
+                const QuantCall& call) override {
+    cpu::quantize(rowwise, columnwise, x, call, workspace_);
+  }
+  void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
+                             const Tensor& fp8_max,
+                             const precision::DelayedScaling& delayed) override {
+    cpu::update_delayed_scales(history, scale, amax, fp8_max, delayed);
   }
   void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) override {
     cpu::bias_backward(db, dy, accumulate, workspace_);

@@ -19,6 +19,12 @@ struct Operand {
   int64_t k = 0;     // the summed dimension
   int64_t ld = 0;    // elements between two rows (kK) or between two k (kRows)
   Major major = Major::kK;
+
+  // A quantized operand stands for data times these FP32 factors (ops/quantized_tensor.h).
+  const float* scale = nullptr;  // of the whole operand, scale[0] / scale_denominator; null: 1
+  float scale_denominator = 1.0f;
+  const float* tile_scales = nullptr;  // [rows / tile_rows, k / tile_k] row-major; null: none
+  int64_t tile_rows = 0, tile_k = 0;
 };
 
 inline Operand rowwise(const Tensor& x) {

@@ -18,7 +18,9 @@
 
 #include "ops/arena.h"
 #include "ops/operand.h"
+#include "ops/quantized_tensor.h"
 #include "ops/tensor.h"
+#include "precision/recipe.h"
 
 namespace qstep::ops {
 
@@ -72,8 +74,20 @@ class Ops {
   // ---- linear layers ------------------------------------------------------------------
 
   // d[m,n] (+)= alpha sum_k a[m,k] b[n,k] (+ bias[n])
+  // With factors of the operands: alpha becomes fl(fl(fl(alpha sa) sb) fl(1 / (da db))) (TE,
+  // numerics 7.6); tile scales multiply FP32 partial sums per tile of k: y = fma(fl(p sa), sb, y).
   virtual void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha,
                     Accumulate accumulate, const Tensor& bias = {}) = 0;
+  // Both orientations of x from one read; either may be empty. `rowwise` and `columnwise` say how
+  // (spec) and where to. Where precision::transposable, columnwise.values may be rowwise.values.
+  // With Source::kForward the columnwise one is made from what the rowwise one decodes to.
+  virtual void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
+                        const Tensor& x, const QuantCall& call) = 0;
+  // Once per optimizer step, per row of history [n, steps] (numerics 7.2): the newest amax enters,
+  // amax becomes 0, scale the new one; fp8_max[n] per tensor.
+  virtual void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
+                                     const Tensor& fp8_max,
+                                     const precision::DelayedScaling& delayed) = 0;
   // db[o] (+)= sum_n dy[n,o]
   virtual void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) = 0;
 

@@ -1,0 +1,94 @@
+// One orientation of a quantized tensor as this machine's GEMM reads it: every code times its block
+// scale, decoded to BF16 (exact, numerics 6), in the layout of the source, with the FP32 factors
+// that do not fit into BF16 beside it.
+//
+//   x[r,c] ~ values[r,c] * tensor_factor * tile_scale of the tile that holds (r, c)
+//   tensor_factor = scale[0] / denominator
+#pragma once
+
+#include "ops/arena.h"
+#include "ops/operand.h"
+#include "precision/quant_spec.h"
+
+namespace qstep::ops {
+
+using precision::QuantSpec;
+
+// Which index of the source the GEMM sums over: columns (rowwise) or rows (columnwise).
+enum class Orientation : uint8_t { kRowwise, kColumnwise };
+
+struct QuantizedTensor {
+  QuantSpec spec;
+  Orientation orientation = Orientation::kRowwise;
+  Tensor values;  // [rows, cols] BF16, as the source
+  // [1, 1] FP32: amax of what was quantized (nvfp4), scale_inv (fp8 per tensor), the scale of
+  // MS-EDEN. Empty where there is no factor per tensor.
+  Tensor scale;
+  // FP32 factor per tile, fp8 blocks and outer groups; [operand rows / tile rows, k / tile k],
+  // rounded up. Empty elsewhere.
+  Tensor tile_scales;
+
+  explicit operator bool() const { return static_cast<bool>(values); }
+};
+
+// Takes the memory from an arena (a measuring one too) for a source [rows, cols]. Without `values`
+// the caller points it at memory of its own (or of the other orientation, where the codes are the
+// same).
+enum class TakeValues : uint8_t { kNo, kYes };
+QuantizedTensor lay_out_quantized(Arena& arena, std::string_view owner, const QuantSpec& spec,
+                                  Orientation orientation, int64_t rows, int64_t cols,
+                                  TakeValues take = TakeValues::kYes);
+
+// The first n rows of what was laid out for more: for a source of n rows.
+QuantizedTensor first_rows(const QuantizedTensor& q, int64_t n);
+
+// What a GEMM reads.
+Operand operand(const QuantizedTensor& q);
+
+// Whether there is one factor for the whole tensor.
+bool has_tensor_scale(const QuantSpec& spec);
+
+// Divides `scale[0]` in the factor of the whole tensor: 6 * 448 for nvfp4, 1 for fp8, ...
+float scale_denominator(const QuantSpec& spec);
+
+// Elements of a tile of tile_scales: {rows of the operand, k}; {0, 0} without them. k 0 = all of k.
+precision::BlockShape scale_tile(const QuantSpec& spec);
+
+// ---- one call -------------------------------------------------------------------------------
+
+// Which random bits (numerics 4.3): counters, no state.
+struct QuantRandom {
+  uint64_t seed = 0;
+  uint32_t step = 0;                       // optimizer step
+  uint64_t micro_batch = 0;                // g, within the step; 0 for weights
+  uint32_t module = 0;                     // 24 bits: the linear layer
+  uint32_t slot = 0;                       // 0 x, 1 w, 2 dy
+  uint32_t gemm_row = 0, gemm_column = 0;  // Hadamard signs: 0 fprop, 1 dgrad, 2 wgrad, of the
+                                           // GEMM that reads the orientation
+};
+
+// What the ledger says of one orientation, summed over the elements of the source.
+struct QuantStats {
+  double elements = 0;
+  double amax = 0;         // of what was quantized, non-finite elements left out
+  double scale = 0;        // the tensor's factor; 1 without one
+  double underflowed = 0;  // not zero before, zero after
+  double saturated = 0;    // beyond the largest value by more than rounding
+  double non_finite = 0;   // of the source
+  double blocks = 0, zero_scales = 0;
+  double squared = 0;        // sum v^2
+  double squared_error = 0;  // sum (v - dequantized)^2
+};
+
+struct QuantCall {
+  QuantRandom random;
+  // fp8 delayed: the scale that is used, and amax[1,1] FP32, raised to the largest seen.
+  Tensor delayed_scale, delayed_amax;
+  // [1, 1] int32, or empty: set to 1 when the source holds a NaN or an infinity.
+  Tensor non_finite;
+  // Host memory; null: not counted.
+  QuantStats* row_stats = nullptr;
+  QuantStats* column_stats = nullptr;
+};
+
+}  // namespace qstep::ops

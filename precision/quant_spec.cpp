@@ -1,0 +1,3 @@
+#include "precision/quant_spec.h"
+
+namespace qstep::precision {}

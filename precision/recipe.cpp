@@ -1,0 +1,3 @@
+#include "precision/recipe.h"
+
+namespace qstep::precision {}
