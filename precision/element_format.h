@@ -34,6 +34,11 @@ constexpr ElementTraits traits(ElementFormat format) {
                                           : kElement<ElementFormat::kE5m2>;
 }
 
+template <class F>
+QSTEP_HD inline F not_a_number() {
+  return from_bits(all_bits<F>(0x7FFFFFFFu));
+}
+
 // |x| in steps, nearest even, saturated: for magnitudes that are not NaN.
 //
 // Adding and subtracting 1.5 * 2^23 steps makes FP32's own rounding do the work; the step comes
@@ -51,8 +56,8 @@ QSTEP_HD inline F round_magnitude(F a) {
 // The nearest value of the format, ties to even, saturated. NaN: +6 in E2M1, NaN in the others.
 template <ElementFormat kFormat, class F>
 QSTEP_HD inline F round_nearest(F x) {
-  const F rounded = copysign(round_magnitude<kFormat>(abs(x)), x);
-  const F nan = kFormat == ElementFormat::kE2m1 ? all<F>(6.0f) : x;
+  const F rounded = with_sign(round_magnitude<kFormat>(magnitude(x)), x);
+  const F nan = kFormat == ElementFormat::kE2m1 ? all<F>(6.0f) : not_a_number<F>();
   return select(is_nan(x), nan, rounded);
 }
 
@@ -61,15 +66,15 @@ template <ElementFormat kFormat, class F>
 QSTEP_HD inline F round_toward_zero(F x) {
   constexpr ElementTraits t = kElement<kFormat>;
   constexpr uint32_t kKept = ~((1u << (23 - t.mantissa_bits)) - 1u);
-  const F a = min(abs(x), all<F>(t.max));
+  const F a = min(magnitude(x), all<F>(t.max));
   const F normal = from_bits(bits(a) & all_bits<F>(kKept));
   // Below min_normal: the nearest step, and one less where that lies above.
   const F step = all<F>(t.min_normal / static_cast<float>(1 << t.mantissa_bits));
   const F nearest = round_magnitude<kFormat>(a);
   const F below = select(less(a, nearest), nearest - step, nearest);
-  const F magnitude = select(less(a, all<F>(t.min_normal)), below, normal);
-  const F nan = kFormat == ElementFormat::kE2m1 ? all<F>(6.0f) : x;
-  return select(is_nan(x), nan, copysign(magnitude, x));
+  const F rounded = select(less(a, all<F>(t.min_normal)), below, normal);
+  const F nan = kFormat == ElementFormat::kE2m1 ? all<F>(6.0f) : not_a_number<F>();
+  return select(is_nan(x), nan, with_sign(rounded, x));
 }
 
 // ---- stored bits ----------------------------------------------------------------------------

@@ -51,9 +51,9 @@ QSTEP_HD inline float max(float a, float b) { return a > b ? a : b; }
 QSTEP_HD inline float min(float a, float b) { return a < b ? a : b; }
 QSTEP_HD inline uint32_t max_bits(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
-QSTEP_HD inline float abs(float x) { return from_bits(bits(x) & 0x7FFFFFFFu); }
+QSTEP_HD inline float magnitude(float x) { return from_bits(bits(x) & 0x7FFFFFFFu); }
 // |x| with the sign of y.
-QSTEP_HD inline float copysign(float x, float y) {
+QSTEP_HD inline float with_sign(float x, float y) {
   return from_bits((bits(x) & 0x7FFFFFFFu) | (bits(y) & 0x80000000u));
 }
 
