@@ -3,11 +3,12 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+
+#include "tests/precision/all_floats.h"
 
 #ifdef QSTEP_TEST_CUDA_BF16
 #include <cuda_bf16.h>
@@ -16,25 +17,8 @@
 namespace qstep::precision {
 namespace {
 
-constexpr uint32_t kBlocks = 0x10000, kBlockSize = 0x10000;  // 2^32 floats
-constexpr int64_t kNone = -1;
-
-// A pattern that `accepts` rejects, or kNone. Whole blocks without a branch, so that the loop
-// vectorises.
-template <class F>
-int64_t find_rejected(F&& accepts) {
-  int64_t bad_block = kNone;
-#pragma omp parallel for reduction(max : bad_block)
-  for (uint32_t block = 0; block < kBlocks; ++block) {
-    uint32_t n_rejected = 0;
-    for (uint32_t i = 0; i < kBlockSize; ++i) n_rejected += accepts(block * kBlockSize + i) ? 0 : 1;
-    if (n_rejected > 0) bad_block = std::max(bad_block, static_cast<int64_t>(block));
-  }
-  if (bad_block == kNone) return kNone;
-  uint32_t bits = static_cast<uint32_t>(bad_block) * kBlockSize;
-  while (accepts(bits)) ++bits;
-  return bits;
-}
+using test::find_rejected;
+using test::kNone;
 
 // Rounds by what nearest-even means: of the two BF16 neighbours in magnitude the nearer, of two
 // equally near the even one. Magnitudes are integers in units of 2^-149 as long as the exponent is
