@@ -1,14 +1,329 @@
 #include "ops/quantize.h"
 
-namespace qstep::ops::cpu {
+#include <cmath>
 
-void quantize(const QuantizedTensor&, const QuantizedTensor&, const Tensor&, const QuantCall&,
-              Workspace&) {
-  check(false, "quantize: in the making");
-}
-EncodedTensor quantize_encoded(const QuantizedTensor&, const Tensor&, const QuantCall&) {
-  check(false, "quantize: in the making");
-  return {};
+#include "ops/elementwise.h"
+#include "ops/parallel_for.h"
+#include "ops/quantize_side.h"
+
+namespace qstep::ops {
+
+using precision::AmaxScope;
+using precision::QuantFormat;
+using precision::Rounding;
+using precision::ScaleRule;
+using precision::Source;
+
+void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
+                    const Tensor& x, const QuantCall& call) {
+  check(x.dtype == Dtype::kF32 || x.dtype == Dtype::kBf16, "quantize: x is fp32 or bf16");
+  for (const QuantizedTensor* q : {&rowwise, &columnwise}) {
+    if (!*q) continue;
+    check(q->spec.quantized(), "quantize: the spec is bf16");
+    expect_shape(q->values, x.rows, x.cols, "quantize: values");
+    expect_dtype(q->values, Dtype::kBf16, "quantize: values");
+    check(has_tensor_scale(q->spec) == static_cast<bool>(q->scale), "quantize: scale");
+    check((scale_tile(q->spec).rows > 0) == static_cast<bool>(q->tile_scales),
+          "quantize: tile scales");
+    if (q->spec.amax == AmaxScope::kDelayed) {
+      expect_vector(call.delayed_scale, 1, "quantize: delayed scale");
+    }
+  }
+  if (rowwise) check(rowwise.orientation == Orientation::kRowwise, "quantize: rowwise");
+  if (columnwise) {
+    check(columnwise.orientation == Orientation::kColumnwise, "quantize: columnwise");
+    check(columnwise.spec.source == Source::kHighPrecision || rowwise,
+          "quantize: no forward values to take");
+  }
 }
 
-}  // namespace qstep::ops::cpu
+namespace cpu {
+
+namespace {
+
+// Rows and columns of a chunk: whole units and square blocks of every side.
+struct ChunkGrid {
+  int64_t rows, cols, chunk_rows, chunk_cols;
+  int64_t across() const { return (cols + chunk_cols - 1) / chunk_cols; }
+  int64_t size() const { return (rows + chunk_rows - 1) / chunk_rows * across(); }
+  Chunk at(int64_t i) const {
+    const int64_t r = i / across() * chunk_rows, c = i % across() * chunk_cols;
+    return {r, c, std::min(chunk_rows, rows - r), std::min(chunk_cols, cols - c)};
+  }
+};
+
+ChunkGrid grid_of(std::span<const Side> sides, int64_t rows, int64_t cols) {
+  ChunkGrid grid{rows, cols, 16, 512};
+  for (const Side& side : sides) {
+    const bool rowwise = side.orientation == Orientation::kRowwise;
+    const int64_t down = rowwise ? side.spec().block.rows : side.plan.unit;
+    grid.chunk_rows = std::max(grid.chunk_rows, down);
+  }
+  return grid;
+}
+
+void merge(QuantStats& sum, const QuantStats& s) {
+  sum.elements += s.elements;
+  sum.underflowed += s.underflowed;
+  sum.saturated += s.saturated;
+  sum.non_finite += s.non_finite;
+  sum.blocks += s.blocks;
+  sum.zero_scales += s.zero_scales;
+  sum.squared += s.squared;
+  sum.squared_error += s.squared_error;
+}
+
+// The factors that follow from the tensor's amax, and the scale that is stored.
+void set_tensor_factors(Side& side, float amax, const QuantCall& call) {
+  const QuantSpec& spec = side.spec();
+  float* const stored = side.q->scale ? side.q->scale.as<float>() : nullptr;
+  if (spec.format == QuantFormat::kNvfp4) {
+    if (stored == nullptr) return;
+    if (spec.rounding == Rounding::kMsEden) {
+      side.outer_amax = precision::ms_eden_factor(amax);
+      *stored = side.outer_amax;
+    } else {
+      side.outer_amax = amax;
+      side.outer = precision::nvfp4_factors(amax, side.plan.range, side.plan.headroom);
+      *stored = amax;
+    }
+  } else if (side.elementwise) {
+    const float fp8_max = spec.format == QuantFormat::kFp8E4m3 ? 448.0f : 57344.0f;
+    if (spec.amax == AmaxScope::kDelayed) {
+      side.scale = *call.delayed_scale.as<float>();
+    } else if (spec.amax == AmaxScope::kTensor) {
+      side.scale = precision::fp8_scale(amax, fp8_max, precision::kMaxFloat,
+                                        spec.scale == ScaleRule::kFp32Pow2);
+    }
+    if (stored != nullptr) *stored = 1.0f / side.scale;
+  } else if (stored != nullptr) {
+    *stored = 4.0f;  // mxfp4 with 3/4 of headroom: 4/3
+  }
+}
+
+// The factor of each operand row, from lane_amax.
+void store_row_factors(const Side& side, int64_t n) {
+  const QuantSpec& spec = side.spec();
+  float* const scales = side.q->tile_scales.as<float>();
+  const float fp8_max = spec.format == QuantFormat::kFp8E4m3 ? 448.0f : 57344.0f;
+  for (int64_t i = 0; i < n; ++i) {
+    scales[i * side.q->tile_scales.ld] =
+        spec.format == QuantFormat::kNvfp4
+            ? side.lane_amax[i] * (1.0f / side.plan.range)
+            : 1.0f / precision::fp8_scale(side.lane_amax[i], fp8_max, precision::kMaxFloat,
+                                          spec.scale == ScaleRule::kFp32Pow2);
+  }
+}
+
+// Both passes over x for the given sides.
+template <class T>
+void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Workspace& workspace) {
+  const T* const x = tensor.as<T>();
+  const int64_t rows = tensor.rows, cols = tensor.cols, ld = tensor.ld;
+  const ChunkGrid grid = grid_of(sides, rows, cols);
+  const int64_t n_chunks = grid.size();
+  const auto n_sides = static_cast<int64_t>(sides.size());
+
+  // Scratch: a result per side and chunk, then amaxes per operand row.
+  int64_t lanes = 0;
+  const auto operand_rows = [&](const Side& s) {
+    return s.orientation == Orientation::kRowwise ? rows : cols;
+  };
+  for (const Side& s : sides) lanes += s.spec().amax == AmaxScope::kRow ? operand_rows(s) : 0;
+  const int64_t result_bytes = n_sides * n_chunks * static_cast<int64_t>(sizeof(ChunkResult));
+  char* const scratch =
+      workspace.take<char>(result_bytes + lanes * static_cast<int64_t>(sizeof(float)));
+  auto* const results = reinterpret_cast<ChunkResult*>(scratch);
+  auto* lane_memory = reinterpret_cast<float*>(scratch + result_bytes);
+  const auto reset = [&] { std::uninitialized_fill_n(results, n_sides * n_chunks, ChunkResult{}); };
+  const auto result_of = [&](int64_t side, int64_t chunk) -> ChunkResult& {
+    return results[side * n_chunks + chunk];
+  };
+  uint32_t raw = 0;
+  const auto amax_of_side = [&](int64_t s) {
+    float amax = 0;
+    for (int64_t i = 0; i < n_chunks; ++i) {
+      amax = std::max(amax, result_of(s, i).amax);
+      raw = std::max(raw, result_of(s, i).raw);
+    }
+    return amax;
+  };
+
+  // Pass 1, where a factor of the tensor or of a row comes first.
+  reset();
+  bool any = false;
+  for (const Side& s : sides) any = any || s.needs_amax();
+  if (any) {
+    parallel_for(n_chunks, [&](int64_t i) {
+      for (int64_t s = 0; s < n_sides; ++s) {
+        const Side& side = sides[static_cast<size_t>(s)];
+        if (side.needs_amax()) chunk_amax(side, x, ld, grid.at(i), result_of(s, i));
+      }
+    });
+  }
+  for (int64_t s = 0; s < n_sides; ++s) {
+    Side& side = sides[static_cast<size_t>(s)];
+    set_tensor_factors(side, amax_of_side(s), call);
+    if (side.spec().amax != AmaxScope::kRow) continue;
+    const int64_t n = operand_rows(side);
+    side.lane_amax = lane_memory;
+    lane_memory += n;
+    reset();
+    parallel_for((n + 15) / 16, [&](int64_t i) {
+      ChunkResult found;
+      lane_amax(side, x, ld, rows, cols, 16 * i, std::min<int64_t>(16, n - 16 * i), found);
+    });
+    store_row_factors(side, n);
+  }
+
+  // Pass 2.
+  reset();
+  parallel_for(n_chunks, [&](int64_t i) {
+    for (int64_t s = 0; s < n_sides; ++s) {
+      quantize_chunk(sides[static_cast<size_t>(s)], x, ld, rows, cols, grid.at(i), result_of(s, i));
+    }
+  });
+  for (int64_t s = 0; s < n_sides; ++s) {
+    const Side& side = sides[static_cast<size_t>(s)];
+    const float amax = amax_of_side(s);
+    if (side.spec().amax == AmaxScope::kDelayed && call.delayed_amax) {
+      float& recorded = *call.delayed_amax.as<float>();
+      recorded = std::max(recorded, amax);
+    }
+    QuantStats* const stats =
+        side.q->orientation == Orientation::kRowwise ? call.row_stats : call.column_stats;
+    if (stats != nullptr) {
+      for (int64_t i = 0; i < n_chunks; ++i) merge(*stats, result_of(s, i).stats);
+    }
+  }
+  if (call.non_finite && raw >= 0x7F800000u) *call.non_finite.as<int32_t>() = 1;
+}
+
+// What the ledger says of the whole tensor.
+void finish_stats(QuantStats* stats, const QuantizedTensor& q, const Tensor& x, const Side& side) {
+  if (stats == nullptr) return;
+  stats->scale =
+      q.scale ? static_cast<double>(*q.scale.as<float>()) / scale_denominator(q.spec) : 1.0;
+  double amax = side.outer_amax;
+  if (!side.needs_amax() || q.spec.rounding == Rounding::kMsEden || side.elementwise) {
+    // Not known from pass 1.
+    Side plain = side;
+    ChunkResult found;
+    dispatch_float(x.dtype, [&](auto tag) {
+      using T = decltype(tag);
+      chunk_amax(plain, x.as<T>(), x.ld, {0, 0, x.rows, x.cols}, found);
+    });
+    amax = found.amax;
+  }
+  stats->amax = amax;
+}
+
+void run_sides(std::span<Side> sides, const Tensor& x, const QuantCall& call,
+               Workspace& workspace) {
+  dispatch_float(x.dtype, [&](auto tag) { run<decltype(tag)>(sides, x, call, workspace); });
+  for (const Side& side : sides) {
+    finish_stats(side.q->orientation == Orientation::kRowwise ? call.row_stats : call.column_stats,
+                 *side.q, x, side);
+  }
+}
+
+// The forward value of what was quantized rowwise, as a source: the decoded values, and where they
+// have scales per tile (which no one factor stands for) the products, rounded to BF16 in place of
+// `to`.
+void forward_values(const Tensor& to, const QuantizedTensor& rowwise) {
+  const precision::BlockShape tile = scale_tile(rowwise.spec);
+  const int64_t tile_k = tile.k == 0 ? rowwise.values.cols : tile.k;
+  const float* const scales = rowwise.tile_scales.as<float>();
+  const int64_t ld = rowwise.tile_scales.ld;
+  parallel_for(to.rows, [&](int64_t r) {
+    const Bf16* const from = rowwise.values.as<Bf16>() + r * rowwise.values.ld;
+    Bf16* const out = to.as<Bf16>() + r * to.ld;
+    for (int64_t c = 0; c < to.cols; c += tile_k) {
+      const F32x16 scale = broadcast(scales[r / tile.rows * ld + c / tile_k]);
+      for_each_group(std::min(tile_k, to.cols - c), [&](int64_t i, int64_t lanes) {
+        store_n(out + c + i, load_n(from + c + i, lanes) * scale, lanes);
+      });
+    }
+  });
+}
+
+}  // namespace
+
+void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
+              const QuantCall& call, Workspace& workspace) {
+  check_quantize(rowwise, columnwise, x, call);
+  const Dtype source = x.dtype;
+  const bool row_stats = call.row_stats != nullptr, column_stats = call.column_stats != nullptr;
+  if (rowwise && columnwise && precision::transposable(rowwise.spec, columnwise.spec)) {
+    Side side = make_side(rowwise, source, call, row_stats, nullptr);
+    run_sides({&side, 1}, x, call, workspace);
+    if (columnwise.values.data != rowwise.values.data) cast(columnwise.values, rowwise.values);
+    if (columnwise.scale) *columnwise.scale.as<float>() = *rowwise.scale.as<float>();
+    for (int64_t r = 0; r < rowwise.tile_scales.rows; ++r) {
+      for (int64_t c = 0; c < rowwise.tile_scales.cols; ++c) {
+        columnwise.tile_scales.as<float>()[c * columnwise.tile_scales.ld + r] =
+            rowwise.tile_scales.as<float>()[r * rowwise.tile_scales.ld + c];
+      }
+    }
+    if (row_stats && column_stats) *call.column_stats = *call.row_stats;
+    return;
+  }
+  if (rowwise && columnwise && columnwise.spec.source == Source::kForward) {
+    Side row = make_side(rowwise, source, call, row_stats, nullptr);
+    run_sides({&row, 1}, x, call, workspace);
+    Tensor forward = rowwise.values;
+    if (rowwise.tile_scales) {
+      forward = columnwise.values;
+      forward_values(forward, rowwise);
+    }
+    Side column = make_side(columnwise, Dtype::kBf16, call, column_stats, nullptr);
+    run_sides({&column, 1}, forward, call, workspace);
+    if (rowwise.scale && columnwise.scale) {
+      // What was quantized lacks the factor of the forward values.
+      *columnwise.scale.as<float>() *= *rowwise.scale.as<float>() / scale_denominator(rowwise.spec);
+    }
+    return;
+  }
+  std::array<Side, 2> sides;
+  size_t n = 0;
+  if (rowwise) sides[n++] = make_side(rowwise, source, call, row_stats, nullptr);
+  if (columnwise) sides[n++] = make_side(columnwise, source, call, column_stats, nullptr);
+  if (n > 0) run_sides(std::span(sides).first(n), x, call, workspace);
+}
+
+EncodedTensor quantize_encoded(const QuantizedTensor& q, const Tensor& x, const QuantCall& call) {
+  const bool rowwise = q.orientation == Orientation::kRowwise;
+  check_quantize(rowwise ? q : QuantizedTensor{}, rowwise ? QuantizedTensor{} : q, x, call);
+  const QuantSpec& spec = q.spec;
+  EncodedTensor e;
+  // In the direction of the work; square blocks are turned at the end.
+  const bool as_rows = rowwise || spec.block.square();
+  e.rows = as_rows ? x.rows : x.cols;
+  e.k = as_rows ? x.cols : x.rows;
+  const bool turned = as_rows && !rowwise;
+  if (!spec.block.whole_tensor()) {
+    e.scale_rows = (e.rows + spec.block.rows - 1) / spec.block.rows;
+    e.scale_k = (e.k + spec.block.k - 1) / spec.block.k;
+  }
+  const bool bytes = !is_fp8_format(spec.format);
+  if (bytes) e.block_scales.resize(static_cast<size_t>(e.scale_rows * e.scale_k));
+  e.codes.resize(static_cast<size_t>(x.size()));
+  if (spec.block.whole_tensor()) {  // codes are placed by orientation
+    e.rows = rowwise ? x.rows : x.cols;
+    e.k = rowwise ? x.cols : x.rows;
+  }
+  Workspace workspace;
+  const bool stats = rowwise ? call.row_stats != nullptr : call.column_stats != nullptr;
+  Side side = make_side(q, x.dtype, call, stats, &e);
+  run_sides({&side, 1}, x, call, workspace);
+  if (turned) e = transposed(e);
+  if (q.scale) e.scale = *q.scale.as<float>();
+  if (q.tile_scales) {
+    const Tensor& t = q.tile_scales;
+    e.tile_scales.assign(t.as<float>(), t.as<float>() + t.size());
+  }
+  return e;
+}
+
+}  // namespace cpu
+}  // namespace qstep::ops

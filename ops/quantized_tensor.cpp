@@ -13,10 +13,6 @@ using precision::ScaleRule;
 
 namespace {
 
-bool is_fp8(const QuantSpec& spec) {
-  return spec.format == QuantFormat::kFp8E4m3 || spec.format == QuantFormat::kFp8E5m2;
-}
-
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -26,7 +22,7 @@ BlockShape scale_tile(const QuantSpec& spec) {
   if (spec.amax == AmaxScope::kRow) return {1, 0};
   if (spec.amax == AmaxScope::kGroup128) return {1, 128};
   // A power of two goes into the BF16 values exactly.
-  if (is_fp8(spec) && !spec.block.whole_tensor() && spec.scale == ScaleRule::kFp32) {
+  if (is_fp8_format(spec.format) && !spec.block.whole_tensor() && spec.scale == ScaleRule::kFp32) {
     return spec.block;
   }
   return {0, 0};
@@ -52,7 +48,7 @@ float scale_denominator(const QuantSpec& spec) {
     const float full = 6.0f * static_cast<float>(spec.e4m3_max);
     return spec.headroom == Headroom::kSixteenSeventeenths ? full * (16.0f / 17.0f) : full;
   }
-  if (spec.format != QuantFormat::kBf16 && !is_fp8(spec) &&
+  if (spec.format != QuantFormat::kBf16 && !is_fp8_format(spec.format) &&
       spec.headroom == Headroom::kThreeQuarters) {
     return 3.0f;  // scale[0] is 4
   }

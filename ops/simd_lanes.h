@@ -49,6 +49,7 @@ inline Mask16 equal(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _
 inline Mask16 is_nan(F32x16 a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
 inline Mask16 equal_bits(U32x16 a, U32x16 b) { return {_mm512_cmpeq_epu32_mask(a.v, b.v)}; }
 inline Mask16 less_bits(U32x16 a, U32x16 b) { return {_mm512_cmplt_epu32_mask(a.v, b.v)}; }
+inline bool any(Mask16 m) { return m.v != 0; }
 inline int count(Mask16 m) { return __builtin_popcount(m.v); }
 inline F32x16 with_sign(F32x16 x, F32x16 y) {
   // Bit by bit: mask ? y : x.
@@ -201,6 +202,11 @@ inline Mask16 equal_bits(U32x16 a, U32x16 b) {
 inline Mask16 less_bits(U32x16 a, U32x16 b) {
   return each_mask([&](int i) { return a.v[i] < b.v[i]; });
 }
+inline bool any(Mask16 m) {
+  uint32_t found = 0;
+  for (int i = 0; i < kLanes; ++i) found |= m.v[i];
+  return found != 0;
+}
 inline int count(Mask16 m) {
   uint32_t n = 0;
   for (int i = 0; i < kLanes; ++i) n += m.v[i] & 1u;
@@ -224,6 +230,9 @@ inline void store_exact(Bf16* p, F32x16 x) {
 }
 
 #endif
+
+inline F32x16 sum_of_lanes(F32x16 x) { return broadcast(reduce_add(x)); }
+inline F32x16 max_of_lanes(F32x16 x) { return broadcast(reduce_max(x)); }
 
 inline F32x16 magnitude(F32x16 x) { return from_bits(bits(x) & broadcast_bits(0x7FFFFFFFu)); }
 

@@ -13,8 +13,10 @@
 
 namespace qstep::precision {
 
+template <class F>
 struct FourOverSixTensor {
-  float amax, range;  // of the tensor; 6 e4m3_max
+  F amax;       // of the tensor or of the row
+  float range;  // 6 e4m3_max
 };
 
 template <class F>
@@ -28,11 +30,11 @@ QSTEP_HD inline BlockScale<F> four_over_six_scale(F block_amax, const Nvfp4Facto
 // The error of quantizing x[0, n) with `scale`, per lane.
 template <int kCount, class F>
 QSTEP_HD inline F four_over_six_error(const F* x, const BlockScale<F>& scale,
-                                      const FourOverSixTensor& tensor, FourOverSix rule) {
+                                      const FourOverSixTensor<F>& tensor, FourOverSix rule) {
   F error = all<F>(0.0f);
   for (int i = 0; i < kCount; ++i) {
     const F q = round_nearest<ElementFormat::kE2m1>(x[i] * scale.enc);
-    const F v = ((q * scale.s) * all<F>(tensor.amax)) / all<F>(tensor.range);
+    const F v = ((q * scale.s) * tensor.amax) / all<F>(tensor.range);
     const F d = v - x[i];
     if (rule == FourOverSix::kMse) {
       error = error + d * d;

@@ -64,6 +64,8 @@ QSTEP_HD inline bool is_nan(float x) { return x != x; }
 QSTEP_HD inline bool equal_bits(uint32_t a, uint32_t b) { return a == b; }
 QSTEP_HD inline bool less_bits(uint32_t a, uint32_t b) { return a < b; }
 
+QSTEP_HD inline bool any(bool mask) { return mask; }
+
 QSTEP_HD inline uint32_t shift_left(uint32_t x, int n) { return x << n; }
 QSTEP_HD inline uint32_t shift_right(uint32_t x, int n) { return x >> n; }
 // The upper and the lower half of the 64-bit product.
@@ -73,5 +75,9 @@ QSTEP_HD inline uint32_t multiply_high(uint32_t a, uint32_t b) {
 QSTEP_HD inline uint32_t multiply_low(uint32_t a, uint32_t b) { return a * b; }
 // An integer below 2^24 as a number.
 QSTEP_HD inline float to_number(uint32_t x) { return static_cast<float>(x); }
+
+// The sum (halves folded onto each other) and the maximum over the lanes, in every lane.
+QSTEP_HD inline float sum_of_lanes(float x) { return x; }
+QSTEP_HD inline float max_of_lanes(float x) { return x; }
 
 }  // namespace qstep::precision

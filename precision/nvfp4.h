@@ -57,7 +57,8 @@ QSTEP_HD inline BlockScale<F> nvfp4_block_scale(F block_amax, const Nvfp4Factors
 // The paper's order, fl(fl(block_amax / 6) S_enc): another recipe, other bits.
 template <class F>
 QSTEP_HD inline BlockScale<F> nvfp4_block_scale_two_rounding(F block_amax, const Nvfp4Factors<F>& t,
-                                                             float target) {
+                                                             bool headroom) {
+  const float target = headroom ? 6.0f * (16.0f / 17.0f) : 6.0f;
   const F s = round_nearest<ElementFormat::kE4m3>(
       min((block_amax / all<F>(target)) * t.s_enc, all<F>(kMaxFloat)));
   return {s, nvfp4_encode_scale(s, t.s_dec)};

@@ -1,0 +1,497 @@
+#include "ops/quantize_side.h"
+
+#include <cmath>
+
+namespace qstep::ops::cpu {
+
+using precision::AmaxScope;
+using precision::ElementFormat;
+using precision::FourOverSix;
+using precision::Headroom;
+using precision::Nvfp4Factors;
+using precision::QuantFormat;
+using precision::RandomPurpose;
+using precision::Rounding;
+using precision::ScaleRule;
+using precision::Signs;
+using precision::UnitContext;
+using precision::UnitPlan;
+using precision::UnitScales;
+
+namespace {
+
+constexpr float kLargestBf16 = 0x1.fep127f;
+
+ElementFormat element_of(QuantFormat format) {
+  switch (format) {
+    case QuantFormat::kMxfp8E4m3:
+    case QuantFormat::kFp8E4m3:
+      return ElementFormat::kE4m3;
+    case QuantFormat::kMxfp8E5m2:
+    case QuantFormat::kFp8E5m2:
+      return ElementFormat::kE5m2;
+    default:
+      return ElementFormat::kE2m1;
+  }
+}
+
+uint8_t encode_element(ElementFormat format, float q) {
+  switch (format) {
+    case ElementFormat::kE4m3:
+      return precision::encode<ElementFormat::kE4m3>(q);
+    case ElementFormat::kE5m2:
+      return precision::encode<ElementFormat::kE5m2>(q);
+    default:
+      return precision::encode<ElementFormat::kE2m1>(q);
+  }
+}
+
+// What lies this far up rounds beyond the largest value: it is clipped, not rounded.
+float saturation_limit(ElementFormat format) {
+  const precision::ElementTraits t = precision::traits(format);
+  const float step = std::ldexp(1.0f, t.emax - t.mantissa_bits);
+  return t.max + 0.5f * step;
+}
+
+}  // namespace
+
+bool Side::needs_amax() const {
+  if (spec().amax == AmaxScope::kRow) return false;  // lane_amax
+  return has_tensor_scale(spec()) && spec().amax == AmaxScope::kTensor &&
+         (spec().format == QuantFormat::kNvfp4 || is_fp8_format(spec().format));
+}
+
+Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bool stats,
+               EncodedTensor* encoded) {
+  const QuantSpec& spec = q.spec;
+  Side side;
+  side.q = &q;
+  side.orientation = spec.block.square() ? Orientation::kRowwise : q.orientation;
+  side.elementwise = is_fp8_format(spec.format) && spec.block.whole_tensor();
+  const bool power_of_two = is_mx_format(spec.format) ||
+                            (is_fp8_format(spec.format) && spec.scale == ScaleRule::kFp32Pow2);
+  side.exact = !power_of_two;
+  side.wants_stats = stats;
+  side.encoded = encoded;
+  side.micro_batch = call.random.micro_batch;
+
+  const bool row = q.orientation == Orientation::kRowwise;
+  UnitPlan& plan = side.plan;
+  plan.spec = spec;
+  plan.unit = std::max(16, precision::unit_k(spec));
+  plan.headroom = spec.headroom == Headroom::kSixteenSeventeenths;
+  plan.range = precision::nvfp4_range(spec.e4m3_max, plan.headroom);
+  plan.largest_scale = source == Dtype::kBf16 ? kLargestBf16 : precision::kMaxFloat;
+  plan.seed = call.random.seed;
+  plan.step = call.random.step;
+  const uint32_t direction = row ? 0 : 1;
+  const auto stream = [&](RandomPurpose purpose) {
+    return precision::random_stream(purpose, direction, call.random.slot, call.random.module);
+  };
+  plan.element_stream = stream(RandomPurpose::kElements);
+  plan.scale_stream = stream(RandomPurpose::kScales);
+  if (spec.hadamard > 0) {
+    const uint32_t gemm = row ? call.random.gemm_row : call.random.gemm_column;
+    plan.signs = spec.signs == Signs::kFixed
+                     ? precision::fixed_signs()
+                     : precision::drawn_signs(plan.seed, gemm, call.random.module,
+                                              spec.signs == Signs::kPerStep ? plan.step : 0);
+  }
+  return side;
+}
+
+namespace {
+
+// Calls f(place) for the groups of sixteen units of a chunk.
+template <class F>
+void for_each_place(const Side& side, const Chunk& c, F&& f) {
+  const int64_t unit = side.plan.unit;
+  Place p{.orientation = side.orientation};
+  if (side.orientation == Orientation::kRowwise) {
+    for (int64_t r = 0; r < c.rows; r += 16) {
+      for (int64_t k = 0; k < c.cols; k += unit) {
+        p.row = c.row + r;
+        p.col = c.col + k;
+        p.lanes = static_cast<int>(std::min<int64_t>(16, c.rows - r));
+        p.elements = static_cast<int>(std::min(unit, c.cols - k));
+        f(p);
+      }
+    }
+    return;
+  }
+  for (int64_t k = 0; k < c.rows; k += unit) {
+    for (int64_t col = 0; col < c.cols; col += 16) {
+      p.row = c.row + k;
+      p.col = c.col + col;
+      p.lanes = static_cast<int>(std::min<int64_t>(16, c.cols - col));
+      p.elements = static_cast<int>(std::min(unit, c.rows - k));
+      f(p);
+    }
+  }
+}
+
+// Largest |x| of one row part; NaN is left out.
+template <class T>
+float row_amax(const T* x, int64_t n, uint32_t& raw) {
+  U32x16 largest = broadcast_bits(0);
+  const U32x16 mask = broadcast_bits(0x7FFFFFFFu);
+  for_each_group(n, [&](int64_t i, int64_t lanes) {
+    largest = max_bits(largest, bits(load_n(x + i, lanes)) & mask);
+  });
+  alignas(64) uint32_t lane[16];
+  store_bits(lane, largest);
+  const uint32_t found = *std::max_element(lane, lane + 16);
+  raw = std::max(raw, found);
+  if (found <= 0x7F800000u) return precision::from_bits(found);
+  float amax = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    amax = precision::max(precision::magnitude(precision::to_float(x[i])), amax);
+  }
+  return amax;
+}
+
+}  // namespace
+
+template <class T>
+void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkResult& result) {
+  const int d = side.spec().hadamard;
+  if (d == 0) {
+    for (int64_t r = 0; r < c.rows; ++r) {
+      result.amax =
+          std::max(result.amax, row_amax(x + (c.row + r) * ld + c.col, c.cols, result.raw));
+    }
+    return;
+  }
+  F32x16 v[precision::kMaxUnit];
+  F32x16 largest = broadcast(0.0f);
+  U32x16 raw = broadcast_bits(0);
+  for_each_place(side, c, [&](const Place& p) {
+    load_units(v, x, ld, p, side.plan.unit);
+    // Scaling and rounding keep the order, so they are done once, on the largest.
+    for (int first = 0; first < side.plan.unit; first += d) {
+      F32x16* const g = v + first;
+      if (d == 16) {
+        precision::hadamard_unscaled<16>(g, side.plan.signs);
+        largest = max(largest, precision::amax_of<16>(g, raw));
+      } else if (d == 32) {
+        precision::hadamard_unscaled<32>(g, side.plan.signs);
+        largest = max(largest, precision::amax_of<32>(g, raw));
+      } else if (d == 64) {
+        precision::hadamard_unscaled<64>(g, side.plan.signs);
+        largest = max(largest, precision::amax_of<64>(g, raw));
+      } else {
+        precision::hadamard_unscaled<128>(g, side.plan.signs);
+        largest = max(largest, precision::amax_of<128>(g, raw));
+      }
+    }
+  });
+  const float unscaled = reduce_max(largest);
+  result.amax = precision::round_to_bf16(unscaled * precision::hadamard_scale(d));
+  alignas(64) uint32_t lane[16];
+  store_bits(lane, raw);
+  // A group with a NaN or an infinity has become NaN or infinite as a whole.
+  for (const uint32_t bits : lane) result.raw = std::max(result.raw, bits);
+}
+
+template <class T>
+void lane_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols, int64_t first,
+               int64_t n, ChunkResult& result) {
+  const int d = side.spec().hadamard;
+  if (side.orientation == Orientation::kRowwise && d == 0) {
+    for (int64_t r = first; r < first + n; ++r) {
+      side.lane_amax[r] = row_amax(x + r * ld, cols, result.raw);
+    }
+    return;
+  }
+  const bool rowwise = side.orientation == Orientation::kRowwise;
+  const Chunk c = rowwise ? Chunk{first, 0, n, cols} : Chunk{0, first, rows, n};
+  F32x16 v[precision::kMaxUnit];
+  F32x16 largest = broadcast(0.0f);
+  U32x16 raw = broadcast_bits(0);
+  for_each_place(side, c, [&](const Place& p) {
+    load_units(v, x, ld, p, side.plan.unit);
+    precision::hadamard_unit(side.plan, v);
+    for (int k = 0; k < side.plan.unit; k += 16) {
+      largest = max(largest, precision::amax_of<16>(v + k, raw));
+    }
+  });
+  store_part(side.lane_amax + first, largest, 0);
+  alignas(64) float lane[16];
+  store(lane, largest);
+  std::copy(lane, lane + n, side.lane_amax + first);
+  alignas(64) uint32_t raw_lane[16];
+  store_bits(raw_lane, raw);
+  for (const uint32_t bits : raw_lane) result.raw = std::max(result.raw, bits);
+}
+
+namespace {
+
+double sum_of_squares(F32x16 x) {
+  alignas(64) float lane[16];
+  store(lane, x);
+  double sum = 0;
+  for (const float v : lane) sum += static_cast<double>(v) * static_cast<double>(v);
+  return sum;
+}
+
+// Adds what became of `n` vectors of elements: v before, decoded after, all in one block per lane.
+// factor: what decoded values stand for.
+void count_elements(QuantStats& s, const F32x16* v, const F32x16* decoded, int n, F32x16 enc,
+                    F32x16 factor, float limit) {
+  const F32x16 zero = broadcast(0.0f), bound = broadcast(limit);
+  for (int i = 0; i < n; ++i) {
+    const F32x16 scaled = magnitude(v[i] * enc);
+    s.saturated += count(less(bound, scaled));
+    s.underflowed +=
+        count(less(zero, magnitude(v[i]))) -
+        count(less(zero, select(less(zero, magnitude(v[i])), magnitude(decoded[i]), zero)));
+    s.squared += sum_of_squares(v[i]);
+    s.squared_error += sum_of_squares(v[i] - decoded[i] * factor);
+  }
+}
+
+double count_non_finite(const F32x16* v, int n) {
+  double found = 0;
+  const U32x16 infinity = broadcast_bits(0x7F800000u), mask = broadcast_bits(0x7FFFFFFFu);
+  for (int i = 0; i < n; ++i) {
+    found += 16 - count(less_bits(bits(v[i]) & mask, infinity));
+  }
+  return found;
+}
+
+// FP32 factor of a decoded value of the whole tensor.
+float tensor_factor(const Side& side) {
+  return side.q->scale ? *side.q->scale.as<float>() / scale_denominator(side.spec()) : 1.0f;
+}
+
+void store_tile_scale(const Side& side, const Place& p, F32x16 outer) {
+  const QuantizedTensor& q = *side.q;
+  const precision::BlockShape tile = scale_tile(side.spec());
+  float* const scales = q.tile_scales.as<float>();
+  const int64_t ld = q.tile_scales.ld;
+  alignas(64) float lane[16];
+  store(lane, outer);
+  if (tile.rows > 1) {  // square: one scale, worked on along the rows of the source
+    const int64_t r = p.row / tile.rows, c = p.col / tile.k;
+    scales[q.orientation == Orientation::kRowwise ? r * ld + c : c * ld + r] = lane[0];
+    return;
+  }
+  const bool rowwise = side.orientation == Orientation::kRowwise;
+  const int64_t first = rowwise ? p.row : p.col, k = (rowwise ? p.col : p.row) / tile.k;
+  for (int i = 0; i < p.lanes; ++i) scales[(first + i) * ld + k] = lane[i];
+}
+
+void store_encoded(const Side& side, const Place& p, const F32x16* codes,
+                   const UnitScales<F32x16>& scales) {
+  EncodedTensor& e = *side.encoded;
+  const QuantSpec& spec = side.spec();
+  const bool rowwise = side.orientation == Orientation::kRowwise;
+  const int64_t first = rowwise ? p.row : p.col, k0 = rowwise ? p.col : p.row;
+  const ElementFormat element = element_of(spec.format);
+  alignas(64) float lane[16];
+  for (int i = 0; i < p.elements; ++i) {
+    store(lane, codes[i]);
+    for (int l = 0; l < p.lanes; ++l) {
+      e.codes[static_cast<size_t>((first + l) * e.k + k0 + i)] = encode_element(element, lane[l]);
+    }
+  }
+  if (e.block_scales.empty()) return;
+  for (int b = 0; b * spec.block.k < p.elements; ++b) {
+    store(lane, scales.block[b]);
+    for (int l = 0; l < p.lanes; ++l) {
+      const int64_t r = (first + l) / spec.block.rows, k = k0 / spec.block.k + b;
+      const uint8_t byte = spec.format == QuantFormat::kNvfp4
+                               ? precision::encode<ElementFormat::kE4m3>(lane[l])
+                               : static_cast<uint8_t>(precision::bits(lane[l]) >> 23);
+      e.block_scales[static_cast<size_t>(r * e.scale_k + k)] = byte;
+    }
+  }
+}
+
+// amax of the square block that a group of lanes belongs to.
+template <class T>
+float square_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
+                  const Place& p, uint32_t& raw) {
+  const int size = side.spec().block.rows;
+  const int64_t r0 = p.row / size * size, c0 = p.col / size * size;
+  float amax = 0;
+  for (int64_t r = r0; r < std::min<int64_t>(r0 + size, rows); ++r) {
+    amax = std::max(amax, row_amax(x + r * ld + c0, std::min<int64_t>(size, cols - c0), raw));
+  }
+  return amax;
+}
+
+Nvfp4Factors<F32x16> broadcast_factors(const Nvfp4Factors<float>& f) {
+  return {broadcast(f.s_enc), broadcast(f.s_dec), broadcast(f.block_factor)};
+}
+
+template <class T>
+void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
+                    const Chunk& chunk, ChunkResult& result) {
+  const UnitPlan& plan = side.plan;
+  const QuantSpec& spec = side.spec();
+  const bool rowwise = side.orientation == Orientation::kRowwise;
+  Bf16* const values = side.q->values.as<Bf16>();
+  const int64_t values_ld = side.q->values.ld;
+  const bool lane_scope = spec.amax == AmaxScope::kRow;
+  const bool whole = scale_tile(spec).k == 128;
+  const float limit = saturation_limit(element_of(spec.format));
+
+  F32x16 v[precision::kMaxUnit], before[precision::kMaxUnit], codes[precision::kMaxUnit];
+  UnitContext<F32x16> context{broadcast(side.outer_amax), broadcast_factors(side.outer),
+                              broadcast(0.0f)};
+  UnitScales<F32x16> scales;
+  U32x16 raw = broadcast_bits(0);
+  uint32_t square_raw = 0;
+  alignas(64) uint64_t index[16];
+
+  for_each_place(side, chunk, [&](const Place& p) {
+    load_units(v, x, ld, p, plan.unit);
+    if (side.wants_stats) result.stats.non_finite += count_non_finite(v, plan.unit);
+    precision::hadamard_unit(plan, v);
+    if (spec.block.square()) {
+      context.block_amax = broadcast(square_amax(side, x, ld, rows, cols, p, square_raw));
+    }
+    const int64_t first = rowwise ? p.row : p.col;
+    if (lane_scope) {
+      const F32x16 amax = load_part(side.lane_amax + first, p.lanes);
+      context.outer_amax = amax;
+      context.outer = precision::nvfp4_factors(amax, plan.range, plan.headroom);
+    }
+    const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
+    const int64_t k0 = rowwise ? p.col : p.row;
+    for (int lane = 0; lane < 16; ++lane) {
+      index[lane] =
+          (side.micro_batch * static_cast<uint64_t>(n) + static_cast<uint64_t>(first + lane)) *
+              static_cast<uint64_t>(k) +
+          static_cast<uint64_t>(k0);
+    }
+    if (side.wants_stats) std::copy(v, v + plan.unit, before);
+    precision::quantize_unit(plan, v, context, scales, raw,
+                             side.encoded == nullptr ? nullptr : codes, UnitRandom(plan, index));
+    if (whole) store_tile_scale(side, p, scales.outer);
+    if (side.encoded != nullptr) store_encoded(side, p, codes, scales);
+    if (side.wants_stats) {
+      F32x16 factor = broadcast(tensor_factor(side));
+      if (whole) factor = scales.outer;
+      if (lane_scope) factor = context.outer_amax * broadcast(1.0f / plan.range);
+      const int block = spec.block.k;
+      for (int b = 0; b * block < p.elements; ++b) {
+        count_elements(result.stats, before + b * block, v + b * block, block, scales.enc[b],
+                       factor, limit);
+        result.stats.blocks += p.lanes;
+        result.stats.zero_scales +=
+            count(equal(keep_first(scales.block[b] + broadcast(1.0f), p.lanes), broadcast(1.0f)));
+      }
+      result.stats.elements += static_cast<double>(p.lanes) * p.elements;
+    }
+    if (side.exact) {
+      store_units<true>(values, values_ld, v, p, plan.unit);
+    } else {
+      store_units<false>(values, values_ld, v, p, plan.unit);
+    }
+  });
+  alignas(64) uint32_t lane[16];
+  store_bits(lane, raw);
+  for (const uint32_t found : lane) result.raw = std::max(result.raw, found);
+  result.raw = std::max(result.raw, square_raw);
+}
+
+// FP8 with a scale for the tensor, or for each operand row.
+template <ElementFormat kFormat, class T>
+void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
+                       ChunkResult& result) {
+  const QuantSpec& spec = side.spec();
+  const bool rowwise = side.orientation == Orientation::kRowwise;
+  const bool lane_scope = spec.amax == AmaxScope::kRow;
+  const bool pow2 = spec.scale == ScaleRule::kFp32Pow2;
+  const bool records = spec.amax == AmaxScope::kDelayed;
+  const float limit = saturation_limit(kFormat);
+  const float fp8_max = precision::traits(kFormat).max;
+  Bf16* const values = side.q->values.as<Bf16>();
+  const int64_t values_ld = side.q->values.ld;
+  for (int64_t r = c.row; r < c.row + c.rows; ++r) {
+    if (records) {
+      result.amax = std::max(result.amax, row_amax(x + r * ld + c.col, c.cols, result.raw));
+    }
+    for_each_group(c.cols, [&](int64_t i, int64_t lanes) {
+      const int64_t col = c.col + i;
+      F32x16 scale = broadcast(side.scale);
+      if (lane_scope) {
+        const F32x16 amax =
+            rowwise ? broadcast(side.lane_amax[r]) : load_n(side.lane_amax + col, lanes);
+        scale = precision::fp8_scale(amax, fp8_max, precision::kMaxFloat, pow2);
+      }
+      const F32x16 v = load_n(x + r * ld + col, lanes);
+      const F32x16 q = precision::round_nearest<kFormat>(v * scale);
+      Bf16* const to = values + r * values_ld + col;
+      if (lanes == kLanes) {
+        store_exact(to, q);
+      } else {
+        store_part(to, q, lanes);
+      }
+      if (side.encoded != nullptr) {
+        EncodedTensor& e = *side.encoded;
+        alignas(64) float lane[16];
+        store(lane, q);
+        for (int64_t l = 0; l < lanes; ++l) {
+          const int64_t at = side.q->orientation == Orientation::kRowwise ? r * e.k + col + l
+                                                                          : (col + l) * e.k + r;
+          e.codes[static_cast<size_t>(at)] = precision::encode<kFormat>(lane[l]);
+        }
+      }
+      if (side.wants_stats) {
+        result.stats.non_finite += count_non_finite(&v, 1);
+        count_elements(result.stats, &v, &q, 1, scale, broadcast(1.0f) / scale, limit);
+        result.stats.elements += static_cast<double>(lanes);
+      }
+    });
+  }
+}
+
+}  // namespace
+
+template <class T>
+void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
+                    const Chunk& chunk, ChunkResult& result) {
+  if (!side.elementwise) {
+    quantize_units(side, x, ld, rows, cols, chunk, result);
+  } else if (side.spec().format == QuantFormat::kFp8E4m3) {
+    quantize_elements<ElementFormat::kE4m3>(side, x, ld, chunk, result);
+  } else {
+    quantize_elements<ElementFormat::kE5m2>(side, x, ld, chunk, result);
+  }
+}
+
+EncodedTensor transposed(const EncodedTensor& e) {
+  EncodedTensor t = e;
+  t.rows = e.k;
+  t.k = e.rows;
+  t.scale_rows = e.scale_k;
+  t.scale_k = e.scale_rows;
+  for (int64_t r = 0; r < e.rows; ++r) {
+    for (int64_t k = 0; k < e.k; ++k) {
+      t.codes[static_cast<size_t>(k * t.k + r)] = e.codes[static_cast<size_t>(r * e.k + k)];
+    }
+  }
+  for (int64_t r = 0; r < e.scale_rows && !e.block_scales.empty(); ++r) {
+    for (int64_t k = 0; k < e.scale_k; ++k) {
+      t.block_scales[static_cast<size_t>(k * t.scale_k + r)] =
+          e.block_scales[static_cast<size_t>(r * e.scale_k + k)];
+    }
+  }
+  return t;
+}
+
+template void chunk_amax<float>(const Side&, const float*, int64_t, const Chunk&, ChunkResult&);
+template void chunk_amax<Bf16>(const Side&, const Bf16*, int64_t, const Chunk&, ChunkResult&);
+template void lane_amax<float>(const Side&, const float*, int64_t, int64_t, int64_t, int64_t,
+                               int64_t, ChunkResult&);
+template void lane_amax<Bf16>(const Side&, const Bf16*, int64_t, int64_t, int64_t, int64_t, int64_t,
+                              ChunkResult&);
+template void quantize_chunk<float>(const Side&, const float*, int64_t, int64_t, int64_t,
+                                    const Chunk&, ChunkResult&);
+template void quantize_chunk<Bf16>(const Side&, const Bf16*, int64_t, int64_t, int64_t,
+                                   const Chunk&, ChunkResult&);
+
+}  // namespace qstep::ops::cpu

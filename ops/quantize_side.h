@@ -1,0 +1,63 @@
+// One orientation of a quantize call on its way through the passes: what it needs to know, and the
+// loops over one chunk of the source.
+#pragma once
+
+#include "ops/quantize.h"
+#include "ops/quantize_tile.h"
+
+namespace qstep::ops::cpu {
+
+// A part of the source that one thread works on.
+struct Chunk {
+  int64_t row = 0, col = 0, rows = 0, cols = 0;
+};
+
+struct Side {
+  const QuantizedTensor* q = nullptr;
+  // In which direction it is worked on. Square blocks are always worked on along the rows of the
+  // source, so that both orientations are the same codes.
+  Orientation orientation = Orientation::kRowwise;
+  precision::UnitPlan plan;
+  bool exact = true;         // decoded values are BF16 numbers
+  bool elementwise = false;  // fp8 with a scale per tensor or row: no units
+  bool wants_stats = false;
+  uint64_t micro_batch = 0;
+  // Factors, once they are known.
+  float outer_amax = 0;  // nvfp4: of the tensor; MS-EDEN: s_dec
+  precision::Nvfp4Factors<float> outer{};
+  float scale = 1;             // fp8 per tensor
+  float* lane_amax = nullptr;  // amax scope row: one per operand row
+  EncodedTensor* encoded = nullptr;
+
+  const QuantSpec& spec() const { return q->spec; }
+  bool needs_amax() const;
+};
+
+// What a chunk found, to be merged in the order of the chunks.
+struct ChunkResult {
+  uint32_t raw = 0;  // largest bits of |x|
+  float amax = 0;    // the side's, NaN left out
+  QuantStats stats;
+};
+
+Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bool stats,
+               EncodedTensor* encoded);
+
+// amax of what the side quantizes (behind the Hadamard transform).
+template <class T>
+void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& chunk, ChunkResult& result);
+
+// amax per operand row, for the rows [first, first + n), n <= 16.
+template <class T>
+void lane_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols, int64_t first,
+               int64_t n, ChunkResult& result);
+
+// Quantizes the chunk.
+template <class T>
+void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
+                    const Chunk& chunk, ChunkResult& result);
+
+// q as the other orientation, for encoded square blocks.
+EncodedTensor transposed(const EncodedTensor& e);
+
+}  // namespace qstep::ops::cpu

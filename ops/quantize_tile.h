@@ -1,0 +1,124 @@
+// Sixteen units of a tensor side by side in the lanes of a register, out of memory and back: the
+// only place that knows in which direction a quantizer runs.
+//
+//   columnwise  lanes are 16 columns, elements follow each other down the rows
+//   rowwise     lanes are 16 rows, elements follow each other along the row (a transposition)
+#pragma once
+
+#include "ops/quantized_tensor.h"
+#include "ops/simd_lanes.h"
+#include "precision/quantize_unit.h"
+
+namespace qstep::ops::cpu {
+
+// Where a group of units lies in the tensor. Beyond `lanes` and `elements` there is nothing: zeros
+// are read, nothing is written.
+struct Place {
+  Orientation orientation = Orientation::kRowwise;
+  int64_t row = 0, col = 0;  // of the first element of lane 0
+  int lanes = 16;            // at most 16
+  int elements = 16;         // along k, at most the unit
+};
+
+template <class T>
+inline void load_units(F32x16* v, const T* data, int64_t ld, const Place& p, int unit) {
+  const T* const first = data + p.row * ld + p.col;
+  if (p.orientation == Orientation::kColumnwise) {
+    int i = 0;
+    for (; i < p.elements; ++i) v[i] = load_n(first + i * ld, p.lanes);
+    for (; i < unit; ++i) v[i] = broadcast(0.0f);
+    return;
+  }
+  for (int k = 0; k < unit; k += 16) {
+    const int64_t n = std::clamp(p.elements - k, 0, 16);
+    for (int lane = 0; lane < 16; ++lane) {
+      v[k + lane] = lane < p.lanes && n > 0 ? load_n(first + lane * ld + k, n) : broadcast(0.0f);
+    }
+    transpose(v + k);
+  }
+}
+
+// kExact: the values are BF16 numbers already. Clobbers v.
+template <bool kExact>
+inline void store_units(Bf16* data, int64_t ld, F32x16* v, const Place& p, int unit) {
+  const auto put = [](Bf16* to, F32x16 x, int64_t n) {
+    if (n < kLanes) {
+      store_part(to, x, n);
+    } else if constexpr (kExact) {
+      store_exact(to, x);
+    } else {
+      store(to, x);
+    }
+  };
+  Bf16* const first = data + p.row * ld + p.col;
+  if (p.orientation == Orientation::kColumnwise) {
+    for (int i = 0; i < p.elements; ++i) put(first + i * ld, v[i], p.lanes);
+    return;
+  }
+  for (int k = 0; k < unit && k < p.elements; k += 16) {
+    const int64_t n = std::min(p.elements - k, 16);
+    transpose(v + k);
+    for (int lane = 0; lane < p.lanes; ++lane) put(first + lane * ld + k, v[k + lane], n);
+  }
+}
+
+// The random words of a unit's sixteens (numerics 4.3). `first` is the element index of each lane's
+// first element in the order of the blocks.
+class UnitRandom {
+ public:
+  UnitRandom(const precision::UnitPlan& plan, const uint64_t* first) : plan_(plan), first_(first) {
+    aligned_ = true;
+    for (int lane = 0; lane < 16; ++lane) aligned_ = aligned_ && first[lane] % 16 == 0;
+  }
+
+  precision::RandomWords<F32x16> operator()(int block, uint32_t stream) const {
+    if (!aligned_) return gather(block, stream);
+    return words([&](int lane) { return first_[lane] / 16 + static_cast<uint64_t>(block); },
+                 stream);
+  }
+
+  // One word per block of sixteen: block b has word b % 4 of call b / 4.
+  U32x16 scale_word(int block, uint32_t stream) const {
+    const auto index = [&](int lane) { return first_[lane] / 16 + static_cast<uint64_t>(block); };
+    const auto w = words([&](int lane) { return index(lane) / 4; }, stream);
+    alignas(64) uint32_t of[4][16], picked[16];
+    for (int i = 0; i < 4; ++i) store_bits(of[i], w.w[i]);
+    for (int lane = 0; lane < 16; ++lane) picked[lane] = of[index(lane) % 4][lane];
+    return load_bits(picked);
+  }
+
+ private:
+  template <class Counter>
+  precision::RandomWords<F32x16> words(Counter&& counter, uint32_t stream) const {
+    alignas(64) uint32_t low[16], high[16];
+    for (int lane = 0; lane < 16; ++lane) {
+      const uint64_t c = counter(lane);
+      low[lane] = static_cast<uint32_t>(c);
+      high[lane] = static_cast<uint32_t>(c >> 32);
+    }
+    return precision::random_words<F32x16>(plan_.seed, load_bits(low), load_bits(high), stream,
+                                           plan_.step);
+  }
+
+  // Rows whose length is no multiple of 16: a unit's bytes lie in two calls.
+  precision::RandomWords<F32x16> gather(int block, uint32_t stream) const {
+    alignas(64) uint32_t w[4][16] = {};
+    for (int lane = 0; lane < 16; ++lane) {
+      for (int i = 0; i < 16; ++i) {
+        const uint64_t e = first_[lane] + static_cast<uint64_t>(16 * block + i);
+        const auto call = precision::philox4x32(
+            plan_.seed, {{static_cast<uint32_t>(e / 16), static_cast<uint32_t>(e / 16 >> 32),
+                          stream, plan_.step}});
+        const uint32_t byte = call.w[e / 4 % 4] >> (8 * (e % 4)) & 0xFFu;
+        w[i / 4][lane] |= byte << (8 * (i % 4));
+      }
+    }
+    return {{load_bits(w[0]), load_bits(w[1]), load_bits(w[2]), load_bits(w[3])}};
+  }
+
+  const precision::UnitPlan& plan_;
+  const uint64_t* first_;
+  bool aligned_;
+};
+
+}  // namespace qstep::ops::cpu
