@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include "ops/gemm_tiled.h"
 #include "ops/workspace.h"
 
 namespace qstep::ops::cpu {
@@ -57,17 +58,22 @@ Plan Gemm::Plans::make(const Key& key) {
   const auto bias_md = key.bias ? strided(1, key.n, key.in, key.n, 1) : dnnl::memory::desc();
   const auto alpha_md = strided(1, 1, Dtype::kF32, 1, 1);
 
+  // fl(fl(fl(alpha sum) + bias) + d): oneDNN adds a bias of its own before it multiplies, so that
+  // of a scaled product comes as a second operation behind alpha.
+  const bool bias_behind_alpha = key.bias && key.scaled;
   dnnl::post_ops epilogue;
   if (key.scaled) epilogue.append_binary(dnnl::algorithm::binary_mul, alpha_md);
+  if (bias_behind_alpha) epilogue.append_binary(dnnl::algorithm::binary_add, bias_md);
   if (key.accumulate) epilogue.append_sum(1.0f);
+  const auto own_bias_md = bias_behind_alpha ? dnnl::memory::desc() : bias_md;
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   attr.set_post_ops(epilogue);
 
 #if DNNL_VERSION_MAJOR >= 3
-  const dnnl::matmul::primitive_desc desc(engine, a_md, b_md, bias_md, d_md, attr);
+  const dnnl::matmul::primitive_desc desc(engine, a_md, b_md, own_bias_md, d_md, attr);
 #else
-  const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(a_md, b_md, bias_md, d_md), attr,
+  const dnnl::matmul::primitive_desc desc(dnnl::matmul::desc(a_md, b_md, own_bias_md, d_md), attr,
                                           engine);
 #endif
 
@@ -85,7 +91,9 @@ Plan Gemm::Plans::make(const Key& key) {
                {DNNL_ARG_SCRATCHPAD, plan.scratch}};
   if (key.bias) {
     plan.bias = dnnl::memory(bias_md, engine, nullptr);
-    plan.args.emplace(DNNL_ARG_BIAS, plan.bias);
+    plan.args.emplace(
+        bias_behind_alpha ? DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1 : DNNL_ARG_BIAS,
+        plan.bias);
   }
   if (key.scaled) {
     plan.alpha = dnnl::memory(alpha_md, engine, nullptr);
@@ -100,8 +108,12 @@ Gemm::~Gemm() = default;
 void Gemm::operator()(const Tensor& d, const Operand& a, const Operand& b, float alpha,
                       Accumulate accumulate, const Tensor& bias) {
   check_gemm(d, a, b, bias);
-  check(!(bias && alpha != 1.0f), "gemm: a bias goes with alpha 1");
   if (d.size() == 0) return;
+  const float factor = gemm_factor(alpha, a, b);
+  if (tiled(a) || tiled(b)) {
+    gemm_tiled(d, a, b, factor, accumulate, bias, plans_->scratch);
+    return;
+  }
   const Key key{.m = a.rows,
                 .n = b.rows,
                 .k = a.k,
@@ -113,7 +125,7 @@ void Gemm::operator()(const Tensor& d, const Operand& a, const Operand& b, float
                 .in = a.dtype,
                 .out = d.dtype,
                 .bias = static_cast<bool>(bias),
-                .scaled = alpha != 1.0f,
+                .scaled = alpha != 1.0f || a.scale != nullptr || b.scale != nullptr,
                 .accumulate = accumulate == Accumulate::kYes};
   auto found = plans_->plans.find(key);
   if (found == plans_->plans.end()) found = plans_->plans.emplace(key, plans_->make(key)).first;
@@ -126,7 +138,7 @@ void Gemm::operator()(const Tensor& d, const Operand& a, const Operand& b, float
   plan.scratch.set_data_handle(
       plans_->scratch.take<char>(static_cast<int64_t>(plan.scratch.get_desc().get_size())));
   if (bias) plan.bias.set_data_handle(bias.data);
-  if (key.scaled) plan.alpha.set_data_handle(&alpha);
+  if (key.scaled) plan.alpha.set_data_handle(const_cast<float*>(&factor));
   plan.primitive.execute(plans_->stream, plan.args);
   plans_->stream.wait();
 }

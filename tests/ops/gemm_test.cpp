@@ -4,14 +4,13 @@
 
 #include <cmath>
 
-#include "tests/support/compare.h"
+#include "tests/ops/gemm_side.h"
 
 namespace qstep::test {
 namespace {
 
 using ops::Accumulate;
 using ops::Major;
-using ops::Operand;
 using Values = std::vector<double>;
 
 struct Shape {
@@ -20,24 +19,6 @@ struct Shape {
 // One element, vectors, nothing a multiple of anything, whole tiles, a long sum, no output.
 constexpr Shape kShapes[] = {{1, 1, 1, 0},    {1, 37, 19, 3},   {29, 1, 65, 0},   {13, 17, 31, 5},
                              {64, 48, 96, 0}, {33, 70, 129, 7}, {20, 24, 777, 1}, {0, 7, 3, 0}};
-
-// An operand [rows, k] that lies in memory as it stands or transposed.
-struct Side {
-  Side(Dtype dtype, int64_t rows, int64_t k, Major orientation, int64_t gap, Random& random)
-      : memory(dtype, orientation == Major::kK ? rows : k, orientation == Major::kK ? k : rows,
-               gap),
-        major(orientation) {
-    memory.fill(random, -1, 1);
-  }
-  Operand operand() const {
-    return major == Major::kK ? ops::rowwise(memory) : ops::columnwise(memory);
-  }
-  double at(int64_t row, int64_t k) const {
-    return major == Major::kK ? memory.at(row, k) : memory.at(k, row);
-  }
-  Guarded memory;
-  Major major;
-};
 
 struct Case {
   Dtype in, out;
@@ -58,6 +39,7 @@ void for_each_case(F&& f) {
           f(Case{in, out, a_major, b_major, mode, 1.0f, false});
           f(Case{in, out, a_major, b_major, mode, -0.75f, false});
           f(Case{in, out, a_major, b_major, mode, 1.0f, true});
+          f(Case{in, out, a_major, b_major, mode, -0.75f, true});
         }
       }
     }
