@@ -159,7 +159,8 @@ constexpr std::string_view name(E value) {
 // The format with the block, scale rule and options that its specification gives it.
 QuantSpec default_spec(QuantFormat format);
 
-// "nvfp4 1x16 stochastic hadamard-16": the format and every field that differs from its default.
+// "nvfp4 1x16 stochastic hadamard-16": format, block and every other field that differs from the
+// format's default.
 std::string describe(const QuantSpec& spec);
 
 // Combinations that mean nothing ("mxfp8-e4m3 takes no four_over_six"), one text each; empty when
@@ -183,6 +184,24 @@ inline int unit_k(const QuantSpec& spec) {
   const int outer = spec.amax == AmaxScope::kGroup128 ? 128 : 0;
   int unit = spec.block.k > spec.hadamard ? spec.block.k : spec.hadamard;
   return unit > outer ? unit : outer;
+}
+
+constexpr bool is_fp8_format(QuantFormat format) {
+  return format == QuantFormat::kFp8E4m3 || format == QuantFormat::kFp8E5m2;
+}
+constexpr bool is_mx_format(QuantFormat format) {
+  return format == QuantFormat::kMxfp4 || format == QuantFormat::kMxfp8E4m3 ||
+         format == QuantFormat::kMxfp8E5m2;
+}
+
+// What the dimensions of an operand must be multiples of; 1: any length.
+inline int multiple_of_k(const QuantSpec& spec) {
+  if (!spec.quantized()) return 1;
+  if (!is_fp8_format(spec.format)) return unit_k(spec);
+  return spec.hadamard > 0 ? spec.hadamard : 1;
+}
+inline int multiple_of_rows(const QuantSpec& spec) {
+  return spec.block.square() && !is_fp8_format(spec.format) ? spec.block.rows : 1;
 }
 
 }  // namespace qstep::precision

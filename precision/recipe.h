@@ -43,6 +43,24 @@ struct DelayedScaling {
   int64_t history = 1024;  // steps
   DelayedAlgo algo = DelayedAlgo::kMax;
   int64_t margin = 0;  // scale = max * 2^-margin / amax
+  friend bool operator==(const DelayedScaling&, const DelayedScaling&) = default;
+};
+
+inline constexpr std::array kComputeTypeNames{Name<ComputeType>{"fp32", ComputeType::kFp32},
+                                              Name<ComputeType>{"bf16", ComputeType::kBf16}};
+inline constexpr std::array kDelayedAlgoNames{
+    Name<DelayedAlgo>{"max", DelayedAlgo::kMax},
+    Name<DelayedAlgo>{"most-recent", DelayedAlgo::kMostRecent}};
+constexpr const auto& names_of(ComputeType) { return kComputeTypeNames; }
+constexpr const auto& names_of(DelayedAlgo) { return kDelayedAlgoNames; }
+
+// Blocks at one end of the model: a number, or a share of them, rounded to the nearest and at least
+// one block.
+struct BlockCount {
+  int64_t n = 0;
+  double fraction = 0;  // in (0, 1); 0: n counts
+  friend bool operator==(const BlockCount&, const BlockCount&) = default;
+  int64_t of(int64_t n_blocks) const;
 };
 
 // Operands that layers with a matching name get instead; later ones win. '*' matches any text.
@@ -50,14 +68,17 @@ struct LayerOverride {
   std::string layers;  // "blocks.*.down"
   std::array<bool, kOperandSlots> given{};
   OperandTable operands;
+  friend bool operator==(const LayerOverride&, const LayerOverride&) = default;
 };
 
-// From a step on, other operands in every layer; later ones win.
+// From a step on, other operands in every layer that is not kept; later ones win.
 struct RecipeSwitch {
   int64_t from_step = 0;     // 1-based step; 0: given as a fraction
-  double from_fraction = 0;  // of train.steps, in (0, 1)
+  double from_fraction = 0;  // of train.steps, in (0, 1): what is behind floor(fraction steps)
   std::array<bool, kOperandSlots> given{};
   OperandTable operands;
+  friend bool operator==(const RecipeSwitch&, const RecipeSwitch&) = default;
+  int64_t first_step(int64_t n_steps) const;
 };
 
 struct Recipe {
@@ -69,13 +90,14 @@ struct Recipe {
   ComputeType compute = ComputeType::kBf16;
   OperandTable operands;
   DelayedScaling delayed;
-  int64_t keep_first = 0;  // blocks at either end whose linear layers stay in BF16
-  int64_t keep_last = 0;
+  BlockCount keep_first, keep_last;  // blocks whose linear layers stay in the compute type
   std::vector<std::string> keep;  // linear layers by name, "blocks.*.attn_out"; the head always is
   std::vector<LayerOverride> overrides;
   std::vector<RecipeSwitch> switches;
 
-  bool quantized() const;
+  friend bool operator==(const Recipe&, const Recipe&) = default;
+  bool quantized() const;    // any operand of any layer at any time
+  bool has_delayed() const;  // any operand has delayed scaling
 };
 
 // A linear layer as a recipe sees it: "blocks.3.qkv", its block and the number of blocks.
@@ -85,11 +107,30 @@ struct LayerName {
   int64_t n_blocks = 0;
 };
 
-// What runs in this layer at this step (from 1) of a run of `n_steps`.
+// Whether `text` fits the pattern, in which '*' stands for any text.
+bool matches(std::string_view pattern, std::string_view text);
+
+// Whether the layer stays in the compute type throughout.
+bool kept(const Recipe& recipe, const LayerName& layer);
+
+// What runs in this layer at this step (from 1) of a run of `n_steps`: the recipe's operands, then
+// the overrides, then the switches; a kept layer takes part in none of them. The source of an
+// operand whose forward operand is not quantized is the tensor itself.
 OperandTable operands_at(const Recipe& recipe, const LayerName& layer, int64_t step,
                          int64_t n_steps);
 
 // The steps, ascending and without repeats, at which operands_at may change; the first is 1.
 std::vector<int64_t> phase_starts(const Recipe& recipe, int64_t n_steps);
+
+struct OperandProblem {
+  OperandSlot slot = OperandSlot::kXFprop;
+  std::string text;
+  friend bool operator==(const OperandProblem&, const OperandProblem&) = default;
+};
+
+// What is impossible in the six operands of one layer: fields that do not go together
+// (problems(QuantSpec)), fields that this operand cannot have, and GEMMs whose Hadamard transforms
+// do not cancel (numerics 7.6). Empty when it can run.
+std::vector<OperandProblem> problems(const OperandTable& operands, ComputeType compute);
 
 }  // namespace qstep::precision

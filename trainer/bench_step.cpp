@@ -161,7 +161,8 @@ void add_bench_step(CLI::App& bench, int&) {
   CLI::App* cmd = bench.add_subcommand("step", "Time whole training steps on synthetic tokens");
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
   cmd->add_option("--model", o.model, "preset (qstep config presets)")->capture_default_str();
-  cmd->add_option("--precision", o.precision, "fp32 or bf16")->capture_default_str();
+  cmd->add_option("--precision", o.precision, "recipe, a name or a path (qstep recipe list)")
+      ->capture_default_str();
   cmd->add_option("--batch", o.batch, "sequences per micro-batch")
       ->check(positive)
       ->capture_default_str();

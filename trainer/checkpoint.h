@@ -35,6 +35,7 @@ struct CheckpointState {
   uint64_t seed = 0;
   int64_t vocab_size = 0;
   std::string config_toml;  // resolved configuration of the run that saved it
+  std::string recipe_toml;  // the recipe of that configuration, to_toml; empty: bf16 or fp32
   std::string config_hash;
   std::string data_content_hash;  // of the token store
   std::string tokenizer;          // "bytes", "sentencepiece", ...

@@ -13,7 +13,9 @@ namespace {
 // Reading accepts this version only; a new field without a safe default raises it.
 constexpr int64_t kStateVersion = 1;
 
-// The one list of fields.
+// The one list of fields. Written before recipes had a text, a checkpoint lacks recipe_toml: it
+// names a recipe of the binary.
+constexpr std::string_view kOptional = "recipe_toml";
 template <class State, class F>
 void for_each_field(State& s, F&& f) {
   f("step", s.step);
@@ -24,6 +26,7 @@ void for_each_field(State& s, F&& f) {
   f("seed", s.seed);
   f("vocab_size", s.vocab_size);
   f("config_toml", s.config_toml);
+  f(kOptional.data(), s.recipe_toml);
   f("config_hash", s.config_hash);
   f("data_content_hash", s.data_content_hash);
   f("tokenizer", s.tokenizer);
@@ -66,6 +69,7 @@ CheckpointState state_from_json(const std::string& text, const std::string& wher
   for_each_field(state, [&](const char* name, auto& field) {
     using T = std::remove_reference_t<decltype(field)>;
     const auto found = json.find(name);
+    if (found == json.end() && name == kOptional) return;
     if (found == json.end()) fail(where, fmt::format("field {} is missing", name));
     if (!has_type<T>(*found)) {
       fail(where,

@@ -17,7 +17,7 @@ using Json = nlohmann::ordered_json;
 
 template <class T>
 Json json_value(const T& value) {
-  if constexpr (std::is_enum_v<T>) {
+  if constexpr (HasChoices<T>) {
     return choice_name(value);
   } else {
     return value;

@@ -93,8 +93,8 @@ void add_eval_command(CLI::App& app, int&) {
   cmd->add_option("--batches", o.batches, "micro-batches to evaluate; 0 = all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  cmd->add_option("--precision", o.precision, "fp32 or bf16; the run's own if not given")
-      ->check(CLI::IsMember(std::vector<std::string>(kRecipeNames.begin(), kRecipeNames.end())));
+  cmd->add_option("--precision", o.precision,
+                  "recipe (a name or a path); the run's own if not given");
   cmd->add_flag("--json", o.json, "result as JSON");
   cmd->footer("Example:\n  qstep eval --checkpoint runs/first --data corpus.h5");
   cmd->callback([options] { run(*options); });

@@ -158,8 +158,8 @@ void add_generate_command(CLI::App& app, int&) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   cmd->add_option("--seed", o.sampling.seed, "same seed, same text")->capture_default_str();
-  cmd->add_option("--precision", o.precision, "fp32 or bf16; the run's own if not given")
-      ->check(CLI::IsMember(std::vector<std::string>(kRecipeNames.begin(), kRecipeNames.end())));
+  cmd->add_option("--precision", o.precision,
+                  "recipe (a name or a path); the run's own if not given");
   cmd->add_flag("--ignore-eos", o.ignore_eos, "go on after the end of a document");
   cmd->add_flag("--json", o.json, "text, tokens and rates as JSON");
   cmd->footer(

@@ -12,22 +12,14 @@
 #include <set>
 
 #include "trainer/config_value.h"
+#include "trainer/recipe_file.h"
+#include "trainer/toml_node.h"
 
 namespace qstep::trainer {
 
 namespace {
 
 constexpr int64_t kAfterTheFile = std::numeric_limits<int64_t>::max();
-
-Value to_value(const toml::node& node) {
-  if (const auto* x = node.as_boolean()) return x->get();
-  if (const auto* x = node.as_integer()) return x->get();
-  if (const auto* x = node.as_floating_point()) return x->get();
-  if (const auto* x = node.as_string()) return x->get();
-  if (node.is_table()) return Other{"table"};
-  if (node.is_array()) return Other{"array"};
-  return Other{"date or time"};
-}
 
 // A value of every option that works, by name, as TOML.
 const std::map<std::string, std::string>& examples() {
@@ -119,7 +111,7 @@ class Reader {
     assign(text.substr(0, equals), {"command line", kAfterTheFile, value, bare});
   }
 
-  LoadedConfig finish() {
+  LoadedConfig finish(const std::string& recipe_toml) {
     LoadedConfig loaded;
     apply_preset(loaded);
     for_each_option(loaded.config, [&](std::string_view name, auto& field, std::string_view,
@@ -127,6 +119,7 @@ class Reader {
       apply(std::string(name), field, limits, loaded.origins);
     });
     derive(loaded);
+    load_recipe_of(loaded, recipe_toml);
     if (!unreadable_) {
       for (const std::string& text : contradictions(loaded.config, faulty_)) {
         add_contradiction(loaded.origins, text);
@@ -231,6 +224,25 @@ class Reader {
     mark("model.max_seq_len", given.max_seq_len, model.max_seq_len);
   }
 
+  void load_recipe_of(LoadedConfig& loaded, const std::string& recipe_toml) {
+    const std::string option = "precision.recipe";
+    if (faulty_.contains(option)) return;
+    PrecisionConfig& precision = loaded.config.precision;
+    const std::string& origin = loaded.origins.at(option);
+    RecipeReading reading =
+        recipe_toml.empty()
+            ? read_recipe(precision.recipe)
+            : read_recipe_text(recipe_toml, precision.recipe + " of " + origin, precision.recipe);
+    const auto given = assignments_.find(option);
+    const int64_t order = given == assignments_.end() ? kAfterTheFile : given->second.order;
+    if (!reading.found) {
+      add_problem(order, origin, fmt::format("{} = {}", option, reading.problems.front()));
+    } else {
+      for (std::string& text : reading.problems) problems_.push_back({order, std::move(text)});
+    }
+    precision.loaded = std::move(reading.recipe);
+  }
+
   // A contradiction stands where the first of its options that the user wrote stands.
   void add_contradiction(const Origins& origins, const std::string& text) {
     std::string origin = "default";
@@ -266,11 +278,11 @@ class Reader {
 }  // namespace
 
 LoadedConfig parse_config(const std::string& toml_text, const std::string& origin,
-                          std::span<const std::string> overrides) {
+                          std::span<const std::string> overrides, const std::string& recipe_toml) {
   Reader reader;
   reader.read_toml(toml_text, origin);
   for (const std::string& text : overrides) reader.read_override(text);
-  return reader.finish();
+  return reader.finish(recipe_toml);
 }
 
 LoadedConfig load_config(const std::string& path, std::span<const std::string> overrides) {
@@ -289,6 +301,11 @@ LoadedConfig load_config(const std::string& path, std::span<const std::string> o
                                  path));
   }
   return parse_config(text, path, overrides);
+}
+
+void set_recipe(Config& config, const std::string& name_or_path) {
+  config.precision.loaded = load_recipe(name_or_path);
+  config.precision.recipe = name_or_path;
 }
 
 LoadedConfig load_config_words(std::span<const std::string> words) {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "precision/recipe.h"
 #include "trainer/model_config.h"
 
 namespace qstep::trainer {
@@ -17,9 +18,11 @@ namespace qstep::trainer {
 enum class Schedule : uint8_t { kConstant, kLinear, kCosine, kWsd };
 enum class Reduction : uint8_t { kTree, kRank };
 
-// precision.recipe: the number format of weights and activations.
+// What an evaluation computes with: the recipe's forward operands, or the compute type throughout.
+enum class EvalPrecision : uint8_t { kRecipe, kCompute };
+
+// The recipes that quantize nothing.
 inline constexpr std::string_view kFp32Recipe = "fp32", kBf16Recipe = "bf16";
-inline constexpr std::array kRecipeNames{kFp32Recipe, kBf16Recipe};
 
 struct DataConfig {
   std::string train;          // token store, holds its own validation part
@@ -53,7 +56,10 @@ struct OptimizerConfig {
 };
 
 struct PrecisionConfig {
-  std::string recipe{kBf16Recipe};  // one of kRecipeNames
+  std::string recipe{kBf16Recipe};  // a name or a path, as load_recipe takes it
+  EvalPrecision eval = EvalPrecision::kRecipe;
+  int64_t ledger_every = 100;  // steps between rows of the numeric ledger; 0 = off
+  precision::Recipe loaded;    // what `recipe` names; set together with it (set_recipe)
 };
 
 struct ParallelConfig {
@@ -79,7 +85,8 @@ struct Config {
   RunConfig run;
 
   ops::Dtype compute_dtype() const {
-    return precision.recipe == kFp32Recipe ? ops::Dtype::kF32 : ops::Dtype::kBf16;
+    return precision.loaded.compute == qstep::precision::ComputeType::kFp32 ? ops::Dtype::kF32
+                                                                            : ops::Dtype::kBf16;
   }
 };
 
@@ -105,8 +112,13 @@ LoadedConfig load_config(const std::string& path, std::span<const std::string> o
 LoadedConfig load_config_words(std::span<const std::string> words);
 
 // From TOML text, for configurations stored in checkpoints; `origin` names the text in errors.
+// `recipe_toml`, unless empty, is the text of the recipe, which then is not looked up.
 LoadedConfig parse_config(const std::string& toml_text, const std::string& origin,
-                          std::span<const std::string> overrides);
+                          std::span<const std::string> overrides,
+                          const std::string& recipe_toml = {});
+
+// Another recipe, by name or path. Throws an Error (config) as load_recipe does.
+void set_recipe(Config& config, const std::string& name_or_path);
 
 // Sets the vocabulary from the corpus unless it was given (by a preset too), and checks the
 // finished model against corpus and run. Throws an Error (config).
@@ -118,7 +130,8 @@ std::string to_toml(const Config& config);
 // The same with the origin of every value as a comment, aligned.
 std::string to_toml(const LoadedConfig& loaded);
 
-// XXH3-128 of to_toml without [run]: equal when two runs compute the same thing.
+// XXH3-128 of to_toml without [run] and of what the recipe computes: equal when two runs compute
+// the same thing.
 std::string config_hash(const Config& config);
 
 }  // namespace qstep::trainer

@@ -4,6 +4,8 @@
 #include <sstream>
 #include <vector>
 
+#include "trainer/recipe_file.h"
+
 namespace qstep::trainer {
 
 namespace {
@@ -16,9 +18,10 @@ Settings settings_of(const std::string& toml) {
   std::istringstream in(toml);
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with('[')) {
-      section = line.substr(1, line.find(']') - 1);
+      const size_t begin = line.find_first_not_of('[');
+      section = line.substr(begin, line.find(']') - begin);
     } else if (!line.starts_with('#') && line.find('=') != std::string::npos) {
-      settings.push_back(section + "." + line);
+      settings.push_back((section.empty() ? "" : section + ".") + line);
     }
   }
   return settings;
@@ -46,6 +49,14 @@ std::string changes(const std::string& before, const std::string& after, F&& cou
 
 std::string changed_settings(const std::string& before, const std::string& after) {
   return changes(before, after, [](const std::string& s) { return !s.starts_with("run."); });
+}
+
+std::string changed_recipe(const Config& before, const Config& after) {
+  const std::string old_text = numerics_toml(before.precision.loaded);
+  const std::string new_text = numerics_toml(after.precision.loaded);
+  if (old_text == new_text) return {};
+  const std::string lines = changes(old_text, new_text, [](const std::string&) { return true; });
+  return lines.empty() ? "  (the same lines in another order)\n" : lines;
 }
 
 std::string changed_model(const Config& before, const Config& after) {

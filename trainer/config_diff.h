@@ -15,4 +15,7 @@ std::string changed_settings(const std::string& before, const std::string& after
 // positions, without the longest sequence. Empty when weights of one fit the other.
 std::string changed_model(const Config& before, const Config& after);
 
+// The same of what their recipes compute. Empty when the recipes differ in descriptions only.
+std::string changed_recipe(const Config& before, const Config& after);
+
 }  // namespace qstep::trainer

@@ -39,14 +39,28 @@ inline constexpr std::array kScheduleNames{Choice<Schedule>{"constant", Schedule
                                            Choice<Schedule>{"wsd", Schedule::kWsd}};
 inline constexpr std::array kReductionNames{Choice<Reduction>{"tree", Reduction::kTree},
                                             Choice<Reduction>{"rank", Reduction::kRank}};
+inline constexpr std::array kEvalPrecisionNames{
+    Choice<EvalPrecision>{"recipe", EvalPrecision::kRecipe},
+    Choice<EvalPrecision>{"bf16", EvalPrecision::kCompute}};
 
 constexpr const auto& choices_of(NormKind) { return kNormNames; }
 constexpr const auto& choices_of(PositionKind) { return kPositionNames; }
 constexpr const auto& choices_of(ops::Activation) { return kActivationNames; }
 constexpr const auto& choices_of(Schedule) { return kScheduleNames; }
 constexpr const auto& choices_of(Reduction) { return kReductionNames; }
+constexpr const auto& choices_of(EvalPrecision) { return kEvalPrecisionNames; }
 
+// The names that precision/ gives its own.
 template <class E>
+requires requires(E value) { precision::names_of(value); }
+constexpr const auto& choices_of(E value) { return precision::names_of(value); }
+
+template <class T>
+concept HasChoices = requires(T value) {
+  choices_of(value);
+};
+
+template <HasChoices E>
 constexpr std::string_view choice_name(E value) {
   for (const auto& [name, choice] : choices_of(value)) {
     if (choice == value) return name;
@@ -139,8 +153,13 @@ void for_each_option(ConfigT& c, F&& f) {
   f("optimizer.clip_norm", o.clip_norm, "largest global gradient norm; 0 = no clipping",
     not_negative());
 
-  f("precision.recipe", c.precision.recipe, "number formats of weights and activations",
-    Limits{.words = kRecipeNames});
+  auto& p = c.precision;
+  f("precision.recipe", p.recipe,
+    "number formats: a recipe by name (qstep recipe list) or a path to one of your own",
+    Limits{.not_empty = true});
+  f("precision.eval", p.eval, "what evaluations run in: the recipe, or BF16 throughout", any);
+  f("precision.ledger_every", p.ledger_every,
+    "steps between rows of the numeric ledger of quantized operands; 0 = off", at_least(0));
 
   f("parallel.reduction", c.parallel.reduction,
     "order in which micro-batch gradients are added: tree gives the same bits for any split", any);
@@ -165,10 +184,11 @@ std::string toml_value(double value);            // reads back to the same bits,
 
 inline std::string toml_value(const std::string& value) { return toml_string(value); }
 inline std::string toml_value(bool value) { return value ? "true" : "false"; }
+inline std::string toml_value(int value) { return std::to_string(value); }
 inline std::string toml_value(int64_t value) { return std::to_string(value); }
 inline std::string toml_value(uint64_t value) { return std::to_string(value); }
-template <class E>
-requires std::is_enum_v<E> std::string toml_value(E value) {
+template <HasChoices E>
+std::string toml_value(E value) {
   return toml_string(choice_name(value));
 }
 
@@ -186,7 +206,7 @@ std::string type_name(const T& value, const Limits& limits) {
     const auto add = [&](std::string_view word) {
       if (!word.empty()) joined += (joined.empty() ? "" : " | ") + toml_string(word);
     };
-    if constexpr (std::is_enum_v<T>) {
+    if constexpr (HasChoices<T>) {
       for (const auto& [name, choice] : choices_of(value)) add(name);
     } else {
       for (const std::string_view word : limits.words) add(word);

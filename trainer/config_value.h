@@ -90,7 +90,7 @@ inline std::string integer_instead(const Value& value, const std::string& exampl
 template <class T>
 std::vector<std::string_view> words_of(const T& field, const Limits& limits) {
   std::vector<std::string_view> words;
-  if constexpr (std::is_enum_v<T>) {
+  if constexpr (HasChoices<T>) {
     for (const auto& [name, choice] : choices_of(field)) words.push_back(name);
   } else {
     for (const std::string_view word : limits.words) {
@@ -141,7 +141,7 @@ std::optional<Refusal> take(T& field, const Assignment& given, const Limits& lim
           toml_string(nearest(*text, words))};
     }
     if (limits.not_empty && text->empty()) return Refusal{"\"\" must not be empty", example};
-    if constexpr (std::is_enum_v<T>) {
+    if constexpr (HasChoices<T>) {
       field = choices_of(field)[static_cast<size_t>(word - words.begin())].second;
     } else {
       field = *text;

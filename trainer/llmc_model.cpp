@@ -18,6 +18,7 @@
 #include "precision/bf16.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/config.h"
+#include "trainer/recipe_file.h"
 #include "trainer/weights.h"
 
 namespace qstep::trainer {
@@ -229,6 +230,7 @@ void import_llmc_model(const std::string& path, const std::string& root) {
   state.seed = config.train.seed;
   state.vocab_size = loaded.model.vocab_size;
   state.config_toml = to_toml(config);
+  state.recipe_toml = to_toml(config.precision.loaded);
   state.config_hash = config_hash(config);
   state.tokenizer = kTokenizer;
   state.tokenizer_sha256 = data::tokenizer_sha256(kTokenizer, "");

@@ -41,7 +41,8 @@ void check_tokenizer(const CheckpointState& state, const std::string& path,
 }
 
 Config checkpoint_config(const CheckpointState& state, const std::string& path) {
-  Config config = parse_config(state.config_toml, path + "/state.json", {}).config;
+  Config config =
+      parse_config(state.config_toml, path + "/state.json", {}, state.recipe_toml).config;
   config.model.vocab_size = state.vocab_size;
   return config;
 }
@@ -51,7 +52,7 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   const CheckpointReader reader(path_);
   state_ = reader.state();
   config_ = checkpoint_config(state_, path_);
-  if (!recipe.empty()) config_.precision.recipe = recipe;
+  if (!recipe.empty()) set_recipe(config_, recipe);
 
   const Dtype dtype = config_.compute_dtype();
   ops::Arena measure;

@@ -30,7 +30,7 @@ Config checkpoint_config(const CheckpointState& state, const std::string& path);
 // The weights alone, without optimizer state.
 class LoadedModel {
  public:
-  // `path` as resolve_checkpoint takes it; `recipe` fp32 or bf16, empty for the run's own.
+  // `path` as resolve_checkpoint takes it; `recipe` a name or path, empty for the run's own.
   LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe);
 
   const std::string& path() const { return path_; }

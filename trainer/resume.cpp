@@ -39,6 +39,19 @@ std::string from_path(const Config& config, const RunDir& dir) {
   return newest.value_or(path);
 }
 
+// A recipe by another name is a decision, which resume_note reports; the same name with other
+// content is an accident.
+void check_recipe(const Config& saved, const Config& now, const std::string& checkpoint) {
+  if (saved.precision.recipe != now.precision.recipe) return;
+  const std::string changes = changed_recipe(saved, now);
+  if (changes.empty()) return;
+  throw Error(ExitCode::kConfig,
+              fmt::format("{}: the recipe {} is not the one that the checkpoint was trained with; "
+                          "restore it (the run folder has it as recipe.toml), or continue under a "
+                          "recipe of another name\n{}",
+                          checkpoint, now.precision.recipe, changes));
+}
+
 }  // namespace
 
 std::optional<std::string> checkpoint_to_resume(const Config& config, const RunDir& dir) {
@@ -55,7 +68,8 @@ void check_continues(const Config& config, const data::TokenStore& store,
                      const CheckpointReader& checkpoint) {
   const CheckpointState& state = checkpoint.state();
   check_tokenizer(state, checkpoint.path(), store);
-  const std::string changes = changed_model(checkpoint_config(state, checkpoint.path()), config);
+  const Config saved = checkpoint_config(state, checkpoint.path());
+  const std::string changes = changed_model(saved, config);
   if (!changes.empty()) {
     throw Error(
         ExitCode::kConfig,
@@ -63,6 +77,7 @@ void check_continues(const Config& config, const data::TokenStore& store,
                     "or choose another run.dir\n{}",
                     checkpoint.path(), changes));
   }
+  check_recipe(saved, config, checkpoint.path());
   const std::string& hash = store.info().part(data::Part::kTrain).content_hash;
   if (!state.data_content_hash.empty() && state.data_content_hash != hash &&
       !config.data.allow_change) {

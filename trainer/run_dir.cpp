@@ -114,6 +114,10 @@ void RunDir::write_config(std::string_view toml) const {
   CheckpointFiles().replace_file(config_toml(), toml);
 }
 
+void RunDir::write_recipe(std::string_view toml) const {
+  CheckpointFiles().replace_file(recipe_toml(), toml);
+}
+
 void RunDir::write_exit_reason(const ExitReason& reason) const {
   CheckpointFiles().replace_file(exit_reason(), to_json(reason));
 }

@@ -20,6 +20,7 @@ class RunDir {
 
   const std::string& path() const { return path_; }
   std::string config_toml() const { return path_ + "/config.toml"; }
+  std::string recipe_toml() const { return path_ + "/recipe.toml"; }
   std::string metrics_jsonl() const { return path_ + "/metrics.jsonl"; }
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   std::string exit_reason() const { return path_ + "/exit_reason.json"; }
@@ -31,8 +32,9 @@ class RunDir {
   // run.
   void require_fresh() const;
 
-  // Both replace the file as a whole and are durable when they return.
+  // They replace the file as a whole and are durable when they return.
   void write_config(std::string_view toml) const;
+  void write_recipe(std::string_view toml) const;
   void write_exit_reason(const ExitReason& reason) const;
   void remove_exit_reason() const;
 

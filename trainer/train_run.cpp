@@ -17,6 +17,7 @@
 #include "trainer/checkpoint_folders.h"
 #include "trainer/evaluation.h"
 #include "trainer/metrics.h"
+#include "trainer/recipe_file.h"
 #include "trainer/resume.h"
 #include "trainer/run_dir.h"
 #include "trainer/run_report.h"
@@ -76,6 +77,7 @@ class TrainRun {
     state_.seed = config_.train.seed;
     state_.vocab_size = config_.model.vocab_size;
     state_.config_toml = to_toml(config_);
+    state_.recipe_toml = to_toml(config_.precision.loaded);
     state_.config_hash = config_hash(config_);
     state_.data_content_hash = store_.info().part(data::Part::kTrain).content_hash;
     state_.tokenizer = store_.info().tokenizer;
@@ -238,6 +240,7 @@ ExitCode TrainRun::run() {
   }
 
   dir_.write_config(state_.config_toml);
+  dir_.write_recipe(state_.recipe_toml);
   metrics_ = std::make_unique<MetricsFile>(dir_.metrics_jsonl(), state_.step);
   metrics_->run(state_.config_hash, config_.precision.recipe, state_.step + 1,
                 n_parameters(config_.model),

@@ -82,7 +82,7 @@ class Allocation : public ::testing::TestWithParam<std::string> {
     m.qk_norm = true;
     Config c = step_config(m, 4, 64);
     c.train.global_batch = 12;
-    c.precision.recipe = GetParam();
+    set_recipe(c, GetParam());
     return c;
   }
 };

@@ -69,6 +69,7 @@ class Contents {
             .seed = 0xFFFFFFFFFFFFFFF1u,
             .vocab_size = 7,
             .config_toml = "[train]\nsteps = 7  # \"quoted\"\n",
+            .recipe_toml = "compute = \"bf16\"\n",
             .config_hash = "0123456789abcdef",
             .data_content_hash = "fedcba9876543210",
             .tokenizer = "sentencepiece",
@@ -113,9 +114,9 @@ inline bool holds_its_contents(const std::string& path) {
   return a.tokens == b.tokens && a.updates == b.updates && a.skipped_steps == b.skipped_steps &&
          a.bad_steps_in_a_row == b.bad_steps_in_a_row && a.seed == b.seed &&
          a.vocab_size == b.vocab_size && a.config_toml == b.config_toml &&
-         a.config_hash == b.config_hash && a.data_content_hash == b.data_content_hash &&
-         a.tokenizer == b.tokenizer && a.tokenizer_sha256 == b.tokenizer_sha256 &&
-         a.tokenizer_model == b.tokenizer_model;
+         a.recipe_toml == b.recipe_toml && a.config_hash == b.config_hash &&
+         a.data_content_hash == b.data_content_hash && a.tokenizer == b.tokenizer &&
+         a.tokenizer_sha256 == b.tokenizer_sha256 && a.tokenizer_model == b.tokenizer_model;
 }
 
 // The code of the Error that f throws, with its text in `text`; kOk when it throws none.

@@ -1,11 +1,14 @@
 #include "trainer/config.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <limits>
 
 #include "trainer/config_options.h"
 #include "trainer/nearest.h"
+#include "trainer/recipe_file.h"
 
 namespace qstep::trainer {
 namespace {
@@ -106,7 +109,7 @@ beta1 = 1.0
 lr = true
 warmup_steps = [1, 2]
 )",
-                                        {"precision.recipe=fp8", "train.warmup=3", "foo"});
+                                        {"precision.recipe=nvfp", "train.warmup=3", "foo"});
   const Problems expected = {
       "run.toml:1: steps stands outside of a section: did you mean train.steps?",
       "run.toml:3: there is no option model.widht: did you mean model.width?",
@@ -125,8 +128,9 @@ warmup_steps = [1, 2]
       "optimizer.warmup_steps = 0",
       "command line: there is no option train.warmup: did you mean optimizer.warmup_steps?",
       "command line: \"foo\" is not section.key=value: write for instance train.steps=1000",
-      "command line: precision.recipe = \"fp8\" is not one of \"fp32\" | \"bf16\": write "
-      "precision.recipe = \"fp32\"",
+      "command line: precision.recipe = \"nvfp\" is no recipe: write \"nvfp4\", or the path of a "
+      "file of your own; there are " +
+          fmt::format("{}", fmt::join(recipe_names(), ", ")),
   };
   EXPECT_EQ(problems, expected);
 }

@@ -48,7 +48,7 @@ TEST_P(Generation, CachedLogitsAreThoseOfTheWholeForwardPass) {
   for (const std::string recipe : {"fp32", "bf16"}) {
     const auto ops = ops::make_cpu_ops();
     Config config = step_config(model(), 1, kPositions);
-    config.precision.recipe = recipe;
+    set_recipe(config, recipe);
     Trainer trainer(*ops, config);
     fill_random(trainer, 21);
     const test::Weights weights = read_weights(model(), trainer.parameters().master);

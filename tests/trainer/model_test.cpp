@@ -38,7 +38,7 @@ class ModelGradient : public ::testing::TestWithParam<ModelCase> {
     constexpr int64_t B = 2, T = 7;
     const ModelConfig& model = GetParam().model;
     Config config = step_config(model, B, T);
-    config.precision.recipe = recipe;
+    set_recipe(config, recipe);
     const auto ops = ops::make_cpu_ops();
     Trainer trainer(*ops, config);
     fill_random(trainer, 5);

@@ -26,7 +26,7 @@ ModelConfig mixed_model() {
 Config micro_config(const std::string& recipe, Reduction reduction, int64_t n_micros) {
   Config c = step_config(mixed_model(), 2, 9);
   c.train.global_batch = 2 * n_micros;
-  c.precision.recipe = recipe;
+  set_recipe(c, recipe);
   c.parallel.reduction = reduction;
   c.optimizer.clip_norm = 0.5;
   return c;

@@ -73,7 +73,7 @@ Config step_config(const ModelConfig& model, int64_t batch, int64_t seq_len) {
   c.train.micro_batch = batch;
   c.train.seq_len = seq_len;
   c.optimizer.clip_norm = 0;
-  c.precision.recipe = "fp32";
+  set_recipe(c, "fp32");
   return c;
 }
 

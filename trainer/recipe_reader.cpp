@@ -1,0 +1,373 @@
+// From TOML to a checked recipe. Problems are collected, never thrown one by one.
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <set>
+
+#include "trainer/recipe_fields.h"
+#include "trainer/recipe_file.h"
+#include "trainer/toml_node.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+using precision::BlockCount;
+using precision::kOperandSlotNames;
+using precision::kOperandSlots;
+using precision::OperandProblem;
+using precision::OperandTable;
+using precision::QuantSpec;
+using precision::Recipe;
+
+struct Problem {
+  int64_t line = 0;
+  std::string text;
+  friend bool operator<(const Problem& a, const Problem& b) { return a.line < b.line; }
+};
+using Problems = std::vector<Problem>;
+
+int64_t line_of(const toml::node& node) { return node.source().begin.line; }
+
+// A key of one section that the user may have meant in another.
+std::string other_section_with(const std::string& key) {
+  const auto is_key = [&](const auto& name, auto&&...) { return key == name; };
+  bool operand =
+      std::find(kOperandSlotNames.begin(), kOperandSlotNames.end(), key) != kOperandSlotNames.end();
+  if (operand) return "operands." + key;
+  Recipe recipe;
+  std::string found;
+  for_each_count(recipe, [&](const auto& name, auto&) {
+    if (is_key(name)) found = "keep." + key;
+  });
+  for_each_delayed(recipe.delayed, [&](const auto& name, auto&, const Limits&) {
+    if (is_key(name)) found = "delayed." + key;
+  });
+  return key == "layers" ? "keep.layers" : found;
+}
+
+// Takes keys out of one table; what nobody asked for is unknown.
+class Section {
+ public:
+  // `prefix` stands before the keys in messages: "", "keep.", "override.".
+  Section(const toml::table& table, std::string prefix, Problems& problems)
+      : table_(table), prefix_(std::move(prefix)), problems_(problems) {}
+
+  int64_t line() const { return line_of(table_); }
+
+  const toml::node* find(std::string_view key) {
+    known_.emplace(key);
+    return table_.get(key);
+  }
+
+  void problem(int64_t line, const std::string& text) { problems_.push_back({line, text}); }
+
+  // Whether the key was given and could be taken. `example` is a value that works, as TOML.
+  template <class T>
+  bool take_into(std::string_view key, T& field, const Limits& limits, const std::string& example) {
+    const toml::node* node = find(key);
+    if (node == nullptr) return false;
+    const Assignment given{"", line_of(*node), to_value(*node)};
+    const auto refusal = take(field, given, limits, example);
+    if (refusal) {
+      problem(line_of(*node), fmt::format("{0}{1} = {2}: write {1} = {3}", prefix_, key,
+                                          refusal->why, refusal->instead));
+    }
+    return !refusal;
+  }
+  template <class T>
+  bool take_into(std::string_view key, T& field, const Limits& limits = {}) {
+    return take_into(key, field, limits, toml_value(field));
+  }
+
+  // The table or the tables under a key; a problem when it is something else.
+  const toml::table* table(std::string_view key, std::string_view example) {
+    const toml::node* node = find(key);
+    if (node == nullptr) return nullptr;
+    if (!node->is_table()) {
+      problem(line_of(*node), fmt::format("{} is a section, found {}: write {}", key,
+                                          describe(to_value(*node)), example));
+    }
+    return node->as_table();
+  }
+  std::vector<const toml::table*> tables(std::string_view key, std::string_view example) {
+    std::vector<const toml::table*> list;
+    const toml::node* node = find(key);
+    if (node == nullptr) return list;
+    const toml::array* array = node->as_array();
+    if (array != nullptr) {
+      for (const toml::node& element : *array) {
+        if (element.is_table()) list.push_back(element.as_table());
+      }
+    }
+    if (array == nullptr || list.size() != array->size()) {
+      problem(
+          line_of(*node),
+          fmt::format("{0} is a list of sections, each under [[{0}]]: write {1}", key, example));
+    }
+    return list;
+  }
+
+  void refuse_unknown() {
+    for (const auto& [key, node] : table_) {
+      const std::string name(key.str());
+      if (known_.contains(name)) continue;
+      const std::string elsewhere = other_section_with(name);
+      problem(line_of(node),
+              fmt::format("there is no key {}{}: did you mean {}?", prefix_, name,
+                          elsewhere.empty() ? prefix_ + nearest(name, known_) : elsewhere));
+    }
+  }
+
+ private:
+  const toml::table& table_;
+  std::string prefix_;
+  Problems& problems_;
+  std::set<std::string> known_;
+};
+
+// Operands of one section with the lines that they stand on.
+struct GivenOperands {
+  std::array<bool, kOperandSlots> given{};
+  std::array<int64_t, kOperandSlots> lines{};
+  bool sound = true;  // every one of them could be read
+  bool any() const { return std::find(given.begin(), given.end(), true) != given.end(); }
+};
+
+class RecipeReader {
+ public:
+  RecipeReader(const toml::table& root, Recipe& recipe, Problems& problems)
+      : root_(root, "", problems), recipe_(recipe), problems_(problems) {}
+
+  void read() {
+    for_each_prose(recipe_, [&](std::string_view key, std::string& text) {
+      root_.take_into(key, text, Limits{}, "\"text\"");
+    });
+    root_.take_into("compute", recipe_.compute);
+    read_base();
+    read_keep();
+    read_overrides();
+    read_switches();
+    read_delayed();
+    root_.refuse_unknown();
+  }
+
+ private:
+  // ---- operands -----------------------------------------------------------------------
+
+  // "nvfp4", or {format = "nvfp4", rounding = "stochastic"}: the format's default, changed.
+  bool read_operand(Section& section, std::string_view key, const toml::node& node,
+                    QuantSpec& spec) {
+    const size_t before = problems_.size();
+    precision::QuantFormat format{};
+    if (!node.is_table()) {
+      if (section.take_into(key, format, Limits{}, "\"bf16\"")) spec = default_spec(format);
+      return problems_.size() == before;
+    }
+    Section fields(*node.as_table(), std::string(key) + ".", problems_);
+    if (fields.find("format") == nullptr) {
+      fields.problem(line_of(node), fmt::format("{0} has no format: write {0} = {{ format = "
+                                                "\"nvfp4\", ... }}",
+                                                key));
+    }
+    const bool known = fields.take_into("format", format, Limits{}, "\"nvfp4\"");
+    if (known) spec = default_spec(format);
+    for_each_field(spec, [&](std::string_view field_key, auto& field) {
+      if (field_key != "format") fields.take_into(field_key, field);
+    });
+    fields.refuse_unknown();
+    return problems_.size() == before;
+  }
+
+  GivenOperands read_operands(Section& section, OperandTable& operands) {
+    GivenOperands given;
+    for (size_t slot = 0; slot < kOperandSlots; ++slot) {
+      const toml::node* node = section.find(kOperandSlotNames[slot]);
+      if (node == nullptr) continue;
+      given.given[slot] = true;
+      given.lines[slot] = line_of(*node);
+      if (!read_operand(section, kOperandSlotNames[slot], *node, operands.specs[slot])) {
+        given.sound = false;
+      }
+    }
+    return given;
+  }
+
+  // What is wrong with `operands` and was not with those of `before`, on the line of the operand or
+  // of its section.
+  void check(const OperandTable& operands, const std::vector<OperandProblem>& before,
+             const GivenOperands& given, int64_t section_line) {
+    if (!given.sound || !base_sound_) return;
+    for (const OperandProblem& p : problems(operands, recipe_.compute)) {
+      if (std::find(before.begin(), before.end(), p) != before.end()) continue;
+      const auto slot = static_cast<size_t>(p.slot);
+      problems_.push_back({given.given[slot] ? given.lines[slot] : section_line,
+                           fmt::format("{}: {}", kOperandSlotNames[slot], p.text)});
+    }
+  }
+
+  static OperandTable replaced(OperandTable operands, const std::array<bool, kOperandSlots>& given,
+                               const OperandTable& by) {
+    for (size_t slot = 0; slot < kOperandSlots; ++slot) {
+      if (given[slot]) operands.specs[slot] = by.specs[slot];
+    }
+    return operands;
+  }
+
+  // ---- sections -----------------------------------------------------------------------
+
+  void read_base() {
+    const toml::table* table = root_.table("operands", "[operands] and a line x_fprop = \"nvfp4\"");
+    if (table == nullptr) return;
+    Section section(*table, "operands.", problems_);
+    const GivenOperands given = read_operands(section, recipe_.operands);
+    section.refuse_unknown();
+    check(recipe_.operands, {}, given, section.line());
+    base_sound_ = given.sound;
+    base_problems_ = problems(recipe_.operands, recipe_.compute);
+  }
+
+  void read_count(Section& section, std::string_view key, BlockCount& count) {
+    const toml::node* node = section.find(key);
+    if (node == nullptr) return;
+    if (node->is_integer()) {
+      section.take_into(key, count.n, at_least(0, kMaxDimension));
+    } else {
+      section.take_into(key, count.fraction,
+                        Limits{.min = 0, .max = 1, .min_excluded = true, .max_excluded = true},
+                        "0.15");
+    }
+  }
+
+  void read_keep() {
+    const toml::table* table = root_.table("keep", "[keep] and a line last_blocks = 2");
+    if (table == nullptr) return;
+    Section section(*table, "keep.", problems_);
+    for_each_count(
+        recipe_, [&](std::string_view key, BlockCount& count) { read_count(section, key, count); });
+    if (const toml::node* layers = section.find("layers")) {
+      const toml::array* list = layers->as_array();
+      for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+        if (const auto* text = (*list)[i].as_string()) recipe_.keep.push_back(text->get());
+      }
+      if (list == nullptr || recipe_.keep.size() != list->size()) {
+        section.problem(line_of(*layers),
+                        "keep.layers is not a list of texts: write layers = "
+                        "[\"blocks.*.attn_out\"]");
+      }
+    }
+    section.refuse_unknown();
+  }
+
+  void read_overrides() {
+    constexpr std::string_view kExample =
+        "[[override]] and lines layers = \"blocks.*.down\", x_fprop = \"bf16\"";
+    for (const toml::table* table : root_.tables("override", kExample)) {
+      Section section(*table, "override.", problems_);
+      precision::LayerOverride& o = recipe_.overrides.emplace_back();
+      section.take_into("layers", o.layers, Limits{.not_empty = true}, "\"blocks.*.down\"");
+      if (section.find("layers") == nullptr) {
+        section.problem(section.line(),
+                        "[[override]] names no layers: write layers = \"blocks.*.down\"");
+      }
+      const GivenOperands given = read_operands(section, o.operands);
+      finish(section, "override", given);
+      o.given = given.given;
+      check(replaced(recipe_.operands, o.given, o.operands), base_problems_, given, section.line());
+    }
+  }
+
+  void read_switches() {
+    constexpr std::string_view kExample = "[[switch]] and lines at = 0.82, x_fprop = \"bf16\"";
+    OperandTable before = recipe_.operands;
+    for (const toml::table* table : root_.tables("switch", kExample)) {
+      Section section(*table, "switch.", problems_);
+      precision::RecipeSwitch& s = recipe_.switches.emplace_back();
+      section.take_into("at", s.from_fraction,
+                        Limits{.min = 0, .max = 1, .min_excluded = true, .max_excluded = true},
+                        "0.82");
+      section.take_into("step", s.from_step, at_least(1), "1000");
+      const bool at = section.find("at") != nullptr, step = section.find("step") != nullptr;
+      if (at == step) {
+        section.problem(section.line(),
+                        fmt::format("[[switch]] has {}: write at = 0.82 (a fraction of the run) or "
+                                    "step = 1000",
+                                    at ? "both at and step" : "neither at nor step"));
+      }
+      const GivenOperands given = read_operands(section, s.operands);
+      finish(section, "switch", given);
+      s.given = given.given;
+      const OperandTable after = replaced(before, s.given, s.operands);
+      check(after, problems(before, recipe_.compute), given, section.line());
+      check_overridden(s, given, section.line());
+      before = after;
+    }
+  }
+
+  // The layers of each override go through the switches, too.
+  void check_overridden(const precision::RecipeSwitch& s, const GivenOperands& given,
+                        int64_t line) {
+    const std::vector<OperandProblem> plain =
+        problems(replaced(recipe_.operands, s.given, s.operands), recipe_.compute);
+    for (const precision::LayerOverride& o : recipe_.overrides) {
+      const OperandTable overridden = replaced(recipe_.operands, o.given, o.operands);
+      std::vector<OperandProblem> known = problems(overridden, recipe_.compute);
+      known.insert(known.end(), plain.begin(), plain.end());
+      check(replaced(overridden, s.given, s.operands), known, given, line);
+    }
+  }
+
+  static void finish(Section& section, std::string_view name, const GivenOperands& given) {
+    if (!given.any()) {
+      section.problem(
+          section.line(),
+          fmt::format("[[{}]] gives no operand: write for instance x_fprop = \"bf16\"", name));
+    }
+    section.refuse_unknown();
+  }
+
+  void read_delayed() {
+    const toml::table* table = root_.table("delayed", "[delayed] and a line history = 1024");
+    if (table == nullptr) return;
+    Section section(*table, "delayed.", problems_);
+    for_each_delayed(recipe_.delayed, [&](std::string_view key, auto& field, const Limits& limits) {
+      section.take_into(key, field, limits);
+    });
+    section.refuse_unknown();
+    if (!recipe_.has_delayed() && base_sound_) {
+      section.problem(section.line(),
+                      "[delayed] without an operand that uses it: write amax = \"delayed\" in one, "
+                      "or leave the section out");
+    }
+  }
+
+  Section root_;
+  Recipe& recipe_;
+  Problems& problems_;
+  bool base_sound_ = true;
+  std::vector<OperandProblem> base_problems_;
+};
+
+}  // namespace
+
+RecipeReading read_recipe_text(const std::string& text, const std::string& origin,
+                               const std::string& name) {
+  RecipeReading reading;
+  reading.recipe.name = name;
+  Problems problems;
+  try {
+    const toml::table root = toml::parse(text, origin);
+    RecipeReader(root, reading.recipe, problems).read();
+  } catch (const toml::parse_error& error) {
+    problems.push_back(
+        {error.source().begin.line, fmt::format("not TOML: {}", error.description())});
+  }
+  std::stable_sort(problems.begin(), problems.end());
+  for (const Problem& p : problems) {
+    reading.problems.push_back(fmt::format("{}:{}: {}", origin, p.line, p.text));
+  }
+  return reading;
+}
+
+}  // namespace qstep::trainer
