@@ -18,8 +18,8 @@ namespace qstep::ops {
 
 inline bool tiled(const Operand& x) { return x.tile_scales != nullptr; }
 
-// BF16; tiles of an even number of k or the whole of it; where the tiles of a and b differ, one a
-// multiple of the other.
+// Both BF16; tiles of an even number of k or the whole of it; where the tiles of a and b differ,
+// one a multiple of the other.
 void check_tiles(const Operand& a, const Operand& b);
 
 namespace cpu {
