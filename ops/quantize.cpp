@@ -53,7 +53,7 @@ struct ChunkGrid {
 };
 
 ChunkGrid grid_of(std::span<const Side> sides, int64_t rows, int64_t cols) {
-  ChunkGrid grid{rows, cols, 16, 512};
+  ChunkGrid grid{rows, cols, 16, kMaxChunkCols};
   for (const Side& side : sides) {
     const bool rowwise = side.orientation == Orientation::kRowwise;
     const int64_t down = rowwise ? side.spec().block.rows : side.plan.unit;
@@ -163,7 +163,10 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   }
   for (int64_t s = 0; s < n_sides; ++s) {
     Side& side = sides[static_cast<size_t>(s)];
-    set_tensor_factors(side, amax_of_side(s), call);
+    float amax = amax_of_side(s);
+    if (side.elementwise && raw > 0x7F800000u) amax = precision::from_bits(raw);  // NaN: scale 1
+    set_tensor_factors(side, amax, call);
+    side.tame = side.needs_amax() && raw < 0x7F800000u;
     if (side.spec().amax != AmaxScope::kRow) continue;
     const int64_t n = operand_rows(side);
     side.lane_amax = lane_memory;
@@ -227,19 +230,21 @@ void run_sides(std::span<Side> sides, const Tensor& x, const QuantCall& call,
   }
 }
 
-// The forward value of what was quantized rowwise, as a source: the decoded values, and where they
-// have scales per tile (which no one factor stands for) the products, rounded to BF16 in place of
-// `to`.
+// What the rowwise operand stands for, in BF16: decoded values times their factors.
 void forward_values(const Tensor& to, const QuantizedTensor& rowwise) {
   const precision::BlockShape tile = scale_tile(rowwise.spec);
-  const int64_t tile_k = tile.k == 0 ? rowwise.values.cols : tile.k;
-  const float* const scales = rowwise.tile_scales.as<float>();
-  const int64_t ld = rowwise.tile_scales.ld;
+  const int64_t tile_rows = std::max(tile.rows, 1);
+  const int64_t tile_k = tile.k == 0 ? std::max<int64_t>(to.cols, 1) : tile.k;
+  const float factor =
+      rowwise.scale ? *rowwise.scale.as<float>() * (1.0f / scale_denominator(rowwise.spec)) : 1.0f;
   parallel_for(to.rows, [&](int64_t r) {
     const Bf16* const from = rowwise.values.as<Bf16>() + r * rowwise.values.ld;
     Bf16* const out = to.as<Bf16>() + r * to.ld;
+    const float* const scales = rowwise.tile_scales ? rowwise.tile_scales.as<float>() +
+                                                          r / tile_rows * rowwise.tile_scales.ld
+                                                    : nullptr;
     for (int64_t c = 0; c < to.cols; c += tile_k) {
-      const F32x16 scale = broadcast(scales[r / tile.rows * ld + c / tile_k]);
+      const F32x16 scale = broadcast(scales == nullptr ? factor : scales[c / tile_k]);
       for_each_group(std::min(tile_k, to.cols - c), [&](int64_t i, int64_t lanes) {
         store_n(out + c + i, load_n(from + c + i, lanes) * scale, lanes);
       });
@@ -271,15 +276,17 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
   if (rowwise && columnwise && columnwise.spec.source == Source::kForward) {
     Side row = make_side(rowwise, source, call, row_stats, nullptr);
     run_sides({&row, 1}, x, call, workspace);
+    // A factor of the whole tensor passes into that of the columnwise operand, so that the decoded
+    // values are the source, exactly; other factors are multiplied in.
+    const bool factor_passes = rowwise.scale && columnwise.scale;
     Tensor forward = rowwise.values;
-    if (rowwise.tile_scales) {
+    if (!factor_passes && (rowwise.scale || rowwise.tile_scales)) {
       forward = columnwise.values;
       forward_values(forward, rowwise);
     }
     Side column = make_side(columnwise, Dtype::kBf16, call, column_stats, nullptr);
     run_sides({&column, 1}, forward, call, workspace);
-    if (rowwise.scale && columnwise.scale) {
-      // What was quantized lacks the factor of the forward values.
+    if (factor_passes) {
       *columnwise.scale.as<float>() *= *rowwise.scale.as<float>() / scale_denominator(rowwise.spec);
     }
     return;

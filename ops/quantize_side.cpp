@@ -1,6 +1,7 @@
 #include "ops/quantize_side.h"
 
 #include <cmath>
+#include <optional>
 
 namespace qstep::ops::cpu {
 
@@ -103,9 +104,9 @@ Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bo
 namespace {
 
 // Calls f(place) for the groups of sixteen units of a chunk.
-template <class F>
+template <int kUnit, class F>
 void for_each_place(const Side& side, const Chunk& c, F&& f) {
-  const int64_t unit = side.plan.unit;
+  constexpr int64_t unit = kUnit;
   Place p{.orientation = side.orientation};
   if (side.orientation == Orientation::kRowwise) {
     for (int64_t r = 0; r < c.rows; r += 16) {
@@ -130,17 +131,20 @@ void for_each_place(const Side& side, const Chunk& c, F&& f) {
   }
 }
 
+// f(std::integral_constant, first) for the Hadamard groups of d elements of a unit.
+template <int kUnit, class F>
+void for_each_hadamard_group(int d, F&& f) {
+  precision::dispatch_unit(d, [&](auto size) {
+    if constexpr (size <= kUnit) {
+      for (int first = 0; first < kUnit; first += size) f(size, first);
+    }
+  });
+}
+
 // Largest |x| of one row part; NaN is left out.
 template <class T>
 float row_amax(const T* x, int64_t n, uint32_t& raw) {
-  U32x16 largest = broadcast_bits(0);
-  const U32x16 mask = broadcast_bits(0x7FFFFFFFu);
-  for_each_group(n, [&](int64_t i, int64_t lanes) {
-    largest = max_bits(largest, bits(load_n(x + i, lanes)) & mask);
-  });
-  alignas(64) uint32_t lane[16];
-  store_bits(lane, largest);
-  const uint32_t found = *std::max_element(lane, lane + 16);
+  const uint32_t found = largest_magnitude_bits(x, n);
   raw = std::max(raw, found);
   if (found <= 0x7F800000u) return precision::from_bits(found);
   float amax = 0;
@@ -148,6 +152,23 @@ float row_amax(const T* x, int64_t n, uint32_t& raw) {
     amax = precision::max(precision::magnitude(precision::to_float(x[i])), amax);
   }
   return amax;
+}
+
+// amax per lane behind the transform, NaN left out; raw as in quantize_unit.
+template <class T>
+F32x16 transformed_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, U32x16& raw) {
+  F32x16 largest = broadcast(0.0f);
+  precision::dispatch_unit(side.plan.unit, [&](auto unit) {
+    for_each_place<unit>(side, c, [&](const Place& p) {
+      F32x16 v[unit];
+      load_units<unit>(v, x, ld, p);
+      precision::hadamard_unit<unit>(side.plan, v);
+      const auto found = precision::amax_of<unit>(v);
+      largest = max(found.amax, largest);
+      raw = max_bits(raw, found.raw);
+    });
+  });
+  return largest;
 }
 
 }  // namespace
@@ -162,66 +183,48 @@ void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkR
     }
     return;
   }
-  F32x16 v[precision::kMaxUnit];
-  F32x16 largest = broadcast(0.0f);
+  // Scaling and rounding keep the order, so they are done once, on the largest.
   U32x16 raw = broadcast_bits(0);
-  for_each_place(side, c, [&](const Place& p) {
-    load_units(v, x, ld, p, side.plan.unit);
-    // Scaling and rounding keep the order, so they are done once, on the largest.
-    for (int first = 0; first < side.plan.unit; first += d) {
-      F32x16* const g = v + first;
-      if (d == 16) {
-        precision::hadamard_unscaled<16>(g, side.plan.signs);
-        largest = max(largest, precision::amax_of<16>(g, raw));
-      } else if (d == 32) {
-        precision::hadamard_unscaled<32>(g, side.plan.signs);
-        largest = max(largest, precision::amax_of<32>(g, raw));
-      } else if (d == 64) {
-        precision::hadamard_unscaled<64>(g, side.plan.signs);
-        largest = max(largest, precision::amax_of<64>(g, raw));
-      } else {
-        precision::hadamard_unscaled<128>(g, side.plan.signs);
-        largest = max(largest, precision::amax_of<128>(g, raw));
-      }
-    }
+  precision::dispatch_unit(side.plan.unit, [&](auto unit) {
+    for_each_place<unit>(side, c, [&](const Place& p) {
+      F32x16 v[unit];
+      load_units<unit>(v, x, ld, p);
+      for_each_hadamard_group<unit>(d, [&](auto size, int first) {
+        raw = max_bits(raw, precision::hadamard_largest<size>(v + first, side.plan.signs));
+      });
+    });
   });
-  const float unscaled = reduce_max(largest);
-  result.amax = precision::round_to_bf16(unscaled * precision::hadamard_scale(d));
-  alignas(64) uint32_t lane[16];
-  store_bits(lane, raw);
-  // A group with a NaN or an infinity has become NaN or infinite as a whole.
-  for (const uint32_t bits : lane) result.raw = std::max(result.raw, bits);
+  const uint32_t found = largest_lane(raw);
+  result.raw = std::max(result.raw, found);
+  result.amax =
+      found <= 0x7F800000u
+          ? precision::round_to_bf16(precision::from_bits(found) * precision::hadamard_scale(d))
+          : reduce_max(transformed_amax(side, x, ld, c, raw));
 }
 
 template <class T>
 void lane_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols, int64_t first,
                int64_t n, ChunkResult& result) {
   const int d = side.spec().hadamard;
+  const bool keep_nan = is_fp8_format(side.spec().format);  // it makes the scale 1
   if (side.orientation == Orientation::kRowwise && d == 0) {
     for (int64_t r = first; r < first + n; ++r) {
-      side.lane_amax[r] = row_amax(x + r * ld, cols, result.raw);
+      uint32_t raw = 0;
+      const float amax = row_amax(x + r * ld, cols, raw);
+      side.lane_amax[r] = keep_nan && raw > 0x7F800000u ? precision::from_bits(raw) : amax;
+      result.raw = std::max(result.raw, raw);
     }
     return;
   }
   const bool rowwise = side.orientation == Orientation::kRowwise;
   const Chunk c = rowwise ? Chunk{first, 0, n, cols} : Chunk{0, first, rows, n};
-  F32x16 v[precision::kMaxUnit];
-  F32x16 largest = broadcast(0.0f);
   U32x16 raw = broadcast_bits(0);
-  for_each_place(side, c, [&](const Place& p) {
-    load_units(v, x, ld, p, side.plan.unit);
-    precision::hadamard_unit(side.plan, v);
-    for (int k = 0; k < side.plan.unit; k += 16) {
-      largest = max(largest, precision::amax_of<16>(v + k, raw));
-    }
-  });
-  store_part(side.lane_amax + first, largest, 0);
+  F32x16 amax = transformed_amax(side, x, ld, c, raw);
+  if (keep_nan) amax = select(is_nan(from_bits(raw)), from_bits(raw), amax);
   alignas(64) float lane[16];
-  store(lane, largest);
+  store(lane, amax);
   std::copy(lane, lane + n, side.lane_amax + first);
-  alignas(64) uint32_t raw_lane[16];
-  store_bits(raw_lane, raw);
-  for (const uint32_t bits : raw_lane) result.raw = std::max(result.raw, bits);
+  result.raw = std::max(result.raw, largest_lane(raw));
 }
 
 namespace {
@@ -308,24 +311,50 @@ void store_encoded(const Side& side, const Place& p, const F32x16* codes,
   }
 }
 
-// amax of the square block that a group of lanes belongs to.
-template <class T>
-float square_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
-                  const Place& p, uint32_t& raw) {
-  const int size = side.spec().block.rows;
-  const int64_t r0 = p.row / size * size, c0 = p.col / size * size;
-  float amax = 0;
-  for (int64_t r = r0; r < std::min<int64_t>(r0 + size, rows); ++r) {
-    amax = std::max(amax, row_amax(x + r * ld + c0, std::min<int64_t>(size, cols - c0), raw));
+// amaxes of the square blocks of a chunk, which holds whole ones. A NaN is left out, or kept.
+class SquareAmax {
+ public:
+  template <class T>
+  SquareAmax(int size, bool keep_nan, const T* x, int64_t ld, const Chunk& c, uint32_t& raw)
+      : size_(size), across_((c.cols + size - 1) / size), chunk_(c) {
+    for (int64_t r = 0; r < c.rows; r += size) {
+      for (int64_t k = 0; k < c.cols; k += size) {
+        const T* const block = x + (c.row + r) * ld + c.col + k;
+        const int64_t n = std::min<int64_t>(size, c.cols - k);
+        U32x16 largest = broadcast_bits(0);
+        for (int64_t i = 0; i < std::min<int64_t>(size, c.rows - r); ++i) {
+          for_each_group(n, [&](int64_t j, int64_t lanes) {
+            largest = max_bits(largest, bits(magnitude(load_n(block + i * ld + j, lanes))));
+          });
+        }
+        uint32_t found = largest_lane(largest);
+        raw = std::max(raw, found);
+        float amax = precision::from_bits(found);
+        if (found > 0x7F800000u && !keep_nan) {
+          amax = 0;
+          for (int64_t i = 0; i < std::min<int64_t>(size, c.rows - r); ++i) {
+            amax = std::max(amax, row_amax(block + i * ld, n, found));
+          }
+        }
+        amax_[r / size * across_ + k / size] = amax;
+      }
+    }
   }
-  return amax;
-}
+  float at(const Place& p) const {
+    return amax_[(p.row - chunk_.row) / size_ * across_ + (p.col - chunk_.col) / size_];
+  }
+
+ private:
+  int64_t size_, across_;
+  Chunk chunk_;
+  float amax_[kMaxChunkRows / 16 * (kMaxChunkCols / 16)];
+};
 
 Nvfp4Factors<F32x16> broadcast_factors(const Nvfp4Factors<float>& f) {
   return {broadcast(f.s_enc), broadcast(f.s_dec), broadcast(f.block_factor)};
 }
 
-template <class T>
+template <int kUnit, class T>
 void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
                     const Chunk& chunk, ChunkResult& result) {
   const UnitPlan& plan = side.plan;
@@ -337,20 +366,25 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   const bool whole = scale_tile(spec).k == 128;
   const float limit = saturation_limit(element_of(spec.format));
 
-  F32x16 v[precision::kMaxUnit], before[precision::kMaxUnit], codes[precision::kMaxUnit];
   UnitContext<F32x16> context{broadcast(side.outer_amax), broadcast_factors(side.outer),
                               broadcast(0.0f)};
   UnitScales<F32x16> scales;
-  U32x16 raw = broadcast_bits(0);
   uint32_t square_raw = 0;
+  std::optional<SquareAmax> square;
+  if (spec.block.square())
+    square.emplace(spec.block.rows, is_fp8_format(spec.format), x, ld, chunk, square_raw);
+  const bool watched = side.wants_stats || side.encoded != nullptr;
+  F32x16 before[kUnit], codes[kUnit];
+  U32x16 raw = broadcast_bits(0);
   alignas(64) uint64_t index[16];
 
-  for_each_place(side, chunk, [&](const Place& p) {
-    load_units(v, x, ld, p, plan.unit);
-    if (side.wants_stats) result.stats.non_finite += count_non_finite(v, plan.unit);
-    precision::hadamard_unit(plan, v);
+  for_each_place<kUnit>(side, chunk, [&](const Place& p) {
+    F32x16 v[kUnit];
+    load_units<kUnit>(v, x, ld, p);
+    if (side.wants_stats) result.stats.non_finite += count_non_finite(v, kUnit);
+    precision::hadamard_unit<kUnit>(plan, v);
     if (spec.block.square()) {
-      context.block_amax = broadcast(square_amax(side, x, ld, rows, cols, p, square_raw));
+      context.block_amax = broadcast(square->at(p));
     }
     const int64_t first = rowwise ? p.row : p.col;
     if (lane_scope) {
@@ -366,9 +400,15 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
               static_cast<uint64_t>(k) +
           static_cast<uint64_t>(k0);
     }
-    if (side.wants_stats) std::copy(v, v + plan.unit, before);
-    precision::quantize_unit(plan, v, context, scales, raw,
-                             side.encoded == nullptr ? nullptr : codes, UnitRandom(plan, index));
+    const UnitRandom random(plan, index);
+    if (watched) {
+      std::copy(v, v + kUnit, before);
+      F32x16* const wanted = side.encoded == nullptr ? nullptr : codes;
+      precision::quantize_unit<kUnit>(plan, v, context, scales, raw, wanted, random);
+    } else {
+      F32x16* const none = nullptr;
+      precision::quantize_unit<kUnit>(plan, v, context, scales, raw, none, random);
+    }
     if (whole) store_tile_scale(side, p, scales.outer);
     if (side.encoded != nullptr) store_encoded(side, p, codes, scales);
     if (side.wants_stats) {
@@ -386,19 +426,16 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
       result.stats.elements += static_cast<double>(p.lanes) * p.elements;
     }
     if (side.exact) {
-      store_units<true>(values, values_ld, v, p, plan.unit);
+      store_units<kUnit, true>(values, values_ld, v, p);
     } else {
-      store_units<false>(values, values_ld, v, p, plan.unit);
+      store_units<kUnit, false>(values, values_ld, v, p);
     }
   });
-  alignas(64) uint32_t lane[16];
-  store_bits(lane, raw);
-  for (const uint32_t found : lane) result.raw = std::max(result.raw, found);
-  result.raw = std::max(result.raw, square_raw);
+  result.raw = std::max({result.raw, largest_lane(raw), square_raw});
 }
 
 // FP8 with a scale for the tensor, or for each operand row.
-template <ElementFormat kFormat, class T>
+template <ElementFormat kFormat, precision::Range kRange, class T>
 void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
                        ChunkResult& result) {
   const QuantSpec& spec = side.spec();
@@ -423,7 +460,9 @@ void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
         scale = precision::fp8_scale(amax, fp8_max, precision::kMaxFloat, pow2);
       }
       const F32x16 v = load_n(x + r * ld + col, lanes);
-      const F32x16 q = precision::round_nearest<kFormat>(v * scale);
+      const F32x16 q = kRange == precision::Range::kTame
+                           ? precision::round_nearest_tame<kFormat>(v * scale)
+                           : precision::round_nearest<kFormat>(v * scale);
       Bf16* const to = values + r * values_ld + col;
       if (lanes == kLanes) {
         store_exact(to, q);
@@ -449,17 +488,28 @@ void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
   }
 }
 
+template <ElementFormat kFormat, class T>
+void dispatch_range(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkResult& result) {
+  if (side.tame) {
+    quantize_elements<kFormat, precision::Range::kTame>(side, x, ld, c, result);
+  } else {
+    quantize_elements<kFormat, precision::Range::kAny>(side, x, ld, c, result);
+  }
+}
+
 }  // namespace
 
 template <class T>
 void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
                     const Chunk& chunk, ChunkResult& result) {
   if (!side.elementwise) {
-    quantize_units(side, x, ld, rows, cols, chunk, result);
+    precision::dispatch_unit(side.plan.unit, [&](auto unit) {
+      quantize_units<unit>(side, x, ld, rows, cols, chunk, result);
+    });
   } else if (side.spec().format == QuantFormat::kFp8E4m3) {
-    quantize_elements<ElementFormat::kE4m3>(side, x, ld, chunk, result);
+    dispatch_range<ElementFormat::kE4m3>(side, x, ld, chunk, result);
   } else {
-    quantize_elements<ElementFormat::kE5m2>(side, x, ld, chunk, result);
+    dispatch_range<ElementFormat::kE5m2>(side, x, ld, chunk, result);
   }
 }
 

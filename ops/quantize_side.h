@@ -7,6 +7,8 @@
 
 namespace qstep::ops::cpu {
 
+inline constexpr int64_t kMaxChunkRows = 128, kMaxChunkCols = 512;
+
 // A part of the source that one thread works on.
 struct Chunk {
   int64_t row = 0, col = 0, rows = 0, cols = 0;
@@ -26,6 +28,7 @@ struct Side {
   float outer_amax = 0;  // nvfp4: of the tensor; MS-EDEN: s_dec
   precision::Nvfp4Factors<float> outer{};
   float scale = 1;             // fp8 per tensor
+  bool tame = false;           // fp8: no element is NaN or beyond the largest value
   float* lane_amax = nullptr;  // amax scope row: one per operand row
   EncodedTensor* encoded = nullptr;
 

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "ops/quantized_tensor.h"
-#include "ops/simd_lanes.h"
+#include "ops/simd_transpose.h"
 #include "precision/quantize_unit.h"
 
 namespace qstep::ops::cpu {
@@ -20,16 +20,27 @@ struct Place {
   int elements = 16;         // along k, at most the unit
 };
 
-template <class T>
-inline void load_units(F32x16* v, const T* data, int64_t ld, const Place& p, int unit) {
+template <int kUnit, class T>
+QSTEP_HD_INLINE void load_units(F32x16* v, const T* data, int64_t ld, const Place& p) {
   const T* const first = data + p.row * ld + p.col;
+  const bool whole = p.lanes == 16 && p.elements == kUnit;
   if (p.orientation == Orientation::kColumnwise) {
+    if (whole) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kUnit; ++i) v[i] = load(first + i * ld);
+      return;
+    }
     int i = 0;
     for (; i < p.elements; ++i) v[i] = load_n(first + i * ld, p.lanes);
-    for (; i < unit; ++i) v[i] = broadcast(0.0f);
+    for (; i < kUnit; ++i) v[i] = broadcast(0.0f);
     return;
   }
-  for (int k = 0; k < unit; k += 16) {
+  if (whole) {
+#pragma GCC unroll 1
+    for (int k = 0; k < kUnit; k += 16) load_transposed(v + k, first + k, ld);
+    return;
+  }
+  for (int k = 0; k < kUnit; k += 16) {
     const int64_t n = std::clamp(p.elements - k, 0, 16);
     for (int lane = 0; lane < 16; ++lane) {
       v[k + lane] = lane < p.lanes && n > 0 ? load_n(first + lane * ld + k, n) : broadcast(0.0f);
@@ -38,27 +49,33 @@ inline void load_units(F32x16* v, const T* data, int64_t ld, const Place& p, int
   }
 }
 
-// kExact: the values are BF16 numbers already. Clobbers v.
-template <bool kExact>
-inline void store_units(Bf16* data, int64_t ld, F32x16* v, const Place& p, int unit) {
-  const auto put = [](Bf16* to, F32x16 x, int64_t n) {
-    if (n < kLanes) {
-      store_part(to, x, n);
-    } else if constexpr (kExact) {
-      store_exact(to, x);
-    } else {
-      store(to, x);
-    }
-  };
+// kExact: the values are BF16 numbers already; others are rounded. Clobbers v.
+template <int kUnit, bool kExact>
+QSTEP_HD_INLINE void store_units(Bf16* data, int64_t ld, F32x16* v, const Place& p) {
+  if constexpr (!kExact) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kUnit; ++i) v[i] = precision::round_to_bf16(v[i]);
+  }
   Bf16* const first = data + p.row * ld + p.col;
+  const bool whole = p.lanes == 16 && p.elements == kUnit;
   if (p.orientation == Orientation::kColumnwise) {
-    for (int i = 0; i < p.elements; ++i) put(first + i * ld, v[i], p.lanes);
+    if (whole) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kUnit; ++i) store_exact(first + i * ld, v[i]);
+      return;
+    }
+    for (int i = 0; i < p.elements; ++i) store_n(first + i * ld, v[i], p.lanes);
     return;
   }
-  for (int k = 0; k < unit && k < p.elements; k += 16) {
+  if (whole) {
+#pragma GCC unroll 1
+    for (int k = 0; k < kUnit; k += 16) store_transposed(first + k, ld, v + k);
+    return;
+  }
+  for (int k = 0; k < kUnit && k < p.elements; k += 16) {
     const int64_t n = std::min(p.elements - k, 16);
     transpose(v + k);
-    for (int lane = 0; lane < p.lanes; ++lane) put(first + lane * ld + k, v[k + lane], n);
+    for (int lane = 0; lane < p.lanes; ++lane) store_n(first + lane * ld + k, v[k + lane], n);
   }
 }
 

@@ -26,8 +26,13 @@ inline U32x16 operator&(U32x16 a, U32x16 b) { return {_mm512_and_si512(a.v, b.v)
 inline U32x16 operator|(U32x16 a, U32x16 b) { return {_mm512_or_si512(a.v, b.v)}; }
 inline U32x16 operator^(U32x16 a, U32x16 b) { return {_mm512_xor_si512(a.v, b.v)}; }
 inline U32x16 max_bits(U32x16 a, U32x16 b) { return {_mm512_max_epu32(a.v, b.v)}; }
-inline U32x16 shift_left(U32x16 x, int n) { return {_mm512_sll_epi32(x.v, _mm_cvtsi32_si128(n))}; }
-inline U32x16 shift_right(U32x16 x, int n) { return {_mm512_srl_epi32(x.v, _mm_cvtsi32_si128(n))}; }
+// As operators of the vector type: a count known at compile time becomes part of the instruction.
+inline U32x16 shift_left(U32x16 x, int n) {
+  return {reinterpret_cast<__m512i>(reinterpret_cast<__v16su>(x.v) << n)};
+}
+inline U32x16 shift_right(U32x16 x, int n) {
+  return {reinterpret_cast<__m512i>(reinterpret_cast<__v16su>(x.v) >> n)};
+}
 inline U32x16 multiply_low(U32x16 a, U32x16 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline U32x16 multiply_high(U32x16 a, U32x16 b) {
   const __m512i even = _mm512_mul_epu32(a.v, b.v);
@@ -57,6 +62,8 @@ inline F32x16 with_sign(F32x16 x, F32x16 y) {
   return {_mm512_castsi512_ps(
       _mm512_ternarylogic_epi32(mask, _mm512_castps_si512(y.v), _mm512_castps_si512(x.v), 0xCA))};
 }
+
+inline uint32_t largest_lane(U32x16 x) { return _mm512_reduce_max_epu32(x.v); }
 
 // Row i becomes column i.
 inline void transpose(F32x16* r) {
@@ -212,6 +219,7 @@ inline int count(Mask16 m) {
   for (int i = 0; i < kLanes; ++i) n += m.v[i] & 1u;
   return static_cast<int>(n);
 }
+inline uint32_t largest_lane(U32x16 x) { return *std::max_element(x.v, x.v + kLanes); }
 inline F32x16 with_sign(F32x16 x, F32x16 y) {
   return from_bits((bits(x) & broadcast_bits(0x7FFFFFFFu)) |
                    (bits(y) & broadcast_bits(0x80000000u)));
@@ -233,6 +241,25 @@ inline void store_exact(Bf16* p, F32x16 x) {
 
 inline F32x16 sum_of_lanes(F32x16 x) { return broadcast(reduce_add(x)); }
 inline F32x16 max_of_lanes(F32x16 x) { return broadcast(reduce_max(x)); }
+
+// The largest bits of |x|: those of the largest magnitude, or above 0x7F800000 where there is a
+// NaN.
+inline uint32_t largest_magnitude_bits(const float* p, int64_t n) {
+  U32x16 largest = broadcast_bits(0);
+  for_each_group(n, [&](int64_t i, int64_t lanes) {
+    largest = max_bits(largest, bits(load_n(p + i, lanes)) & broadcast_bits(0x7FFFFFFFu));
+  });
+  return largest_lane(largest);
+}
+inline uint32_t largest_magnitude_bits(const Bf16* p, int64_t n) {
+  // As integers, two per lane of 32 bits; compilers know this loop.
+  uint16_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto magnitude = static_cast<uint16_t>(p[i].bits & 0x7FFFu);
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return static_cast<uint32_t>(largest) << 16;
+}
 
 inline F32x16 magnitude(F32x16 x) { return from_bits(bits(x) & broadcast_bits(0x7FFFFFFFu)); }
 

@@ -61,6 +61,22 @@ QSTEP_HD inline F round_nearest(F x) {
   return select(is_nan(x), nan, rounded);
 }
 
+// Where rounding to nearest would go beyond the largest value.
+template <ElementFormat kFormat>
+inline constexpr float kOverflow = kElement<kFormat>.max +
+                                   0.5f * static_cast<float>(1 << kElement<kFormat>.emax) /
+                                       static_cast<float>(1 << kElement<kFormat>.mantissa_bits);
+
+// round_nearest for |x| < kOverflow, not NaN: what a quantizer knows of a whole block.
+template <ElementFormat kFormat, class F>
+QSTEP_HD inline F round_nearest_tame(F x) {
+  constexpr ElementTraits t = kElement<kFormat>;
+  const F binade =
+      from_bits(max_bits(bits(x) & all_bits<F>(0x7F800000u), bits(all<F>(t.min_normal))));
+  const F magic = binade * all<F>(1.5f * static_cast<float>(1 << (23 - t.mantissa_bits)));
+  return with_sign((x + magic) - magic, x);
+}
+
 // The next value towards zero (cudaRoundZero).
 template <ElementFormat kFormat, class F>
 QSTEP_HD inline F round_toward_zero(F x) {

@@ -21,8 +21,8 @@ struct FourOverSixTensor {
 
 template <class F>
 QSTEP_HD inline BlockScale<F> four_over_six_scale(F block_amax, const Nvfp4Factors<F>& t,
-                                                  float stretch) {
-  const F base = (block_amax / all<F>(6.0f)) * t.s_enc;
+                                                  bool headroom, float stretch) {
+  const F base = (block_amax / all<F>(nvfp4_target(headroom))) * t.s_enc;
   const F s = round_nearest<ElementFormat::kE4m3>(min(base * all<F>(stretch), all<F>(448.0f)));
   return {s, nvfp4_encode_scale(s, t.s_dec)};
 }

@@ -12,15 +12,16 @@ constexpr float hadamard_scale(int d) {
   return d == 16 ? 0.25f : d == 32 ? 0x1.6a09e6p-3f : d == 64 ? 0.125f : 0x1.6a09e6p-4f;
 }
 
-// s_i v_i, then the butterflies; not yet scaled.
-template <int kSize, class F>
-QSTEP_HD inline void hadamard_unscaled(F* v, const SignBits& signs) {
+// s_i v_i, then the butterflies below h = kUpTo; not yet scaled.
+template <int kSize, int kUpTo = kSize, class F>
+QSTEP_HD_INLINE void hadamard_unscaled(F* v, const SignBits& signs) {
+#pragma GCC unroll 16
   for (int i = 0; i < kSize; ++i) {
     const uint32_t flip = signs.minus(i) ? 0x80000000u : 0u;
     v[i] = from_bits(bits(v[i]) ^ all_bits<F>(flip));
   }
 #pragma GCC unroll 8
-  for (int h = 1; h < kSize; h *= 2) {
+  for (int h = 1; h < kUpTo; h *= 2) {
 #pragma GCC unroll 8
     for (int i = 0; i < kSize; i += 2 * h) {
 #pragma GCC unroll 8
@@ -33,14 +34,31 @@ QSTEP_HD inline void hadamard_unscaled(F* v, const SignBits& signs) {
   }
 }
 
-// To BF16 and back, nearest even.
+// The largest bits of |unscaled v'_j|. The last butterflies are not carried out: of |a + b| and
+// |a - b|, the larger is |a| + |b|, rounding included.
+template <int kSize, class F>
+QSTEP_HD_INLINE BitsOf<F> hadamard_largest(F* v, const SignBits& signs) {
+  hadamard_unscaled<kSize, kSize / 2>(v, signs);
+  BitsOf<F> largest = all_bits<F>(0);
+#pragma GCC unroll 16
+  for (int i = 0; i < kSize / 2; ++i) {
+    largest = max_bits(
+        largest, bits(magnitude(v[i]) + magnitude(v[i + kSize / 2])) & all_bits<F>(0x7FFFFFFFu));
+  }
+  return largest;
+}
+
+// To BF16 and back, nearest even. Infinity stays; for what is not NaN.
 template <class F>
-QSTEP_HD inline F round_to_bf16(F x) {
+QSTEP_HD inline F round_number_to_bf16(F x) {
   using U = BitsOf<F>;
   const U u = bits(x);
   const U odd = shift_right(u, 16) & all_bits<F>(1);
-  const U rounded = (u + (all_bits<F>(0x7FFFu) + odd)) & all_bits<F>(0xFFFF0000u);
-  return select(is_nan(x), from_bits(all_bits<F>(0x7FFF0000u)), from_bits(rounded));
+  return from_bits((u + (all_bits<F>(0x7FFFu) + odd)) & all_bits<F>(0xFFFF0000u));
+}
+template <class F>
+QSTEP_HD inline F round_to_bf16(F x) {
+  return select(is_nan(x), from_bits(all_bits<F>(0x7FFF0000u)), round_number_to_bf16(x));
 }
 
 }  // namespace qstep::precision

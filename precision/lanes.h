@@ -6,6 +6,7 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 #include "precision/hd.h"
@@ -73,6 +74,8 @@ QSTEP_HD inline uint32_t multiply_high(uint32_t a, uint32_t b) {
   return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
 }
 QSTEP_HD inline uint32_t multiply_low(uint32_t a, uint32_t b) { return a * b; }
+// a * b + c with one rounding.
+QSTEP_HD inline float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 // An integer below 2^24 as a number.
 QSTEP_HD inline float to_number(uint32_t x) { return static_cast<float>(x); }
 

@@ -20,6 +20,11 @@ QSTEP_HD inline float nvfp4_range(int e4m3_max, bool headroom) {
   return headroom ? full * (16.0f / 17.0f) : full;
 }
 
+// What a block's amax is mapped to.
+QSTEP_HD inline float nvfp4_target(bool headroom) {
+  return headroom ? 6.0f * (16.0f / 17.0f) : 6.0f;
+}
+
 // The factors of a tensor, one float each, or of a row or group, in lanes.
 template <class F>
 struct Nvfp4Factors {
@@ -58,9 +63,8 @@ QSTEP_HD inline BlockScale<F> nvfp4_block_scale(F block_amax, const Nvfp4Factors
 template <class F>
 QSTEP_HD inline BlockScale<F> nvfp4_block_scale_two_rounding(F block_amax, const Nvfp4Factors<F>& t,
                                                              bool headroom) {
-  const float target = headroom ? 6.0f * (16.0f / 17.0f) : 6.0f;
   const F s = round_nearest<ElementFormat::kE4m3>(
-      min((block_amax / all<F>(target)) * t.s_enc, all<F>(kMaxFloat)));
+      min((block_amax / all<F>(nvfp4_target(headroom))) * t.s_enc, all<F>(kMaxFloat)));
   return {s, nvfp4_encode_scale(s, t.s_dec)};
 }
 

@@ -7,6 +7,8 @@
 // lanes and for a GPU's thread.
 #pragma once
 
+#include <type_traits>
+
 #include "precision/four_over_six.h"
 #include "precision/fp8_scale.h"
 #include "precision/hadamard.h"
@@ -48,45 +50,79 @@ struct UnitScales {
   F outer;                  // outer groups: their FP32 scale
 };
 
-// Largest |v| with NaN left out. `raw` is the largest of the bits of |v|: above 0x7F800000 where
-// there is a NaN, equal where there is an infinity.
+// Largest |v| of a block with NaN left out, per lane. `raw` is the largest of the bits of |v|:
+// above 0x7F800000 where there is a NaN, equal where there is an infinity.
+template <class F>
+struct BlockAmax {
+  F amax;
+  BitsOf<F> raw;
+};
+
 template <int kCount, class F>
-QSTEP_HD inline F amax_of(const F* v, BitsOf<F>& raw) {
+QSTEP_HD_INLINE BlockAmax<F> amax_of(const F* v) {
   using U = BitsOf<F>;
   const U mask = all_bits<F>(0x7FFFFFFFu);
-  U largest = bits(v[0]) & mask;
-#pragma GCC unroll 16
-  for (int i = 1; i < kCount; ++i) largest = max_bits(largest, bits(v[i]) & mask);
-  raw = max_bits(raw, largest);
-  if (!any(less_bits(all_bits<F>(0x7F800000u), largest))) return from_bits(largest);
+  U raw = bits(v[0]) & mask;
+#pragma GCC unroll 32
+  for (int i = 1; i < kCount; ++i) raw = max_bits(raw, bits(v[i]) & mask);
+  if (!any(less_bits(all_bits<F>(0x7F800000u), raw))) return {from_bits(raw), raw};
   F amax = all<F>(0.0f);
   for (int i = 0; i < kCount; ++i) amax = max(magnitude(v[i]), amax);
-  return amax;
+  return {amax, raw};
 }
 
-// The transform of plan.spec, rounded to BF16.
+// No element of a block is NaN or rounds beyond the largest value, in any lane.
+template <ElementFormat kFormat, class F>
+QSTEP_HD_INLINE bool is_tame(BitsOf<F> raw, F enc) {
+  return !any(
+      less_bits(bits(all<F>(kOverflow<kFormat>)) - all_bits<F>(1), bits(from_bits(raw) * enc)));
+}
+
+// The transform, rounded to BF16.
 template <int kSize, class F>
-QSTEP_HD inline void hadamard_group(F* v, const SignBits& signs) {
+QSTEP_HD_INLINE void hadamard_group(F* v, const SignBits& signs) {
   hadamard_unscaled<kSize>(v, signs);
+  BitsOf<F> raw = all_bits<F>(0);
 #pragma GCC unroll 16
-  for (int i = 0; i < kSize; ++i) v[i] = round_to_bf16(v[i] * all<F>(hadamard_scale(kSize)));
+  for (int i = 0; i < kSize; ++i) {
+    v[i] = v[i] * all<F>(hadamard_scale(kSize));
+    raw = max_bits(raw, bits(v[i]) & all_bits<F>(0x7FFFFFFFu));
+  }
+  if (any(less_bits(all_bits<F>(0x7F800000u), raw))) {
+    for (int i = 0; i < kSize; ++i) v[i] = round_to_bf16(v[i]);
+    return;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kSize; ++i) v[i] = round_number_to_bf16(v[i]);
 }
 
-template <class F>
-QSTEP_HD inline void hadamard_unit(const UnitPlan& plan, F* v) {
+template <int kUnit, class F>
+QSTEP_HD_INLINE void hadamard_unit(const UnitPlan& plan, F* v) {
   const int d = plan.spec.hadamard;
-  for (int first = 0; d > 0 && first < plan.unit; first += d) {
+  if (d == 0) return;
+#pragma GCC unroll 8
+  for (int first = 0; first < kUnit; first += 16) {
     if (d == 16) hadamard_group<16>(v + first, plan.signs);
-    if (d == 32) hadamard_group<32>(v + first, plan.signs);
-    if (d == 64) hadamard_group<64>(v + first, plan.signs);
-    if (d == 128) hadamard_group<128>(v + first, plan.signs);
+    if constexpr (kUnit >= 32) {
+      if (d == 32 && first % 32 == 0) hadamard_group<32>(v + first, plan.signs);
+    }
+    if constexpr (kUnit >= 64) {
+      if (d == 64 && first % 64 == 0) hadamard_group<64>(v + first, plan.signs);
+    }
+    if constexpr (kUnit >= 128) {
+      if (d == 128 && first == 0) hadamard_group<128>(v, plan.signs);
+    }
   }
 }
 
 // v = round(v enc) s; codes, if wanted, receive round(v enc).
 template <ElementFormat kFormat, int kCount, class F>
-QSTEP_HD inline void round_block(F* v, F enc, F s, F* codes) {
-#pragma GCC unroll 16
+QSTEP_HD_INLINE void round_block(F* v, BitsOf<F> raw, F enc, F s, F* codes) {
+  if (codes == nullptr && is_tame<kFormat>(raw, enc)) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kCount; ++i) v[i] = round_nearest_tame<kFormat>(v[i] * enc) * s;
+    return;
+  }
   for (int i = 0; i < kCount; ++i) {
     const F q = round_nearest<kFormat>(v[i] * enc);
     if (codes != nullptr) codes[i] = q;
@@ -97,9 +133,15 @@ QSTEP_HD inline void round_block(F* v, F enc, F s, F* codes) {
 // The same for sixteen elements of E2M1 with random bytes; `shrink` is a second factor (MXFP4's
 // 3/4), rounded apart.
 template <class F>
-QSTEP_HD inline void round_block_stochastic(F* v, F enc, float shrink, F s,
+QSTEP_HD_INLINE void round_block_stochastic(F* v, BitsOf<F> raw, F enc, float shrink, F s,
                                             const RandomWords<F>& words, F* codes) {
+  if (codes == nullptr && shrink == 1.0f && is_tame<ElementFormat::kE2m1>(raw, enc)) {
 #pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) {
+      v[i] = round_stochastic_e2m1_by<Range::kTame>(v[i] * enc, random_fraction(words, i)) * s;
+    }
+    return;
+  }
   for (int i = 0; i < 16; ++i) {
     F u = v[i] * enc;
     if (shrink != 1.0f) u = u * all<F>(shrink);
@@ -111,22 +153,24 @@ QSTEP_HD inline void round_block_stochastic(F* v, F enc, float shrink, F s,
 
 // random(block, purpose stream) gives the words of the unit's block-th sixteen elements.
 
-template <class F, class Random>
-QSTEP_HD inline void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
+template <int kUnit, class F, class Random>
+QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
                                 UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
                                 const Random& random) {
   const QuantSpec& spec = plan.spec;
   const bool square = spec.block.square();
-  for (int b = 0; 16 * b < plan.unit; ++b) {
+#pragma GCC unroll 1
+  for (int b = 0; 16 * b < kUnit; ++b) {
     F* const x = v + 16 * b;
     F* const q = codes == nullptr ? nullptr : codes + 16 * b;
-    const F own_amax = amax_of<16>(x, raw);
-    const F amax = square ? context.block_amax : own_amax;
+    const BlockAmax<F> own = amax_of<16>(x);
+    raw = max_bits(raw, own.raw);
+    const F amax = square ? context.block_amax : own.amax;
     BlockScale<F> scale;
     if (spec.four_over_six != FourOverSix::kNone) {
       const FourOverSixTensor<F> tensor{context.outer_amax, plan.range};
-      const auto six = four_over_six_scale(amax, context.outer, 1.0f);
-      const auto four = four_over_six_scale(amax, context.outer, 1.5f);
+      const auto six = four_over_six_scale(amax, context.outer, plan.headroom, 1.0f);
+      const auto four = four_over_six_scale(amax, context.outer, plan.headroom, 1.5f);
       F error6 = four_over_six_error<16>(x, six, tensor, spec.four_over_six);
       F error4 = four_over_six_error<16>(x, four, tensor, spec.four_over_six);
       if (square && spec.four_over_six == FourOverSix::kAbsMax) {
@@ -146,54 +190,59 @@ QSTEP_HD inline void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>
     scales.block[b] = scale.s;
     scales.enc[b] = scale.enc;
     if (spec.rounding == Rounding::kStochastic) {
-      round_block_stochastic(x, scale.enc, 1.0f, scale.s, random(b, plan.element_stream), q);
+      round_block_stochastic(x, own.raw, scale.enc, 1.0f, scale.s, random(b, plan.element_stream),
+                             q);
     } else {
-      round_block<ElementFormat::kE2m1, 16>(x, scale.enc, scale.s, q);
+      round_block<ElementFormat::kE2m1, 16>(x, own.raw, scale.enc, scale.s, q);
     }
   }
 }
 
 // TetraJet-v2 (numerics 7.9): an FP32 scale per 128, which the GEMM applies to partial sums.
 //   os = amax / 448 / 6, 0 -> 1;   is = e4m3(block_amax / os / 6), 2^-9 for a block of zeros
-//   enc = 1 / (os is), 0 where is is 0
+//   enc = min(1 / fl(os is), FLT_MAX), 0 where is is 0
 template <class F, class Random>
 QSTEP_HD inline void nvfp4_group_unit(const UnitPlan& plan, F* v, UnitScales<F>& scales,
                                       BitsOf<F>& raw, F* codes, const Random& random) {
   const F zero = all<F>(0.0f), one = all<F>(1.0f), six = all<F>(6.0f);
-  F block_amax[kMaxUnitBlocks];
+  BlockAmax<F> block[kMaxUnitBlocks];
   F outer_amax = zero;
   for (int b = 0; b < kMaxUnitBlocks; ++b) {
-    block_amax[b] = amax_of<16>(v + 16 * b, raw);
-    outer_amax = max(block_amax[b], outer_amax);
+    block[b] = amax_of<16>(v + 16 * b);
+    raw = max_bits(raw, block[b].raw);
+    outer_amax = max(block[b].amax, outer_amax);
   }
   const F quotient = (outer_amax / all<F>(448.0f)) / six;
   const F os = select(equal(quotient, zero), one, quotient);
   scales.outer = os;
   for (int b = 0; b < kMaxUnitBlocks; ++b) {
     F* const q = codes == nullptr ? nullptr : codes + 16 * b;
-    const F rounded = round_nearest<ElementFormat::kE4m3>((block_amax[b] / os) / six);
-    const F s = select(equal(block_amax[b], zero), all<F>(0x1p-9f), rounded);
-    const F enc = select(equal(s, zero), zero, one / (os * s));
+    const F rounded = round_nearest<ElementFormat::kE4m3>((block[b].amax / os) / six);
+    const F s = select(equal(block[b].amax, zero), all<F>(0x1p-9f), rounded);
+    const F enc = select(equal(s, zero), zero, min(one / (os * s), all<F>(kMaxFloat)));
     scales.block[b] = s;
     scales.enc[b] = enc;
     if (plan.spec.rounding == Rounding::kStochastic) {
-      round_block_stochastic(v + 16 * b, enc, 1.0f, s, random(b, plan.element_stream), q);
+      round_block_stochastic(v + 16 * b, block[b].raw, enc, 1.0f, s, random(b, plan.element_stream),
+                             q);
     } else {
-      round_block<ElementFormat::kE2m1, 16>(v + 16 * b, enc, s, q);
+      round_block<ElementFormat::kE2m1, 16>(v + 16 * b, block[b].raw, enc, s, q);
     }
   }
 }
 
-template <class F, class Random>
+template <int kUnit, class F, class Random>
 QSTEP_HD inline void ms_eden_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
                                   UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
                                   const Random& random) {
   const F s_dec = context.outer_amax;
-  const int blocks = plan.unit / 16;
+  constexpr int blocks = kUnit / 16;
   MsEdenSums<F> sums{all<F>(0.0f), all<F>(0.0f)};
   F s[kMaxUnitBlocks];
   for (int b = 0; b < blocks; ++b) {
-    s[b] = ms_eden_block_scale(amax_of<16>(v + 16 * b, raw), s_dec);
+    const BlockAmax<F> block = amax_of<16>(v + 16 * b);
+    raw = max_bits(raw, block.raw);
+    s[b] = ms_eden_block_scale(block.amax, s_dec);
     ms_eden_round_block(v + 16 * b, 16, s[b], s_dec, sums);
   }
   const F c = ms_eden_correction(sums);
@@ -208,17 +257,19 @@ QSTEP_HD inline void ms_eden_unit(const UnitPlan& plan, F* v, const UnitContext<
   }
 }
 
-template <ElementFormat kFormat, class F, class Random>
-QSTEP_HD inline void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
+template <ElementFormat kFormat, int kUnit, class F, class Random>
+QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
                              UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
                              const Random& random) {
   const QuantSpec& spec = plan.spec;
   const float shrink = spec.headroom == Headroom::kThreeQuarters ? 0.75f : 1.0f;
-  for (int b = 0; 32 * b < plan.unit; ++b) {
+#pragma GCC unroll 1
+  for (int b = 0; 32 * b < kUnit; ++b) {
     F* const x = v + 32 * b;
     F* const q = codes == nullptr ? nullptr : codes + 32 * b;
-    const F own_amax = amax_of<32>(x, raw);
-    const F amax = spec.block.square() ? context.block_amax : own_amax;
+    const BlockAmax<F> own = amax_of<32>(x);
+    raw = max_bits(raw, own.raw);
+    const F amax = spec.block.square() ? context.block_amax : own.amax;
     const auto code = spec.scale == ScaleRule::kPow2Up ? mx_scale_up<kFormat>(amax)
                                                        : mx_scale_floor<kFormat>(amax);
     const F s = e8m0_value<F>(code), enc = e8m0_reciprocal<F>(code);
@@ -226,17 +277,16 @@ QSTEP_HD inline void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
     scales.enc[b] = shrink == 1.0f ? enc : enc * all<F>(shrink);
     if (kFormat == ElementFormat::kE2m1 && spec.rounding == Rounding::kStochastic) {
       for (int half = 0; half < 2; ++half) {
-        round_block_stochastic(x + 16 * half, enc, shrink, s,
+        round_block_stochastic(x + 16 * half, own.raw, enc, shrink, s,
                                random(2 * b + half, plan.element_stream),
                                q == nullptr ? nullptr : q + 16 * half);
       }
     } else {
       if (shrink != 1.0f) {
         for (int i = 0; i < 32; ++i) x[i] = (x[i] * enc) * all<F>(shrink);
-        round_block<kFormat, 32>(x, all<F>(1.0f), s, q);
-      } else {
-        round_block<kFormat, 32>(x, enc, s, q);
       }
+      const F factor = shrink == 1.0f ? enc : all<F>(1.0f);
+      round_block<kFormat, 32>(x, own.raw, factor, s, q);
     }
   }
 }
@@ -247,48 +297,69 @@ template <ElementFormat kFormat, class F>
 QSTEP_HD inline void fp8_block_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
                                     UnitScales<F>& scales, BitsOf<F>& raw, F* codes) {
   const bool pow2 = plan.spec.scale == ScaleRule::kFp32Pow2;
-  const F own_amax = amax_of<kMaxUnit>(v, raw);
-  const F amax = plan.spec.block.square() ? context.block_amax : own_amax;
+  const BlockAmax<F> own = amax_of<kMaxUnit>(v);
+  raw = max_bits(raw, own.raw);
+  // A NaN stays in this amax, and makes the scale 1 (numerics 5).
+  const F amax = plan.spec.block.square() ? context.block_amax : from_bits(own.raw);
   const F scale = fp8_scale(amax, kElement<kFormat>.max, plan.largest_scale, pow2);
   const F inverse = all<F>(1.0f) / scale;
   scales.block[0] = inverse;
   scales.enc[0] = scale;
   scales.outer = inverse;
-  round_block<kFormat, kMaxUnit>(v, scale, pow2 ? inverse : all<F>(1.0f), codes);
+  round_block<kFormat, kMaxUnit>(v, own.raw, scale, pow2 ? inverse : all<F>(1.0f), codes);
 }
 
-// v[0, plan.unit) becomes the decoded values: codes times block scales.
-template <class F, class Random>
-QSTEP_HD inline void quantize_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
+// v[0, kUnit) becomes the decoded values: codes times block scales. kUnit is plan.unit, at compile
+// time.
+template <int kUnit, class F, class Random>
+QSTEP_HD_INLINE void quantize_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
                                    UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
                                    const Random& random) {
-  switch (plan.spec.format) {
-    case QuantFormat::kNvfp4:
-      if (plan.spec.rounding == Rounding::kMsEden) {
-        ms_eden_unit(plan, v, context, scales, raw, codes, random);
-      } else if (plan.spec.amax == AmaxScope::kGroup128) {
-        nvfp4_group_unit(plan, v, scales, raw, codes, random);
-      } else {
-        nvfp4_unit(plan, v, context, scales, raw, codes, random);
+  const QuantSpec& spec = plan.spec;
+  if (spec.format == QuantFormat::kNvfp4 && spec.rounding != Rounding::kMsEden) {
+    if constexpr (kUnit == kMaxUnit) {
+      if (spec.amax == AmaxScope::kGroup128) {
+        return nvfp4_group_unit(plan, v, scales, raw, codes, random);
       }
-      break;
-    case QuantFormat::kMxfp4:
-      mx_unit<ElementFormat::kE2m1>(plan, v, context, scales, raw, codes, random);
-      break;
-    case QuantFormat::kMxfp8E4m3:
-      mx_unit<ElementFormat::kE4m3>(plan, v, context, scales, raw, codes, random);
-      break;
-    case QuantFormat::kMxfp8E5m2:
-      mx_unit<ElementFormat::kE5m2>(plan, v, context, scales, raw, codes, random);
-      break;
-    case QuantFormat::kFp8E4m3:
-      fp8_block_unit<ElementFormat::kE4m3>(plan, v, context, scales, raw, codes);
-      break;
-    case QuantFormat::kFp8E5m2:
-      fp8_block_unit<ElementFormat::kE5m2>(plan, v, context, scales, raw, codes);
-      break;
-    case QuantFormat::kBf16:
-      break;
+    }
+    return nvfp4_unit<kUnit>(plan, v, context, scales, raw, codes, random);
+  }
+  if (spec.format == QuantFormat::kNvfp4) {
+    return ms_eden_unit<kUnit>(plan, v, context, scales, raw, codes, random);
+  }
+  if constexpr (kUnit >= 32) {
+    if (spec.format == QuantFormat::kMxfp4) {
+      return mx_unit<ElementFormat::kE2m1, kUnit>(plan, v, context, scales, raw, codes, random);
+    }
+    if (spec.format == QuantFormat::kMxfp8E4m3) {
+      return mx_unit<ElementFormat::kE4m3, kUnit>(plan, v, context, scales, raw, codes, random);
+    }
+    if (spec.format == QuantFormat::kMxfp8E5m2) {
+      return mx_unit<ElementFormat::kE5m2, kUnit>(plan, v, context, scales, raw, codes, random);
+    }
+  }
+  if constexpr (kUnit == kMaxUnit) {
+    if (spec.format == QuantFormat::kFp8E4m3) {
+      return fp8_block_unit<ElementFormat::kE4m3>(plan, v, context, scales, raw, codes);
+    }
+    if (spec.format == QuantFormat::kFp8E5m2) {
+      return fp8_block_unit<ElementFormat::kE5m2>(plan, v, context, scales, raw, codes);
+    }
+  }
+}
+
+// f(std::integral_constant) with the unit as a compile-time number.
+template <class F>
+inline void dispatch_unit(int unit, F&& f) {
+  switch (unit) {
+    case 16:
+      return f(std::integral_constant<int, 16>{});
+    case 32:
+      return f(std::integral_constant<int, 32>{});
+    case 64:
+      return f(std::integral_constant<int, 64>{});
+    default:
+      return f(std::integral_constant<int, 128>{});
   }
 }
 

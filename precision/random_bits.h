@@ -52,6 +52,17 @@ QSTEP_HD inline BitsOf<F> random_byte(const RandomWords<F>& words, int i) {
   return shift_right(words.w[i / 4], 8 * (i % 4)) & all_bits<F>(0xFFu);
 }
 
+// That byte times 2^-9: the fraction of half a binade that stochastic rounding to E2M1 adds. Made
+// from bits, 1/2 + byte 2^-9, which needs one shift and no conversion.
+template <class F>
+QSTEP_HD inline F random_fraction(const RandomWords<F>& words, int i) {
+  const int at = 15 - 8 * (i % 4);  // moves the byte to bit 15
+  const auto word = words.w[i / 4];
+  const auto moved = at >= 0 ? shift_left(word, at) : shift_right(word, -at);
+  const F above_half = from_bits((moved & all_bits<F>(0x007F8000u)) | all_bits<F>(0x3F000000u));
+  return above_half - all<F>(0.5f);
+}
+
 // Bit j of a set of 128 signs (set = minus), for the Hadamard transform of one GEMM's operands.
 struct SignBits {
   uint32_t w[4];
