@@ -15,16 +15,16 @@ constexpr float hadamard_scale(int d) {
 // s_i v_i, then the butterflies below h = kUpTo; not yet scaled.
 template <int kSize, int kUpTo = kSize, class F>
 QSTEP_HD_INLINE void hadamard_unscaled(F* v, const SignBits& signs) {
-#pragma GCC unroll 16
+  QSTEP_UNROLL(16)
   for (int i = 0; i < kSize; ++i) {
     const uint32_t flip = signs.minus(i) ? 0x80000000u : 0u;
     v[i] = from_bits(bits(v[i]) ^ all_bits<F>(flip));
   }
-#pragma GCC unroll 8
+  QSTEP_UNROLL(8)
   for (int h = 1; h < kUpTo; h *= 2) {
-#pragma GCC unroll 8
+    QSTEP_UNROLL(8)
     for (int i = 0; i < kSize; i += 2 * h) {
-#pragma GCC unroll 8
+      QSTEP_UNROLL(8)
       for (int j = i; j < i + h; ++j) {
         const F a = v[j], b = v[j + h];
         v[j] = a + b;
@@ -40,7 +40,7 @@ template <int kSize, class F>
 QSTEP_HD_INLINE BitsOf<F> hadamard_largest(F* v, const SignBits& signs) {
   hadamard_unscaled<kSize, kSize / 2>(v, signs);
   BitsOf<F> largest = all_bits<F>(0);
-#pragma GCC unroll 16
+  QSTEP_UNROLL(16)
   for (int i = 0; i < kSize / 2; ++i) {
     largest = max_bits(
         largest, bits(magnitude(v[i]) + magnitude(v[i + kSize / 2])) & all_bits<F>(0x7FFFFFFFu));

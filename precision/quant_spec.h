@@ -35,8 +35,8 @@ enum class QuantFormat : uint8_t {
 struct BlockShape {
   int rows = 0, k = 0;
   friend bool operator==(const BlockShape&, const BlockShape&) = default;
-  bool whole_tensor() const { return k == 0; }
-  bool square() const { return rows > 1; }
+  constexpr bool whole_tensor() const { return k == 0; }
+  constexpr bool square() const { return rows > 1; }
 };
 
 enum class ScaleRule : uint8_t {
@@ -93,7 +93,7 @@ struct QuantSpec {
   Source source = Source::kHighPrecision;
 
   friend bool operator==(const QuantSpec&, const QuantSpec&) = default;
-  bool quantized() const { return format != QuantFormat::kBf16; }
+  constexpr bool quantized() const { return format != QuantFormat::kBf16; }
 };
 
 template <class E>
@@ -192,6 +192,16 @@ constexpr bool is_fp8_format(QuantFormat format) {
 constexpr bool is_mx_format(QuantFormat format) {
   return format == QuantFormat::kMxfp4 || format == QuantFormat::kMxfp8E4m3 ||
          format == QuantFormat::kMxfp8E5m2;
+}
+
+// Whether there is one FP32 factor for the whole tensor.
+inline bool has_tensor_scale(const QuantSpec& spec) {
+  if (!spec.quantized()) return false;
+  if (spec.format == QuantFormat::kNvfp4) return spec.amax == AmaxScope::kTensor;
+  if (is_fp8_format(spec.format)) {
+    return spec.block.whole_tensor() && spec.amax != AmaxScope::kRow;
+  }
+  return spec.headroom == Headroom::kThreeQuarters;  // the constant 4/3
 }
 
 // What the dimensions of an operand must be multiples of; 1: any length.

@@ -63,7 +63,7 @@ QSTEP_HD_INLINE BlockAmax<F> amax_of(const F* v) {
   using U = BitsOf<F>;
   const U mask = all_bits<F>(0x7FFFFFFFu);
   U raw = bits(v[0]) & mask;
-#pragma GCC unroll 32
+  QSTEP_UNROLL(32)
   for (int i = 1; i < kCount; ++i) raw = max_bits(raw, bits(v[i]) & mask);
   if (!any(less_bits(all_bits<F>(0x7F800000u), raw))) return {from_bits(raw), raw};
   F amax = all<F>(0.0f);
@@ -83,7 +83,7 @@ template <int kSize, class F>
 QSTEP_HD_INLINE void hadamard_group(F* v, const SignBits& signs) {
   hadamard_unscaled<kSize>(v, signs);
   BitsOf<F> raw = all_bits<F>(0);
-#pragma GCC unroll 16
+  QSTEP_UNROLL(16)
   for (int i = 0; i < kSize; ++i) {
     v[i] = v[i] * all<F>(hadamard_scale(kSize));
     raw = max_bits(raw, bits(v[i]) & all_bits<F>(0x7FFFFFFFu));
@@ -92,7 +92,7 @@ QSTEP_HD_INLINE void hadamard_group(F* v, const SignBits& signs) {
     for (int i = 0; i < kSize; ++i) v[i] = round_to_bf16(v[i]);
     return;
   }
-#pragma GCC unroll 16
+  QSTEP_UNROLL(16)
   for (int i = 0; i < kSize; ++i) v[i] = round_number_to_bf16(v[i]);
 }
 
@@ -100,7 +100,7 @@ template <int kUnit, class F>
 QSTEP_HD_INLINE void hadamard_unit(const UnitPlan& plan, F* v) {
   const int d = plan.spec.hadamard;
   if (d == 0) return;
-#pragma GCC unroll 8
+  QSTEP_UNROLL(8)
   for (int first = 0; first < kUnit; first += 16) {
     if (d == 16) hadamard_group<16>(v + first, plan.signs);
     if constexpr (kUnit >= 32) {
@@ -119,7 +119,7 @@ QSTEP_HD_INLINE void hadamard_unit(const UnitPlan& plan, F* v) {
 template <ElementFormat kFormat, int kCount, class F>
 QSTEP_HD_INLINE void round_block(F* v, BitsOf<F> raw, F enc, F s, F* codes) {
   if (codes == nullptr && is_tame<kFormat>(raw, enc)) {
-#pragma GCC unroll 32
+    QSTEP_UNROLL(32)
     for (int i = 0; i < kCount; ++i) v[i] = round_nearest_tame<kFormat>(v[i] * enc) * s;
     return;
   }
@@ -136,7 +136,7 @@ template <class F>
 QSTEP_HD_INLINE void round_block_stochastic(F* v, BitsOf<F> raw, F enc, float shrink, F s,
                                             const RandomWords<F>& words, F* codes) {
   if (codes == nullptr && shrink == 1.0f && is_tame<ElementFormat::kE2m1>(raw, enc)) {
-#pragma GCC unroll 16
+    QSTEP_UNROLL(16)
     for (int i = 0; i < 16; ++i) {
       v[i] = round_stochastic_e2m1_by<Range::kTame>(v[i] * enc, random_fraction(words, i)) * s;
     }
@@ -159,7 +159,7 @@ QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>
                                 const Random& random) {
   const QuantSpec& spec = plan.spec;
   const bool square = spec.block.square();
-#pragma GCC unroll 1
+  QSTEP_UNROLL(1)
   for (int b = 0; 16 * b < kUnit; ++b) {
     F* const x = v + 16 * b;
     F* const q = codes == nullptr ? nullptr : codes + 16 * b;
@@ -263,7 +263,7 @@ QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
                              const Random& random) {
   const QuantSpec& spec = plan.spec;
   const float shrink = spec.headroom == Headroom::kThreeQuarters ? 0.75f : 1.0f;
-#pragma GCC unroll 1
+  QSTEP_UNROLL(1)
   for (int b = 0; 32 * b < kUnit; ++b) {
     F* const x = v + 32 * b;
     F* const q = codes == nullptr ? nullptr : codes + 32 * b;
