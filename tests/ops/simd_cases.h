@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "ops/simd.h"
+#include "ops/simd_transpose.h"
+#include "precision/quantize_unit.h"
 
 namespace qstep::test {
 
@@ -64,6 +66,61 @@ std::vector<SimdCase> simd_cases() {
          store(narrow + kLanes, load(a));
          store_part(narrow + kLanes, load(b), 3);
          store(out, load(narrow) + load_part(narrow + kLanes, 11));
+       }},
+      {"e2m1 nearest",
+       [](auto a, auto, auto, auto out) {
+         store(out, precision::round_nearest<precision::ElementFormat::kE2m1>(load(a)));
+       }},
+      {"e4m3 toward zero",
+       [](auto a, auto, auto, auto out) {
+         store(out, precision::round_toward_zero<precision::ElementFormat::kE4m3>(load(a)));
+       }},
+      {"e2m1 stochastic",
+       [](auto a, auto b, auto, auto out) {
+         store(out,
+               precision::round_stochastic_e2m1(load(a), bits(load(b)) & broadcast_bits(0xFFu)));
+       }},
+      {"e4m3 stochastic",
+       [](auto a, auto b, auto, auto out) {
+         store(out, precision::round_stochastic_e4m3(magnitude(load(a)), bits(load(b))));
+       }},
+      {"e8m0",
+       [](auto a, auto, auto, auto out) {
+         store(out, precision::e8m0_value<F32x16>(precision::e8m0_round_up(load(a))));
+       }},
+      {"nvfp4 scale",
+       [](auto a, auto b, auto, auto out) {
+         const auto t = precision::nvfp4_factors(magnitude(load(a)), 2688.0f, false);
+         store(out, precision::nvfp4_block_scale(magnitude(load(b)), t).enc);
+       }},
+      {"fp8 scale",
+       [](auto a, auto, auto, auto out) {
+         store(out, precision::fp8_scale(magnitude(load(a)), 448.0f, precision::kMaxFloat, true));
+       }},
+      {"philox",
+       [](auto a, auto b, auto, auto out) {
+         const auto w = precision::random_words<F32x16>(77, bits(load(a)), bits(load(b)), 3, 4);
+         const U32x16 mixed = shift_right(w.w[0] ^ w.w[1], 8) + shift_right(w.w[2] - w.w[3], 9);
+         store(out, to_number(mixed) + precision::random_fraction(w, 6));
+       }},
+      {"hadamard",
+       [](auto a, auto b, auto, auto out) {
+         F32x16 v[16];
+         for (int i = 0; i < 16; ++i) v[i] = i % 2 == 0 ? load(a) : load(b) * load(b + i % 4);
+         precision::hadamard_group<16>(v, precision::fixed_signs());
+         store(out, v[3] + v[12]);
+       }},
+      {"transpose",
+       [](auto a, auto b, auto c, auto out) {
+         F32x16 v[16];
+         for (int i = 0; i < 16; ++i) v[i] = load(i % 3 == 0 ? a : i % 3 == 1 ? b : c);
+         transpose(v);
+         Bf16 tile[16 * 16];
+         for (int i = 0; i < 16; ++i) store(tile + 16 * i, v[i]);
+         load_transposed(v, tile, 16);
+         Bf16 back[16 * 16];
+         store_transposed(back, 16, v);
+         store(out, load(back + 16 * 7));
        }},
       {"bf16 store",
        [](auto a, auto, auto, auto out) {
