@@ -28,20 +28,6 @@ BlockShape scale_tile(const QuantSpec& spec) {
   return {0, 0};
 }
 
-bool has_tensor_scale(const QuantSpec& spec) {
-  switch (spec.format) {
-    case QuantFormat::kBf16:
-      return false;
-    case QuantFormat::kNvfp4:
-      return spec.amax == AmaxScope::kTensor;
-    case QuantFormat::kFp8E4m3:
-    case QuantFormat::kFp8E5m2:
-      return spec.block.whole_tensor() && spec.amax != AmaxScope::kRow;
-    default:
-      return spec.headroom == Headroom::kThreeQuarters;  // the constant 4/3
-  }
-}
-
 float scale_denominator(const QuantSpec& spec) {
   if (spec.format == QuantFormat::kNvfp4 && spec.rounding != Rounding::kMsEden &&
       has_tensor_scale(spec)) {

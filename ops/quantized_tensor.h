@@ -45,8 +45,7 @@ QuantizedTensor first_rows(const QuantizedTensor& q, int64_t n);
 // What a GEMM reads.
 Operand operand(const QuantizedTensor& q);
 
-// Whether there is one factor for the whole tensor.
-bool has_tensor_scale(const QuantSpec& spec);
+using precision::has_tensor_scale;
 
 // Divides `scale[0]` in the factor of the whole tensor: 6 * 448 for nvfp4, 1 for fp8, ...
 float scale_denominator(const QuantSpec& spec);

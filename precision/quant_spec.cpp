@@ -124,8 +124,8 @@ class Checker {
 
   void nvfp4_options() {
     require(!four_over_six() || nvfp4(), "{} takes no four_over_six: only nvfp4 does", format_);
-    require(!four_over_six() || s_.amax == AmaxScope::kTensor,
-            "four_over_six takes amax = \"tensor\" only");
+    require(!four_over_six() || s_.amax != AmaxScope::kGroup128,
+            "four_over_six takes amax = \"tensor\" or \"row\", not \"group-128\"");
     require(s_.e4m3_max == 448 || s_.e4m3_max == 256, "e4m3_max = {} is not 448 or 256",
             s_.e4m3_max);
     require(s_.e4m3_max == 448 || nvfp4(), "{} takes no e4m3_max: only nvfp4 does", format_);
@@ -136,8 +136,8 @@ class Checker {
             "{} takes no headroom 3/4: only mxfp4 does", format_);
     require(s_.headroom != Headroom::kSixteenSeventeenths || nvfp4(),
             "{} takes no headroom 16/17: only nvfp4 does", format_);
-    require(s_.headroom != Headroom::kSixteenSeventeenths || s_.amax == AmaxScope::kTensor,
-            "headroom 16/17 takes amax = \"tensor\" only");
+    require(s_.headroom != Headroom::kSixteenSeventeenths || !four_over_six(),
+            "four_over_six maps the amax of a block itself: leave headroom out");
   }
 
   void amax() {
@@ -151,8 +151,12 @@ class Checker {
             name(s_.block));
     require(s_.amax != AmaxScope::kGroup128 || lines,
             "amax = \"group-128\" is for nvfp4 1x16, not for {} {}", format_, name(s_.block));
-    require(s_.amax != AmaxScope::kGroup128 || (s_.scale == ScaleRule::kE4m3 && s_.e4m3_max == 448),
-            "amax = \"group-128\" has its own scales: leave scale and e4m3_max out");
+    const bool plain_scales =
+        s_.scale == ScaleRule::kE4m3 && s_.e4m3_max == 448 && s_.headroom == Headroom::kNone;
+    require(s_.amax != AmaxScope::kGroup128 || !nvfp4() || plain_scales,
+            "amax = \"group-128\" has its own scales: leave scale, e4m3_max and headroom out");
+    require(s_.amax != AmaxScope::kDelayed || s_.scale != ScaleRule::kFp32Pow2,
+            "a delayed scale is not a power of two: leave scale out");
   }
 
   const QuantSpec& s_;

@@ -145,6 +145,18 @@ std::vector<OperandProblem> problems(const OperandTable& operands, ComputeType c
                     "generation feeds one token at a time, which fills no square block: write a "
                     "block of one row"});
   }
+  for (const ForwardPair& pair : kForwardPairs) {
+    const QuantSpec &from = operands[pair.forward], &spec = operands[pair.backward];
+    if (spec.source != Source::kForward || !spec.quantized()) continue;
+    if (spec.amax == AmaxScope::kDelayed) {
+      list.push_back({pair.backward, "a delayed scale does not go with source = \"forward\""});
+    } else if (has_tensor_scale(from) && !has_tensor_scale(spec)) {
+      list.push_back({pair.backward,
+                      fmt::format("source = \"forward\" hands on the scale of the tensor that {} "
+                                  "({}) has and {} lacks: leave source out",
+                                  slot_name(pair.forward), describe(from), describe(spec))});
+    }
+  }
   for (const SlotPair& gemm : kGemms) {
     const QuantSpec &a = operands[gemm.a], &b = operands[gemm.b];
     if (a.hadamard == b.hadamard && a.signs == b.signs) continue;

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -17,18 +16,6 @@ namespace qstep::trainer {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// The first word is a configuration file, a preset, or an override.
-LoadedConfig load_plan(std::vector<std::string> words) {
-  const bool names_model = !words.empty() && words[0].find('=') == std::string::npos &&
-                           !std::filesystem::exists(words[0]) && !words[0].ends_with(".toml");
-  if (!names_model) return load_config_words(words);
-  // A model alone is described at its longest sequence.
-  const ModelConfig& model = preset_model(words[0]);
-  words[0] = "model.preset=" + words[0];
-  words.insert(words.begin() + 1, fmt::format("train.seq_len={}", model.max_seq_len));
-  return load_config("", words);
-}
 
 // Parameters by what they do. The part of "blocks.3.qkv.weight" is found by its layer's name.
 struct Part {
@@ -65,7 +52,7 @@ constexpr std::array<StateBytes, 2> kStateBytes{
     {{kFp32Recipe, 4, 0, 4, 8}, {kBf16Recipe, 2, 4, 4, 8}}};
 
 void print_plan(const std::vector<std::string>& words, bool as_json) {
-  Config config = load_plan(words).config;
+  Config config = load_model_words(words).config;
   const bool vocab_assumed = config.model.vocab_size == 0;
   if (vocab_assumed) config.model.vocab_size = kAssumedVocab;
   const ModelConfig& m = config.model;

@@ -229,10 +229,10 @@ class Reader {
     if (faulty_.contains(option)) return;
     PrecisionConfig& precision = loaded.config.precision;
     const std::string& origin = loaded.origins.at(option);
-    RecipeReading reading =
-        recipe_toml.empty()
-            ? read_recipe(precision.recipe)
-            : read_recipe_text(recipe_toml, precision.recipe + " of " + origin, precision.recipe);
+    RecipeReading reading = recipe_toml.empty()
+                                ? read_recipe(precision.recipe)
+                                : read_recipe_text(recipe_toml, precision.recipe + " of " + origin,
+                                                   recipe_name(precision.recipe));
     const auto given = assignments_.find(option);
     const int64_t order = given == assignments_.end() ? kAfterTheFile : given->second.order;
     if (!reading.found) {
@@ -312,6 +312,16 @@ LoadedConfig load_config_words(std::span<const std::string> words) {
   const bool has_file = !words.empty() && (words[0].find('=') == std::string::npos ||
                                            std::filesystem::exists(words[0]));
   return load_config(has_file ? words[0] : "", words.subspan(has_file ? 1 : 0));
+}
+
+LoadedConfig load_model_words(std::vector<std::string> words) {
+  const bool names_model = !words.empty() && words[0].find('=') == std::string::npos &&
+                           !std::filesystem::exists(words[0]) && !words[0].ends_with(".toml");
+  if (!names_model) return load_config_words(words);
+  const ModelConfig& model = preset_model(words[0]);
+  words[0] = "model.preset=" + words[0];
+  words.insert(words.begin() + 1, fmt::format("train.seq_len={}", model.max_seq_len));
+  return load_config("", words);
 }
 
 }  // namespace qstep::trainer

@@ -111,6 +111,10 @@ LoadedConfig load_config(const std::string& path, std::span<const std::string> o
 // override.
 LoadedConfig load_config_words(std::span<const std::string> words);
 
+// The same, but the first word may also be a preset: a model alone is described at its longest
+// sequence.
+LoadedConfig load_model_words(std::vector<std::string> words);
+
 // From TOML text, for configurations stored in checkpoints; `origin` names the text in errors.
 // `recipe_toml`, unless empty, is the text of the recipe, which then is not looked up.
 LoadedConfig parse_config(const std::string& toml_text, const std::string& origin,
@@ -121,7 +125,7 @@ LoadedConfig parse_config(const std::string& toml_text, const std::string& origi
 void set_recipe(Config& config, const std::string& name_or_path);
 
 // Sets the vocabulary from the corpus unless it was given (by a preset too), and checks the
-// finished model against corpus and run. Throws an Error (config).
+// finished model against corpus, run and recipe. Throws an Error (config).
 void finish_model(Config& config, int64_t corpus_vocab_size);
 
 // The resolved configuration as TOML that load_config reads back to the same values.

@@ -10,7 +10,6 @@ namespace qstep::trainer {
 // f(key, field): what people read.
 template <class RecipeT, class F>
 void for_each_prose(RecipeT& r, F&& f) {
-  f("name", r.name);
   f("title", r.title);
   f("paper", r.paper);
   f("good_for", r.good_for);

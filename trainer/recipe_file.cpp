@@ -53,6 +53,10 @@ std::vector<std::string_view> recipe_names() {
   return names;
 }
 
+std::string recipe_name(const std::string& name_or_path) {
+  return is_path(name_or_path) ? std::filesystem::path(name_or_path).stem().string() : name_or_path;
+}
+
 RecipeReading read_recipe(const std::string& name_or_path) {
   if (is_path(name_or_path)) {
     const std::optional<std::string> text = text_of(name_or_path);
@@ -62,8 +66,7 @@ RecipeReading read_recipe(const std::string& name_or_path) {
           "list shows",
           toml_string(name_or_path)));
     }
-    return read_recipe_text(*text, name_or_path,
-                            std::filesystem::path(name_or_path).stem().string());
+    return read_recipe_text(*text, name_or_path, recipe_name(name_or_path));
   }
   for (const BuiltinRecipe& recipe : builtin_recipes()) {
     if (recipe.name != name_or_path) continue;

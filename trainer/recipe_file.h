@@ -22,17 +22,20 @@ struct RecipeReading {
 // By name, or from a file when `name_or_path` has a '/' or ends in ".toml".
 RecipeReading read_recipe(const std::string& name_or_path);
 
-// `origin` stands before the line numbers; `name` is the recipe's unless the text gives one.
+// `origin` stands before the line numbers. The text has no name of its own.
 RecipeReading read_recipe_text(const std::string& text, const std::string& origin,
                                const std::string& name);
+
+// What a recipe is called: the name itself, or that of the file without folder and ".toml".
+std::string recipe_name(const std::string& name_or_path);
 
 // The same for who needs a recipe without problems: throws one Error (config) that lists all.
 precision::Recipe load_recipe(const std::string& name_or_path);
 
-// TOML that read_recipe_text reads back to the same recipe.
+// TOML that read_recipe_text reads back to the same recipe, its name given.
 std::string to_toml(const precision::Recipe& recipe);
 
-// The part of it that decides the bits, without name and descriptions: equal texts, equal runs.
+// The part of it that decides the bits, without descriptions: equal texts, equal runs.
 std::string numerics_toml(const precision::Recipe& recipe);
 
 }  // namespace qstep::trainer
