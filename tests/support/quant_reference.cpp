@@ -40,7 +40,7 @@ void scale_blocks(Quantized& q, Orientation orientation, const Options& options)
   if (q.spec.format != QuantFormat::kNvfp4) return scale_mx(q);
   if (q.spec.rounding == Rounding::kMsEden) return scale_ms_eden(q, orientation, options);
   if (q.spec.amax == AmaxScope::kGroup128) return scale_outer_groups(q);
-  if (q.spec.four_over_six != FourOverSix::kNone) return scale_four_over_six(q);
+  if (q.spec.four_over_six != FourOverSix::kNone) return scale_four_over_six(q, orientation);
   scale_nvfp4(q);
 }
 

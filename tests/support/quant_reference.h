@@ -98,7 +98,7 @@ float scale_uniform(const ops::QuantRandom& random, uint32_t direction, uint64_t
 
 // Each fills blocks, scale, denominator and tile_scales from q.source, spec and shape.
 void scale_nvfp4(Quantized& q);
-void scale_four_over_six(Quantized& q);
+void scale_four_over_six(Quantized& q, Orientation orientation);
 void scale_outer_groups(Quantized& q);  // TetraJet-v2
 void scale_ms_eden(Quantized& q, Orientation orientation, const Options& options);
 void scale_mx(Quantized& q);

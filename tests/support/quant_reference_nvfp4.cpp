@@ -133,16 +133,32 @@ FourOverSixChoice four_over_six(const std::vector<float>& block, size_t row_leng
   return {take_four ? four : six, take_four};
 }
 
-void scale_four_over_six(Quantized& q) {
+namespace {
+
+std::vector<float> transposed_square(const std::vector<float>& block) {
+  std::vector<float> turned;
+  for (size_t c = 0; c < 16; ++c) {
+    for (size_t r = 0; r < 16; ++r) turned.push_back(block[r * 16 + c]);
+  }
+  return turned;
+}
+
+}  // namespace
+
+// Choice: a square block's errors are summed along the rows of the tensor in both orientations, so
+// that both decide alike and hold the same codes.
+void scale_four_over_six(Quantized& q, Orientation orientation) {
   lay_out(q);
+  const bool turned = orientation == Orientation::kColumnwise && q.spec.block.square();
   const std::vector<float> amaxes = outer_amaxes(q);
 #pragma omp parallel for
   for (int64_t br = 0; br < q.scale_rows; ++br) {
     const float amax = amaxes[static_cast<size_t>(br * q.spec.block.rows)];
     for (int64_t bk = 0; bk < q.scale_k; ++bk) {
+      const std::vector<float> block = block_elements(q, br, bk);
       q.blocks[static_cast<size_t>(br * q.scale_k + bk)] =
-          four_over_six(block_elements(q, br, bk), static_cast<size_t>(q.spec.block.k), amax,
-                        q.spec)
+          four_over_six(turned ? transposed_square(block) : block,
+                        static_cast<size_t>(q.spec.block.k), amax, q.spec)
               .scale;
     }
   }
@@ -153,9 +169,9 @@ void scale_four_over_six(Quantized& q) {
 void scale_ms_eden(Quantized& q, Orientation orientation, const Options& options) {
   lay_out(q);
   const float val_max = static_cast<float>(6.0 / (17.0 / 16.0 * 0.93));
-  // Choice: 1 wherever the quotient is of no use, not only for amax 0.
+  // Choice: 1 where the quotient underflows too. An infinity stays, and with it the result.
   float s_dec = amax_of(q.source) / 255.99f / val_max;
-  if (s_dec == 0 || !std::isfinite(s_dec)) s_dec = 1;
+  if (s_dec == 0) s_dec = 1;
   q.scale = s_dec;
   const int64_t blocks_per_group = q.spec.hadamard / q.spec.block.k;
   const uint32_t direction = orientation == Orientation::kColumnwise ? 1u : 0u;
@@ -176,9 +192,7 @@ void scale_ms_eden(Quantized& q, Orientation orientation, const Options& options
         }
         q.blocks[static_cast<size_t>(r * q.scale_k + b)] = {s, divisor, 0};
       }
-      // Choice: no correction where it is not a number, not only for a denominator of 0.
-      float correction = squares / products;
-      if (products == 0 || !std::isfinite(correction)) correction = 1;
+      const float correction = products == 0 ? 1.0f : squares / products;
       for (int64_t b = group; b < group + blocks_per_group; ++b) {
         const uint64_t block = static_cast<uint64_t>(r * q.scale_k + b);
         BlockScale& scale = q.blocks[block];
@@ -201,8 +215,8 @@ void scale_outer_groups(Quantized& q) {
   for (int64_t r = 0; r < q.rows; ++r) {
     for (int64_t first = 0; first < q.k; first += kGroup) {
       float os = row_amax(q, r, first, kGroup) / e4m3_max / 6.0f;
-      // Choice: 1 for infinity too.
-      if (os == 0 || !std::isfinite(os)) os = 1;
+      // Choice: 1 where the quotient underflows too. An infinity stays, and with it the result.
+      if (os == 0) os = 1;
       q.tile_scales.push_back(os);
       for (int64_t b = first / q.spec.block.k; b < (first + kGroup) / q.spec.block.k; ++b) {
         const float inner_amax = amax_of(block_elements(q, r, b));
