@@ -47,7 +47,8 @@ BlockScratch lay_out_block_scratch(ops::Arena& arena, const ModelConfig& model, 
 }
 
 Block::Block(const ModelConfig& model, const BlockWeights<Tensor>& w,
-             const BlockActivations& activations, const Tensor& delta, const Tensor& rope_table)
+             const BlockActivations& activations, const Tensor& delta, const Tensor& rope_table,
+             std::array<LinearOperands, kLinearsPerBlock> operands)
     : activation_(model.activation),
       eps_(static_cast<float>(model.norm_eps)),
       q_norm_(w.q_norm),
@@ -57,10 +58,10 @@ Block::Block(const ModelConfig& model, const BlockWeights<Tensor>& w,
       a_(activations),
       norm1_(model.norm, eps_, w.norm1, w.norm1_bias, activations.stats1),
       norm2_(model.norm, eps_, w.norm2, w.norm2_bias, activations.stats2),
-      qkv_(w.qkv, w.qkv_bias),
-      attn_out_(w.attn_out, w.attn_out_bias),
-      up_(w.up, w.up_bias),
-      down_(w.down, w.down_bias) {}
+      qkv_(w.qkv, w.qkv_bias, std::move(operands[0])),
+      attn_out_(w.attn_out, w.attn_out_bias, std::move(operands[1])),
+      up_(w.up, w.up_bias, std::move(operands[2])),
+      down_(w.down, w.down_bias, std::move(operands[3])) {}
 
 Tensor Block::project_qkv(ops::Ops& ops, const Stream& in, const AttentionShape& shape,
                           int64_t first_position) {

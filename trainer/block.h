@@ -4,6 +4,8 @@
 //   m = down(activation(up(norm2(x + a))))                     stream out = (x + a) + m
 #pragma once
 
+#include <array>
+
 #include "ops/ops.h"
 #include "trainer/linear.h"
 #include "trainer/norm.h"
@@ -44,10 +46,11 @@ class Block {
  public:
   // delta [N, C]: where attention and MLP put what they add to the stream; every block may share
   // it, as the norm that comes next has read it before it is written again. rope_table as ops.rope
-  // wants it; empty with learned positions.
+  // wants it; empty with learned positions. operands: of the linear layers, in the order of
+  // LinearKind.
   Block(const ModelConfig& model, const BlockWeights<ops::Tensor>& weights,
         const BlockActivations& activations, const ops::Tensor& delta,
-        const ops::Tensor& rope_table);
+        const ops::Tensor& rope_table, std::array<LinearOperands, kLinearsPerBlock> operands);
 
   Stream forward(ops::Ops& ops, const Stream& in, const ops::AttentionShape& shape);
 

@@ -41,13 +41,16 @@ void run(const Options& o) {
 
   ops::Arena measure;
   const auto lay_out = [&](ops::Arena& arena) {
-    return lay_out_activations(arena, config.model, B, T, config.compute_dtype(),
-                               Purpose::kEvaluation);
+    return std::pair(lay_out_activations(arena, config.model, B, T, config.compute_dtype(),
+                                         Purpose::kEvaluation),
+                     loaded.lay_out_precision(arena, B * T));
   };
   lay_out(measure);
   const ops::Buffer buffer = ops->allocate(measure.peak_bytes());
   ops::Arena place(buffer);
-  Model model(*ops, config.model, loaded.weights(), lay_out(place), B, T);
+  auto [activations, quantized] = lay_out(place);
+  const auto precision = loaded.precision(*ops, std::move(quantized));
+  Model model(*ops, config.model, loaded.weights(), activations, B, T, precision.get());
   std::vector<float> losses(static_cast<size_t>(B * T));
 
   const auto start = std::chrono::steady_clock::now();

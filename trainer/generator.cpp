@@ -12,13 +12,17 @@ namespace {
 
 struct Layout {
   ModelActivations activations;
+  PrecisionTensors precision;
   std::vector<KvCache> caches;
   Tensor logits;
 };
 
-Layout lay_out(ops::Arena& arena, const ModelConfig& model, int64_t positions, Dtype dtype) {
+Layout lay_out(ops::Arena& arena, const LoadedModel& loaded, int64_t positions) {
+  const ModelConfig& model = loaded.config().model;
+  const Dtype dtype = loaded.config().compute_dtype();
   Layout layout;
   layout.activations = lay_out_activations(arena, model, 1, positions, dtype, Purpose::kEvaluation);
+  layout.precision = loaded.lay_out_precision(arena, positions);
   for (int64_t l = 0; l < model.n_layers; ++l) {
     const int64_t width = model.n_kv_heads * model.head_dim;
     layout.caches.push_back({.k = arena.take("key/value cache", dtype, positions, width),
@@ -47,16 +51,16 @@ Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_posit
                                  "learned ones; shorten the prompt or lower --tokens",
                                  max_positions, model.max_seq_len));
   }
-  const Dtype dtype = loaded.config().compute_dtype();
   ops::Arena measure;
-  lay_out(measure, model, max_positions, dtype);
+  lay_out(measure, loaded, max_positions);
   buffer_ = ops.allocate(measure.peak_bytes());
   ops::Arena place(buffer_);
-  Layout layout = lay_out(place, model, max_positions, dtype);
+  Layout layout = lay_out(place, loaded, max_positions);
   caches_ = std::move(layout.caches);
   logits_ = layout.logits;
-  model_ =
-      std::make_unique<Model>(ops, model, loaded.weights(), layout.activations, 1, max_positions);
+  precision_ = loaded.precision(ops, std::move(layout.precision));
+  model_ = std::make_unique<Model>(ops, model, loaded.weights(), layout.activations, 1,
+                                   max_positions, precision_.get());
   host_logits_.resize(static_cast<size_t>(vocab_size_));
 }
 

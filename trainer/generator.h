@@ -42,6 +42,7 @@ class Generator {
   ops::Buffer buffer_;
   std::vector<KvCache> caches_;
   ops::Tensor logits_;  // [1, V] FP32
+  std::unique_ptr<ModelPrecision> precision_;
   std::unique_ptr<Model> model_;
   std::vector<float> host_logits_;
 };

@@ -52,7 +52,11 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   const CheckpointReader reader(path_);
   state_ = reader.state();
   config_ = checkpoint_config(state_, path_);
-  if (!recipe.empty()) set_recipe(config_, recipe);
+  if (!recipe.empty()) {
+    set_recipe(config_, recipe);
+    config_.precision.eval = EvalPrecision::kRecipe;
+  }
+  if (config_.precision.eval == EvalPrecision::kRecipe) plan_ = plan_precision(config_);
 
   const Dtype dtype = config_.compute_dtype();
   ops::Arena measure;
@@ -68,6 +72,33 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
     reader.read({named.name, master});
     ops.cast(weight, master);
   }
+  if (plan_.has_delayed()) {
+    if (!reader.has(kDelayedScaleName)) {
+      throw Error(
+          ExitCode::kConfig,
+          fmt::format("{}: recipe {} has delayed scaling, and the checkpoint holds no scales "
+                      "of earlier steps; use --precision bf16, or a recipe without delayed "
+                      "scaling such as fp8-current",
+                      path_, config_.precision.recipe));
+    }
+    delayed_scales_.resize(static_cast<size_t>(n_modules(config_.model) * kTensorsPerLinear));
+    reader.read({kDelayedScaleName, ops::view(std::span(delayed_scales_))});
+  }
+}
+
+PrecisionTensors LoadedModel::lay_out_precision(ops::Arena& arena, int64_t n_tokens) const {
+  return PrecisionTensors::lay_out(arena, plan_, config_.model, n_tokens, Purpose::kEvaluation);
+}
+
+std::unique_ptr<ModelPrecision> LoadedModel::precision(ops::Ops& ops,
+                                                       PrecisionTensors tensors) const {
+  auto precision =
+      std::make_unique<ModelPrecision>(ops, plan_, std::move(tensors), config_.train.seed);
+  for (const NamedTensor& named : precision->named_tensors()) {
+    ops.upload(named.tensor, delayed_scales_.data());
+  }
+  precision->begin_evaluation(state_.step, EvalPrecision::kRecipe);
+  return precision;
 }
 
 std::unique_ptr<data::Tokenizer> LoadedModel::tokenizer() const {

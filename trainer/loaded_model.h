@@ -9,6 +9,7 @@
 #include "ops/ops.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config.h"
+#include "trainer/model_precision.h"
 #include "trainer/parameters.h"
 
 namespace qstep::trainer {
@@ -27,7 +28,7 @@ void check_tokenizer(const CheckpointState& state, const std::string& path,
 // Configuration of the run that saved it.
 Config checkpoint_config(const CheckpointState& state, const std::string& path);
 
-// The weights alone, without optimizer state.
+// The weights and scales that forward passes need, without optimizer state.
 class LoadedModel {
  public:
   // `path` as resolve_checkpoint takes it; `recipe` a name or path, empty for the run's own.
@@ -37,6 +38,10 @@ class LoadedModel {
   const CheckpointState& state() const { return state_; }
   const Config& config() const { return config_; }
   const ModelWeights<ops::Tensor>& weights() const { return group_.views; }
+  // For forward passes of up to n_tokens as the run's own evaluations do them (precision.eval), or
+  // in the recipe that was asked for.
+  PrecisionTensors lay_out_precision(ops::Arena& arena, int64_t n_tokens) const;
+  std::unique_ptr<ModelPrecision> precision(ops::Ops& ops, PrecisionTensors tensors) const;
   // Error (config) when the checkpoint has none (imported models).
   std::unique_ptr<data::Tokenizer> tokenizer() const;
 
@@ -46,6 +51,8 @@ class LoadedModel {
   Config config_;
   ops::Buffer buffer_;
   ParameterGroup group_;
+  PrecisionPlan plan_;
+  std::vector<float> delayed_scales_;
 };
 
 }  // namespace qstep::trainer

@@ -40,7 +40,8 @@ ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model
 }
 
 Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor>& weights,
-             const ModelActivations& activations, int64_t batch, int64_t seq_len)
+             const ModelActivations& activations, int64_t batch, int64_t seq_len,
+             const ModelPrecision* precision)
     : config_(config),
       weights_(weights),
       a_(activations),
@@ -58,7 +59,14 @@ Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor
     ops.upload(a_.rope_table, table.data());
   }
   for (size_t l = 0; l < weights.blocks.size(); ++l) {
-    blocks_.emplace_back(config, weights.blocks[l], a_.blocks[l], a_.delta, a_.rope_table);
+    std::array<LinearOperands, kLinearsPerBlock> operands;
+    if (precision != nullptr) {
+      for (size_t i = 0; i < operands.size(); ++i) {
+        operands[i] = precision->linear(static_cast<int64_t>(l), static_cast<LinearKind>(i));
+      }
+    }
+    blocks_.emplace_back(config, weights.blocks[l], a_.blocks[l], a_.delta, a_.rope_table,
+                         std::move(operands));
   }
 }
 

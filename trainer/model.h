@@ -8,6 +8,7 @@
 #include "trainer/block.h"
 #include "trainer/head.h"
 #include "trainer/model_config.h"
+#include "trainer/model_precision.h"
 #include "trainer/timeline.h"
 #include "trainer/weights.h"
 
@@ -28,8 +29,6 @@ struct ModelActivations {
   BlockScratch scratch;
 };
 
-enum class Purpose : uint8_t { kTraining, kEvaluation };
-
 // Same order and same sizes on every call: run it on a measuring arena, then on a placing one.
 // Without gradients all blocks share one set of activations.
 ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model, int64_t batch,
@@ -37,8 +36,11 @@ ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model
 
 class Model {
  public:
+  // precision: the recipe of the linear layers, which outlives the model; null: they compute with
+  // the tensors as they are.
   Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<ops::Tensor>& weights,
-        const ModelActivations& activations, int64_t batch, int64_t seq_len);
+        const ModelActivations& activations, int64_t batch, int64_t seq_len,
+        const ModelPrecision* precision = nullptr);
 
   const ModelActivations& activations() const { return a_; }
 

@@ -99,6 +99,10 @@ void RunReport::step(const StepRow& row, int64_t skipped_steps) {
   since_line_ = 0;
 }
 
+void RunReport::non_finite(int64_t step, const std::string& input) {
+  line("warning: step {}: non-finite input to {}", step, input);
+}
+
 void RunReport::eval(const EvalRow& row) {
   last_eval_ = row.loss;
   line("eval {:>{}} | loss {:.4f} nats | {:.4f} bits/byte | {} tokens | {:.0f} ms", row.step,

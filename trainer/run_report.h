@@ -23,6 +23,8 @@ class RunReport {
   void begin(int64_t step);  // the loop starts behind this step
   // Prints every run.log_every steps, and always the first three.
   void step(const StepRow& row, int64_t skipped_steps);
+  // Where a quantizer met a NaN or an infinity: FP4 has neither, so that the loss may not show it.
+  void non_finite(int64_t step, const std::string& input);
   void eval(const EvalRow& row);
   void saved(const CheckpointRow& row);
   void summary(const CheckpointState& state, const std::string& checkpoint, bool finished);

@@ -118,7 +118,12 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
   for (const NamedTensor& tensor : named_tensors(config_.model, trainer_->parameters())) {
     checkpoint.read(tensor);
   }
+  // A recipe that was taken up since begins with the state that a new run begins with.
+  for (const NamedTensor& tensor : trainer_->precision_state()) {
+    if (checkpoint.has(tensor.name)) checkpoint.read(tensor);
+  }
   trainer_->refresh_weights();
+  trainer_->set_steps_done(checkpoint.state().step);
   const CheckpointState& saved = checkpoint.state();
   state_.step = saved.step;
   state_.tokens = saved.tokens;
@@ -158,15 +163,20 @@ void TrainRun::one_step(BatchSource& batches) {
                     .phases_ms = result.phases_ms};
   metrics_->step(row);
   report_->step(row, state_.skipped_steps);
+  if (!result.non_finite_input.empty()) report_->non_finite(state_.step, result.non_finite_input);
 
   if (state_.bad_steps_in_a_row >= config_.train.max_bad_steps) {
     save();  // the skipped updates left the weights as they were
     throw Error(
         ExitCode::kNonFinite,
-        fmt::format("step {}: loss {} and gradient norm {}: {} steps in a row were not finite "
+        fmt::format("step {}: loss {} and gradient norm {}{}: {} steps in a row were not finite "
                     "and their updates skipped; lower optimizer.lr, raise "
                     "optimizer.warmup_steps, or look at the data",
-                    state_.step, result.loss, result.grad_norm, state_.bad_steps_in_a_row));
+                    state_.step, result.loss, result.grad_norm,
+                    result.non_finite_input.empty()
+                        ? ""
+                        : ", first non-finite input to " + result.non_finite_input,
+                    state_.bad_steps_in_a_row));
   }
 }
 
@@ -195,7 +205,8 @@ void TrainRun::evaluate_now() {
 void TrainRun::save() {
   const Clock::time_point start = Clock::now();
   metrics_->sync();  // no checkpoint is durable whose rows are not
-  const auto tensors = named_tensors(config_.model, trainer_->parameters());
+  std::vector<NamedTensor> tensors = named_tensors(config_.model, trainer_->parameters());
+  for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   save_checkpoint(dir_.checkpoints(), state_, tensors, config_.run.keep_last);
   saved_step_ = state_.step;
   last_checkpoint_ = dir_.checkpoints() + "/" + step_folder(state_.step);

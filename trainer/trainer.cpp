@@ -12,6 +12,7 @@ struct Trainer::Layout {
   Parameters parameters;
   std::vector<ParameterGroup> gradients;
   ModelActivations activations;
+  PrecisionTensors precision;
   Tensor micro_losses, scalars;
 };
 
@@ -21,6 +22,9 @@ Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c) {
           .gradients = GradientSum::lay_out(arena, c.model, c.parallel.reduction, G),
           .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
                                              c.compute_dtype(), Purpose::kTraining),
+          .precision =
+              PrecisionTensors::lay_out(arena, plan_precision(c), c.model,
+                                        c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
           .micro_losses = arena.take("batch", Dtype::kF32, 1, G),
           .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
 }
@@ -48,8 +52,11 @@ Trainer::Trainer(ops::Ops& ops, const Config& config) : ops_(ops), config_(confi
   scalars_ = layout.scalars;
   gradient_sum_ = std::make_unique<GradientSum>(
       std::move(layout.gradients), config.parallel.reduction, config.train.micros_per_step());
-  model_ = std::make_unique<Model>(ops, config.model, parameters_.weight.views, layout.activations,
-                                   config.train.micro_batch, config.train.seq_len);
+  precision_ = std::make_unique<ModelPrecision>(ops, plan_precision(config),
+                                                std::move(layout.precision), config.train.seed);
+  model_ =
+      std::make_unique<Model>(ops, config.model, parameters_.weight.views, layout.activations,
+                              config.train.micro_batch, config.train.seq_len, precision_.get());
   init_parameters(ops, config.model, parameters_, config.train.seed);
 }
 
@@ -66,9 +73,11 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const Tensor& losses = model_->activations().losses;
 
   timer_.start();
+  precision_->begin_step(ops_, steps_done_ + 1, ledger_);
   for (int64_t micro = 0; micro < G; ++micro) {
     timer_.enter(Phase::kData);
     upload(batches.next());
+    precision_->begin_micro_batch(micro);
     const GradientSum::Target target = gradient_sum_->target(micro);
     model_->forward_backward(ops_, target.group.views, loss_scale, target.accumulate, timer_);
     ops_.mean(micro_losses_.col_range(micro, 1), losses);
@@ -87,13 +96,18 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   timer_.enter(Phase::kOther);
   float host[3];
   ops_.download(host, scalars_);
+  const bool skipped = std::isnan(host[2]);
+  precision_->end_step(ops_, skipped);
+  ++steps_done_;
   return {.loss = host[0],
           .grad_norm = host[1],
-          .skipped = std::isnan(host[2]),
+          .skipped = skipped,
+          .non_finite_input = precision_->first_non_finite(ops_),
           .phases_ms = timer_.stop()};
 }
 
 float Trainer::evaluate(const MicroBatch& batch) {
+  precision_->begin_evaluation(std::max<int64_t>(1, steps_done_), config_.precision.eval);
   upload(batch);
   model_->forward(ops_);
   const Tensor loss = scalars_.col_range(0, 1);
@@ -107,6 +121,7 @@ void Trainer::refresh_weights() {
   if (parameters_.weight.flat.dtype != Dtype::kF32) {
     ops_.cast(parameters_.weight.flat, parameters_.master.flat);
   }
+  precision_->weights_changed();
 }
 
 }  // namespace qstep::trainer

@@ -1,0 +1,108 @@
+// The operands of one linear layer: what its three GEMMs read instead of x, w and dy.
+//
+// A tensor is quantized into both of its operands in one call. The weight's are made once per
+// optimizer step and serve all of its micro-batches; x's second one waits for backward in memory of
+// its own; the others live in scratch that all layers share. An operand that the recipe leaves in
+// the compute type is a view of the tensor and costs nothing.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/ops.h"
+#include "trainer/delayed_state.h"
+#include "trainer/layer_precision.h"
+
+namespace qstep::trainer {
+
+// The GEMM that reads an operand: which Hadamard signs it gets.
+enum Gemm : uint32_t { kFprop, kDgrad, kWgrad };
+
+// The two operands of a tensor, and who reads them.
+struct TensorOperands {
+  precision::OperandSlot row, column;
+  Gemm row_gemm, column_gemm;
+};
+// In the order of LinearTensor.
+inline constexpr std::array<TensorOperands, 3> kOperandsOf{
+    {{precision::OperandSlot::kXFprop, precision::OperandSlot::kXWgrad, kFprop, kWgrad},
+     {precision::OperandSlot::kWFprop, precision::OperandSlot::kWDgrad, kFprop, kDgrad},
+     {precision::OperandSlot::kDyDgrad, precision::OperandSlot::kDyWgrad, kDgrad, kWgrad}}};
+
+// Hears what the quantizers did. Nobody asks for it in most steps: counting costs time.
+class QuantLedger {
+ public:
+  virtual ~QuantLedger() = default;
+  virtual void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats) = 0;
+};
+
+// The pass through the model that is running; every layer reads it at every call.
+struct PrecisionPass {
+  bool training = false;  // backward follows: its operands are made too, amaxes are recorded
+  bool quantized = true;  // false: every operand stays in the compute type
+  size_t phase = 0;
+  uint64_t seed = 0;
+  uint32_t step = 0;             // optimizer step
+  uint64_t micro_batch = 0;      // within the step
+  uint64_t weights_version = 0;  // changes with the weights, and with every step
+  QuantLedger* ledger = nullptr;
+};
+
+// Both orientations of a tensor; empty where the recipe leaves it alone or nobody reads it.
+struct QuantizedPair {
+  ops::QuantizedTensor rowwise, columnwise;
+};
+struct OperandPair {
+  ops::Operand rowwise, columnwise;
+};
+
+// One layer in one phase.
+struct LinearTensors {
+  QuantizedPair x, w, dy;
+};
+
+// What lives from call to call: the weight's operands, and x's for backward. Without training,
+// only what the forward pass reads.
+void lay_out_kept(ops::Arena& arena, LinearTensors& t, const precision::OperandTable& table,
+                  const LinearShape& shape, int64_t n_tokens, Purpose purpose);
+// What lives within one call; `arena` gives the same memory to every layer. After lay_out_kept.
+void lay_out_scratch(ops::Arena& arena, LinearTensors& t, const precision::OperandTable& table,
+                     const LinearShape& shape, int64_t n_tokens, Purpose purpose);
+
+class LinearOperands {
+ public:
+  LinearOperands() = default;  // nothing is quantized
+  // phases: this layer's tensors, phase by phase. non_finite [1, 3] int32: set where x, w or dy
+  // held a NaN or an infinity. pass and delayed must outlive this.
+  LinearOperands(const PrecisionPass& pass, const DelayedState& delayed, int64_t module,
+                 std::vector<LinearTensors> phases, const ops::Tensor& non_finite)
+      : pass_(&pass),
+        delayed_(&delayed),
+        module_(module),
+        phases_(std::move(phases)),
+        non_finite_(non_finite) {}
+
+  // x [N, I], w [O, I], dy [N, O]. Of a pass without backward only the rowwise operand is there.
+  OperandPair input(ops::Ops& ops, const ops::Tensor& x) const;
+  OperandPair weight(ops::Ops& ops, const ops::Tensor& w);
+  OperandPair gradient(ops::Ops& ops, const ops::Tensor& dy) const;
+
+ private:
+  bool plain() const { return pass_ == nullptr || !pass_->quantized; }
+  OperandPair make(ops::Ops& ops, const QuantizedPair& q, const ops::Tensor& source,
+                   LinearTensor tensor) const;
+
+  const PrecisionPass* pass_ = nullptr;
+  const DelayedState* delayed_ = nullptr;
+  int64_t module_ = 0;
+  std::vector<LinearTensors> phases_;
+  ops::Tensor non_finite_;
+
+  // The weight's operands, and what they were made for.
+  OperandPair weight_;
+  uint64_t weights_version_ = 0;  // 0: not made
+  size_t weights_phase_ = 0;
+  bool weights_for_training_ = false;
+};
+
+}  // namespace qstep::trainer

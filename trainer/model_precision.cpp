@@ -1,0 +1,135 @@
+#include "trainer/model_precision.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace qstep::trainer {
+
+using ops::Dtype;
+
+namespace {
+
+std::vector<LinearTensors> lay_out_phase(ops::Arena& arena, const PrecisionPhase& phase,
+                                         const ModelConfig& model, int64_t n_tokens,
+                                         Purpose purpose) {
+  std::vector<LinearTensors> layers(phase.tables.size());
+  const auto each = [&](auto&& lay_out) {
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const LinearShape shape = linear_shape(model, static_cast<int64_t>(i));
+      lay_out(arena, layers[i], phase.tables[i], shape, n_tokens, purpose);
+    }
+  };
+  each(lay_out_kept);
+  each(lay_out_scratch);
+  return layers;
+}
+
+}  // namespace
+
+PrecisionTensors PrecisionTensors::lay_out(ops::Arena& arena, const PrecisionPlan& plan,
+                                           const ModelConfig& model, int64_t n_tokens,
+                                           Purpose purpose) {
+  PrecisionTensors t;
+  if (plan.plain()) return t;
+  t.delayed = DelayedTensors::lay_out(arena, plan, model, purpose);
+  t.non_finite = arena.take("quantized operands", Dtype::kI32, n_modules(model), kTensorsPerLinear);
+
+  // Only one phase runs at a time: each is placed over the others.
+  int64_t bytes = 0;
+  for (const PrecisionPhase& phase : plan.phases) {
+    ops::Arena measure;
+    lay_out_phase(measure, phase, model, n_tokens, purpose);
+    bytes = std::max(bytes, measure.peak_bytes());
+  }
+  const ops::Tensor block = arena.take("quantized operands", Dtype::kBf16, 1, bytes / 2);
+  for (const PrecisionPhase& phase : plan.phases) {
+    const ops::Buffer view(block.data, bytes, [](void*) {});
+    ops::Arena place(view);
+    t.phases.push_back(lay_out_phase(place, phase, model, n_tokens, purpose));
+  }
+  return t;
+}
+
+ModelPrecision::ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTensors tensors,
+                               uint64_t seed)
+    : plan_(std::move(plan)),
+      t_(std::move(tensors)),
+      delayed_(ops, plan_, t_.delayed),
+      plain_(plan_.plain()),
+      host_non_finite_(static_cast<size_t>(t_.non_finite.size())) {
+  pass_.seed = seed;
+  pass_.weights_version = 1;
+  delayed_.enter_phase(ops, training_phase_);
+}
+
+LinearOperands ModelPrecision::linear(int64_t block, LinearKind kind) const {
+  if (plain_) return {};
+  const int64_t module = module_id(block, kind);
+  std::vector<LinearTensors> phases;
+  for (const std::vector<LinearTensors>& layers : t_.phases) {
+    phases.push_back(layers[static_cast<size_t>(module)]);
+  }
+  return {pass_, delayed_, module, std::move(phases), t_.non_finite.row_range(module, 1)};
+}
+
+void ModelPrecision::begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger) {
+  if (plain_) return;
+  const size_t phase = plan_.phase_at(step);
+  if (phase != training_phase_) delayed_.enter_phase(ops, phase);
+  training_phase_ = phase;
+  // The weights are quantized anew even where nothing moved them: their random bits and amaxes
+  // belong to this step, whatever was evaluated before it.
+  weights_changed();
+  pass_ = {.training = true,
+           .quantized = true,
+           .phase = phase,
+           .seed = pass_.seed,
+           .step = static_cast<uint32_t>(step),
+           .micro_batch = 0,
+           .weights_version = pass_.weights_version,
+           .ledger = ledger};
+  ops.zero(t_.non_finite);
+}
+
+void ModelPrecision::end_step(ops::Ops& ops, bool skipped) {
+  if (plain_) return;
+  weights_changed();
+  delayed_.end_step(ops, training_phase_, skipped);
+}
+
+void ModelPrecision::begin_evaluation(int64_t step, EvalPrecision precision) {
+  if (plain_) return;
+  pass_ = {.training = false,
+           .quantized = precision == EvalPrecision::kRecipe,
+           .phase = plan_.phase_at(step),
+           .seed = pass_.seed,
+           .step = static_cast<uint32_t>(step),
+           .micro_batch = 0,
+           .weights_version = pass_.weights_version,
+           .ledger = nullptr};
+}
+
+std::string ModelPrecision::first_non_finite(ops::Ops& ops) {
+  if (plain_) return {};
+  ops.download(host_non_finite_.data(), t_.non_finite);
+  const auto n = static_cast<int64_t>(host_non_finite_.size()) / kTensorsPerLinear;
+  const auto found = [&](int64_t module, LinearTensor tensor) {
+    return host_non_finite_[static_cast<size_t>(tensor_row(module, tensor))] != 0;
+  };
+  const auto text = [](int64_t module, LinearTensor tensor) {
+    return fmt::format("{} {}", module_name(module),
+                       kLinearTensorNames[static_cast<size_t>(tensor)]);
+  };
+  for (int64_t module = 0; module < n; ++module) {
+    for (const LinearTensor tensor : {LinearTensor::kX, LinearTensor::kW}) {
+      if (found(module, tensor)) return text(module, tensor);
+    }
+  }
+  for (int64_t module = n; module-- > 0;) {
+    if (found(module, LinearTensor::kDy)) return text(module, LinearTensor::kDy);
+  }
+  return {};
+}
+
+}  // namespace qstep::trainer

@@ -1,0 +1,65 @@
+// The precision recipe of a running model: the plan, the memory of the quantized operands, the
+// state of delayed scaling, and the pass that its linear layers are in.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ops/ops.h"
+#include "trainer/config.h"
+#include "trainer/linear_operands.h"
+
+namespace qstep::trainer {
+
+// Everything empty where the plan quantizes nothing.
+struct PrecisionTensors {
+  std::vector<std::vector<LinearTensors>> phases;  // [phase][module]; phases share their memory
+  ops::Tensor non_finite;                          // [modules, 3] int32: x, w, dy
+  DelayedTensors delayed;
+
+  // For micro-batches of up to n_tokens.
+  static PrecisionTensors lay_out(ops::Arena& arena, const PrecisionPlan& plan,
+                                  const ModelConfig& model, int64_t n_tokens, Purpose purpose);
+};
+
+class ModelPrecision {
+ public:
+  ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTensors tensors, uint64_t seed);
+  ModelPrecision(const ModelPrecision&) = delete;
+  ModelPrecision& operator=(const ModelPrecision&) = delete;
+
+  // For the layer that reads them; this must outlive it.
+  LinearOperands linear(int64_t block, LinearKind kind) const;
+
+  // A training step (from 1): begin_step, then begin_micro_batch (g from 0) ahead of every forward
+  // pass, then end_step once the weights were updated, or were not.
+  void begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger);
+  void begin_micro_batch(int64_t g) { pass_.micro_batch = static_cast<uint64_t>(g); }
+  void end_step(ops::Ops& ops, bool skipped);
+
+  // Forward passes without backward, as step `step` ran them; nothing of them outlives them but the
+  // weights' operands.
+  void begin_evaluation(int64_t step, EvalPrecision precision);
+
+  // The weights were set from outside.
+  void weights_changed() { ++pass_.weights_version; }
+
+  // The first layer and operand of the running step whose input held a NaN or an infinity, in the
+  // order of the computation ("blocks.3.down dy"); empty when there was none.
+  std::string first_non_finite(ops::Ops& ops);
+
+  // State for the checkpoint; none in most recipes.
+  std::vector<NamedTensor> named_tensors() const { return delayed_.named_tensors(); }
+
+ private:
+  PrecisionPlan plan_;
+  PrecisionTensors t_;
+  DelayedState delayed_;
+  PrecisionPass pass_;
+  bool plain_;
+  size_t training_phase_ = 0;
+  std::vector<int32_t> host_non_finite_;
+};
+
+}  // namespace qstep::trainer
