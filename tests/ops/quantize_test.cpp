@@ -50,8 +50,6 @@ void expect_bits(Quantizer& quantize, const QuantSpec& row_spec, const QuantSpec
   in.tensor.expect_guards_intact(what + ": source");
 }
 
-QuantSpec nvfp4() { return default_spec(QuantFormat::kNvfp4); }
-
 // Stochastic rounding of one orientation beside nearest rounding of the other, and so on.
 QuantSpec partner(const QuantSpec& spec) {
   QuantSpec other = spec;
@@ -186,7 +184,7 @@ INSTANTIATE_TEST_SUITE_P(All, QuantizeFamily, testing::ValuesIn(families()),
 // ---- shapes ---------------------------------------------------------------------------------
 
 // From the smallest to some that are a multiple of nothing but what the spec asks for; strided
-// sources; nothing at all.
+// sources and values; nothing at all.
 TEST_P(QuantizeFamily, EveryShape) {
   Quantizer quantize;
   const QuantSpec spec = GetParam().spec;
@@ -202,12 +200,12 @@ TEST_P(QuantizeFamily, EveryShape) {
     for (const Shape shape : {Shape{n, k}, Shape{5 * n, 3 * k}, Shape{37 * n, 2 * k},
                               Shape{131 * n, 11 * k}, Shape{n, 0}, Shape{0, k}, Shape{0, 0}}) {
       const QuantInput rows(Data::kNarrow, shape, dtype, seed++, 3);
-      QuantSide row = rows.side(spec, Orientation::kRowwise);
+      QuantSide row = rows.side(spec, Orientation::kRowwise, 7);
       quantize(row.q, {}, rows);
       expect_reference(rows.expected(spec, Orientation::kRowwise), row,
                        describe(spec) + " rowwise on " + rows.what);
       const QuantInput columns(Data::kNarrow, {shape.cols, shape.rows}, dtype, seed++, 3);
-      QuantSide column = columns.side(spec, Orientation::kColumnwise);
+      QuantSide column = columns.side(spec, Orientation::kColumnwise, 7);
       quantize({}, column.q, columns);
       expect_reference(columns.expected(spec, Orientation::kColumnwise), column,
                        describe(spec) + " columnwise on " + columns.what);

@@ -17,6 +17,12 @@ using ops::Orientation;
 using precision::QuantSpec;
 using Values = std::vector<float>;
 
+inline QuantSpec nvfp4() { return default_spec(precision::QuantFormat::kNvfp4); }
+inline QuantSpec with_block(QuantSpec spec, precision::BlockShape block) {
+  spec.block = block;
+  return spec;
+}
+
 // Each 16x16 tile has its own magnitude, below that of the tensor; tiles of zeros, of -0, of equal
 // values and with a single large one are mixed in.
 enum class Data : uint8_t {
@@ -41,9 +47,10 @@ Values quant_data(Data data, int64_t rows, int64_t cols, Dtype dtype, uint64_t s
 // A source with gaps between its rows.
 Guarded source_of(const Values& x, int64_t rows, int64_t cols, Dtype dtype, int64_t gap = 0);
 
-// One orientation laid out for a source [rows, cols].
+// One orientation laid out for a source [rows, cols]; `gap` between the rows of its values.
 struct QuantSide {
-  QuantSide(const QuantSpec& spec, Orientation orientation, int64_t rows, int64_t cols);
+  QuantSide(const QuantSpec& spec, Orientation orientation, int64_t rows, int64_t cols,
+            int64_t gap = 0);
 
   ops::QuantizedTensor q;
   Guarded values, scale, tile_scales;  // the last two empty where there are none
@@ -80,8 +87,8 @@ struct QuantInput {
   reference::Quantized expected(const QuantSpec& spec, Orientation orientation) const {
     return reference::quantize(x, shape.rows, shape.cols, spec, orientation, options());
   }
-  QuantSide side(const QuantSpec& spec, Orientation orientation) const {
-    return QuantSide(spec, orientation, shape.rows, shape.cols);
+  QuantSide side(const QuantSpec& spec, Orientation orientation, int64_t gap = 0) const {
+    return QuantSide(spec, orientation, shape.rows, shape.cols, gap);
   }
 
   Shape shape;

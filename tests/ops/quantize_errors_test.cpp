@@ -1,0 +1,43 @@
+// Broken promises between the rooms: internal errors, before anything is written.
+#include <gtest/gtest.h>
+
+#include "tests/ops/quantize_testing.h"
+
+namespace qstep::test {
+namespace {
+
+using precision::QuantFormat;
+using precision::Source;
+
+TEST(QuantizeErrors, WrongShapesAndTypesAreRefused) {
+  Quantizer quantize;
+  QuantInput in(Data::kNarrow, {32, 64}, Dtype::kBf16, 61);
+  QuantSide row = in.side(nvfp4(), Orientation::kRowwise);
+  QuantSide column = in.side(nvfp4(), Orientation::kColumnwise);
+  EXPECT_THROW(quantize(column.q, {}, in), ops::Error);
+  EXPECT_THROW(quantize({}, row.q, in), ops::Error);
+  ops::QuantizedTensor no_scale = row.q;
+  no_scale.scale = {};
+  EXPECT_THROW(quantize(no_scale, {}, in), ops::Error);
+  QuantInput other(Data::kNarrow, {16, 64}, Dtype::kBf16, 62);
+  EXPECT_THROW(quantize(row.q, {}, other), ops::Error);
+  QuantSide forward = in.side(nvfp4(), Orientation::kColumnwise);
+  forward.q.spec.source = Source::kForward;
+  EXPECT_THROW(quantize({}, forward.q, in), ops::Error);
+}
+
+TEST(QuantizeErrors, LengthsThatAreNoMultipleOfTheBlockAreRefused) {
+  Quantizer quantize;
+  QuantSpec rotated = with_block(default_spec(QuantFormat::kFp8E4m3), {1, 128});
+  rotated.hadamard = 64;
+  for (const QuantSpec& spec :
+       {nvfp4(), with_block(nvfp4(), {16, 16}), default_spec(QuantFormat::kMxfp8E4m3), rotated}) {
+    const int64_t k = multiple_of_k(spec) + 8;
+    const QuantInput in(Data::kNarrow, {128, k}, Dtype::kBf16, 63);
+    QuantSide row = in.side(spec, Orientation::kRowwise);
+    EXPECT_THROW(quantize(row.q, {}, in), ops::Error) << describe(spec);
+  }
+}
+
+}  // namespace
+}  // namespace qstep::test
