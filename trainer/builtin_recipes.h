@@ -12,6 +12,6 @@ struct BuiltinRecipe {
   std::string_view text;
 };
 
-std::span<const BuiltinRecipe> builtin_recipes();  // by name, ascending
+std::span<const BuiltinRecipe> builtin_recipes();
 
 }  // namespace qstep::trainer

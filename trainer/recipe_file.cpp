@@ -50,6 +50,7 @@ std::string nearest_name(const std::string& typed) {
 std::vector<std::string_view> recipe_names() {
   std::vector<std::string_view> names;
   for (const BuiltinRecipe& recipe : builtin_recipes()) names.push_back(recipe.name);
+  std::sort(names.begin(), names.end());
   return names;
 }
 

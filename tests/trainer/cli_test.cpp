@@ -154,6 +154,49 @@ TEST_F(Cli, ConfigListsOptionsAndPresets) {
   EXPECT_GT(nlohmann::json::parse(qstep("config presets --json").out).size(), 10u);
 }
 
+TEST_F(Cli, RecipesAreListedShownAndChecked) {
+  const Outcome list = qstep("recipe list --json");
+  ASSERT_EQ(list.code, 0) << list.err;
+  EXPECT_GE(nlohmann::json::parse(list.out).size(), 17u);
+  // What is shown is a recipe, the same one.
+  const Outcome shown = qstep("recipe show nvfp4-late-bf16");
+  ASSERT_EQ(shown.code, 0) << shown.err;
+  write("copy.toml", shown.out);
+  const std::string model = " gpt2-124m train.seq_len=256 train.steps=100 --json";
+  const Outcome own = qstep("recipe check nvfp4-late-bf16" + model);
+  const Outcome copy = qstep("recipe check copy.toml" + model);
+  ASSERT_EQ(own.code, 0) << own.err;
+  ASSERT_EQ(copy.code, 0) << copy.err;
+  const auto phases = nlohmann::json::parse(own.out).at("phases");
+  EXPECT_EQ(phases, nlohmann::json::parse(copy.out).at("phases"));
+  ASSERT_EQ(phases.size(), 2u);
+  EXPECT_EQ(phases[1].at("first_step"), 83);
+  const auto& groups = phases[0].at("groups");
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[0].at("layers"), "blocks.0-9.*");
+  EXPECT_EQ(groups[0].at("gemms").at("fprop").at("w_fprop"), "nvfp4 16x16");
+  EXPECT_EQ(groups[0].at("gemms").at("wgrad").at("runs"), "emulated");
+  EXPECT_EQ(groups[1].at("layers"), "blocks.10-11.*");
+  EXPECT_EQ(groups[1].at("gemms").at("fprop").at("x_fprop"), "bf16");
+}
+
+TEST_F(Cli, ARecipeThatCannotRunIsRefusedWithEveryLine) {
+  write("bad.toml", "[operands]\nx_fprop = \"nvfp5\"\nw_fporp = \"nvfp4\"\n");
+  for (const char* command : {"recipe check bad.toml", "recipe show bad.toml",
+                              "train precision.recipe=bad.toml data.train=x.h5"}) {
+    const Outcome outcome = qstep(command);
+    EXPECT_EQ(outcome.code, 20) << command;
+    EXPECT_TRUE(contains(outcome.err, "bad.toml:2: operands.x_fprop = \"nvfp5\"")) << outcome.err;
+    EXPECT_TRUE(contains(outcome.err, "bad.toml:3: there is no key operands.w_fporp"))
+        << outcome.err;
+  }
+  const Outcome shapes = qstep(
+      "recipe check nvfp4 llama-1m train.micro_batch=1 train.seq_len=100 "
+      "train.global_batch=1");
+  EXPECT_EQ(shapes.code, 20);
+  EXPECT_TRUE(contains(shapes.err, "train.seq_len = 96 or 112")) << shapes.err;
+}
+
 TEST_F(Cli, PlanDescribesTheLargestModel) {
   const Outcome text = qstep("plan llama-405b");
   EXPECT_EQ(text.code, 0) << text.err;

@@ -263,6 +263,39 @@ TEST_F(Run, RefusesAnotherTokenizerCorpusOrModel) {
   EXPECT_EQ(before, text_of(checkpoint("run", 2) + "/manifest.json"));
 }
 
+// The same name with other numbers is an accident, another name a decision; descriptions do not
+// count, and a checkpoint needs no file.
+TEST_F(Run, RefusesARecipeThatChangedUnderItsName) {
+  const std::string mine = folder_ / "mine.toml", other = folder_ / "other.toml";
+  const auto write = [](const std::string& path, const std::string& text) {
+    std::ofstream(path) << text;
+  };
+  write(mine, "measured = \"not yet\"\n");
+  const Words with_mine{"precision.recipe=" + mine, "optimizer.warmup_steps=0"};
+  const auto steps = [](Words words, int64_t n) {
+    words.push_back(fmt::format("train.steps={}", n));
+    return words;
+  };
+  ASSERT_EQ(0, run(train("run", steps(with_mine, 2)))) << text_of(log());
+  EXPECT_EQ("measured = \"not yet\"\ncompute = \"bf16\"\n", text_of(dir("run") + "/recipe.toml"));
+
+  write(mine, "measured = \"today\"\n");
+  EXPECT_EQ(0, run(train("run", steps(with_mine, 3)))) << text_of(log());
+  write(mine, "compute = \"fp32\"\n");
+  EXPECT_EQ(20, run(train("run", steps(with_mine, 4)))) << text_of(log());
+  EXPECT_NE(std::string::npos,
+            text_of(log()).find("  - compute = \"bf16\"\n  + compute = \"fp32\""))
+      << text_of(log());
+
+  write(other, "compute = \"fp32\"\n");
+  EXPECT_EQ(0,
+            run(train("run", steps({"precision.recipe=" + other, "optimizer.warmup_steps=0"}, 4))))
+      << text_of(log());
+  std::filesystem::remove(mine);
+  std::filesystem::remove(other);
+  EXPECT_EQ(0, run({"eval", "--checkpoint", dir("run"), "--batches", "1"})) << text_of(log());
+}
+
 // The same command can be started again: it goes on from what it has made, not from where it began.
 TEST_F(Run, TakesUpACheckpointOfAnotherFolderOnce) {
   ASSERT_EQ(0, run(train("first", {"train.steps=4"}))) << text_of(log());

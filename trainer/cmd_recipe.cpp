@@ -1,0 +1,285 @@
+// qstep recipe list | show | check
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "trainer/commands.h"
+#include "trainer/layer_precision.h"
+#include "trainer/machine.h"
+#include "trainer/recipe_check.h"
+#include "trainer/recipe_fields.h"
+#include "trainer/recipe_file.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using precision::kOperandSlotNames;
+using precision::OperandSlot;
+using precision::OperandTable;
+using precision::Recipe;
+
+struct Gemm {
+  std::string_view name;
+  OperandSlot left, right;
+};
+constexpr std::array<Gemm, 3> kGemms{{{"fprop", OperandSlot::kXFprop, OperandSlot::kWFprop},
+                                      {"dgrad", OperandSlot::kDyDgrad, OperandSlot::kWDgrad},
+                                      {"wgrad", OperandSlot::kDyWgrad, OperandSlot::kXWgrad}}};
+
+std::string slot_name(OperandSlot slot) {
+  return std::string(kOperandSlotNames[static_cast<size_t>(slot)]);
+}
+
+// What an operand is, with the compute type in the place of "bf16".
+std::string operand_text(const OperandTable& table, OperandSlot slot, const Recipe& recipe) {
+  return table[slot].quantized() ? describe(table[slot]) : std::string(name(recipe.compute));
+}
+
+// How this machine makes the product: "native" or "emulated". A quantized operand is decoded to
+// BF16 here, whatever the processor.
+std::string_view how_it_runs(const OperandTable& table, const Gemm& gemm, const Recipe& recipe) {
+  constexpr std::string_view kNative = "native", kEmulated = "emulated";
+  if (table[gemm.left].quantized() || table[gemm.right].quantized()) return kEmulated;
+  if (recipe.compute == precision::ComputeType::kFp32) return kNative;
+  static const bool emulates_bf16 = read_machine().bf16_support() == Bf16Support::kEmulated;
+  return emulates_bf16 ? kEmulated : kNative;
+}
+
+struct Widths {
+  size_t left = 0, right = 0;
+};
+Widths widths_of(const OperandTable& table, const Recipe& recipe) {
+  Widths widths;
+  for (const Gemm& gemm : kGemms) {
+    widths.left = std::max(widths.left, operand_text(table, gemm.left, recipe).size());
+    widths.right = std::max(widths.right, operand_text(table, gemm.right, recipe).size());
+  }
+  return widths;
+}
+std::string gemm_line(const Gemm& gemm, const OperandTable& table, const Recipe& recipe,
+                      const Widths& widths) {
+  return fmt::format("{}  {:<8} {:<{}}  {:<7} {:<{}}", gemm.name, slot_name(gemm.left),
+                     operand_text(table, gemm.left, recipe), widths.left, slot_name(gemm.right),
+                     operand_text(table, gemm.right, recipe), widths.right);
+}
+
+Json prose_json(const Recipe& recipe) {
+  Json json = {{"name", recipe.name}};
+  for_each_prose(recipe, [&](const char* key, const std::string& text) { json[key] = text; });
+  json["compute"] = name(recipe.compute);
+  return json;
+}
+
+// ---- list ------------------------------------------------------------------------------------
+
+void list_recipes(bool as_json) {
+  std::vector<Recipe> recipes;
+  for (const std::string_view name : recipe_names()) {
+    recipes.push_back(load_recipe(std::string(name)));
+  }
+  if (as_json) {
+    Json json = Json::array();
+    for (const Recipe& recipe : recipes) json.push_back(prose_json(recipe));
+    fmt::print("{}\n", json.dump(2));
+    return;
+  }
+  size_t name_width = 0, title_width = 0;
+  for (const Recipe& recipe : recipes) {
+    name_width = std::max(name_width, recipe.name.size());
+    title_width = std::max(title_width, recipe.title.size());
+  }
+  fmt::print("{:<{}}  {:<{}}  {}\n", "recipe", name_width, "what it is", title_width, "source");
+  for (const Recipe& recipe : recipes) {
+    fmt::print("{:<{}}  {:<{}}  {}\n", recipe.name, name_width, recipe.title, title_width,
+               recipe.paper);
+  }
+}
+
+// ---- show ------------------------------------------------------------------------------------
+
+Json operands_json(const OperandTable& table) {
+  Json json;
+  for (size_t slot = 0; slot < precision::kOperandSlots; ++slot) {
+    Json& operand = json[std::string(kOperandSlotNames[slot])];
+    for_each_field(table.specs[slot], [&]<class T>(const char* key, const T& field) {
+      if constexpr (HasChoices<T>) {
+        operand[key] = choice_name(field);
+      } else {
+        operand[key] = field;
+      }
+    });
+  }
+  return json;
+}
+
+// The text is a recipe file itself: the table per GEMM stands in comments.
+void show_recipe(const std::string& name_or_path, bool as_json) {
+  const Recipe recipe = load_recipe(name_or_path);
+  if (as_json) {
+    Json json = prose_json(recipe);
+    json["operands"] = operands_json(recipe.operands);
+    json["toml"] = to_toml(recipe);
+    fmt::print("{}\n", json.dump(2));
+    return;
+  }
+  fmt::print("# {}\n#\n", recipe.name);
+  const Widths widths = widths_of(recipe.operands, recipe);
+  for (const Gemm& gemm : kGemms) {
+    fmt::print("# {}\n", gemm_line(gemm, recipe.operands, recipe, widths));
+  }
+  fmt::print("\n{}", to_toml(recipe));
+}
+
+// ---- check -----------------------------------------------------------------------------------
+
+// Linear layers with the same operands.
+struct LayerGroup {
+  OperandTable table;
+  std::vector<int64_t> modules;
+};
+
+struct PhaseGroups {
+  int64_t first_step = 1, last_step = 1;
+  std::vector<LayerGroup> groups;
+};
+
+std::vector<PhaseGroups> groups_of(const Config& config) {
+  PrecisionPlan plan = plan_precision(config);
+  if (plan.phases.empty()) {
+    plan.phases.push_back({.first_step = 1, .tables = {}});
+    plan.phases[0].tables.resize(static_cast<size_t>(n_modules(config.model)));
+  }
+  std::vector<PhaseGroups> phases;
+  for (size_t p = 0; p < plan.phases.size(); ++p) {
+    PhaseGroups& phase = phases.emplace_back();
+    phase.first_step = plan.phases[p].first_step;
+    phase.last_step =
+        p + 1 < plan.phases.size() ? plan.phases[p + 1].first_step - 1 : config.train.steps;
+    const auto& tables = plan.phases[p].tables;
+    for (size_t module = 0; module < tables.size(); ++module) {
+      auto group = std::find_if(phase.groups.begin(), phase.groups.end(),
+                                [&](const LayerGroup& g) { return g.table == tables[module]; });
+      if (group == phase.groups.end()) {
+        group = phase.groups.insert(phase.groups.end(), LayerGroup{tables[module], {}});
+      }
+      group->modules.push_back(static_cast<int64_t>(module));
+    }
+  }
+  return phases;
+}
+
+Json check_json(const Config& config) {
+  const Recipe& recipe = config.precision.loaded;
+  Json json = {{"recipe", recipe.name},
+               {"model", config.model.preset},
+               {"n_layers", config.model.n_layers},
+               {"micro_batch", config.train.micro_batch},
+               {"seq_len", config.train.seq_len},
+               {"steps", config.train.steps},
+               {"phases", Json::array()}};
+  for (const PhaseGroups& phase : groups_of(config)) {
+    Json groups = Json::array();
+    for (const LayerGroup& group : phase.groups) {
+      Json gemms;
+      for (const Gemm& gemm : kGemms) {
+        gemms[std::string(gemm.name)] = {
+            {slot_name(gemm.left), operand_text(group.table, gemm.left, recipe)},
+            {slot_name(gemm.right), operand_text(group.table, gemm.right, recipe)},
+            {"runs", how_it_runs(group.table, gemm, recipe)}};
+      }
+      groups.push_back({{"layers", module_names(group.modules)}, {"gemms", gemms}});
+    }
+    json["phases"].push_back(
+        {{"first_step", phase.first_step}, {"last_step", phase.last_step}, {"groups", groups}});
+  }
+  return json;
+}
+
+void print_check(const Config& config) {
+  const Recipe& recipe = config.precision.loaded;
+  const TrainConfig& t = config.train;
+  fmt::print("{} on {}: {} blocks, micro-batches of {} x {} tokens, {} steps\n", recipe.name,
+             config.model.preset.empty() ? "a model by its dimensions" : config.model.preset,
+             config.model.n_layers, t.micro_batch, t.seq_len, t.steps);
+  for (const PhaseGroups& phase : groups_of(config)) {
+    fmt::print("steps {} to {}\n", phase.first_step, phase.last_step);
+    for (const LayerGroup& group : phase.groups) {
+      fmt::print("  {}\n", module_names(group.modules));
+      const Widths widths = widths_of(group.table, recipe);
+      for (const Gemm& gemm : kGemms) {
+        const std::string line = gemm_line(gemm, group.table, recipe, widths);
+        fmt::print("    {}  {}\n", line, how_it_runs(group.table, gemm, recipe));
+      }
+    }
+  }
+  fmt::print("embeddings, head, norms and attention: {}; sums, master weights, gradients: fp32\n",
+             name(recipe.compute));
+}
+
+void check_recipe(const std::string& name_or_path, std::vector<std::string> words, bool as_json) {
+  words.push_back("precision.recipe=" + name_or_path);
+  Config config = load_model_words(words).config;
+  finish_model(config, kAssumedVocab);
+  if (as_json) {
+    fmt::print("{}\n", check_json(config).dump(2));
+  } else {
+    print_check(config);
+  }
+}
+
+}  // namespace
+
+void add_recipe_command(CLI::App& app, int&) {
+  CLI::App* recipe = app.add_subcommand("recipe", "Precision recipes: what there is, what it does");
+  recipe->require_subcommand(1);
+  recipe->footer("Example:\n  qstep recipe show nvfp4 > my.toml");
+
+  struct Arguments {
+    std::string name;
+    std::vector<std::string> words;
+    bool json = false;
+  };
+  const auto arguments = std::make_shared<Arguments>();
+  const auto add_name = [arguments](CLI::App* command) {
+    command->add_option("recipe", arguments->name, "a name that list shows, or a file")->required();
+  };
+  const auto add_json = [arguments](CLI::App* command) {
+    command->add_flag("--json", arguments->json, "as JSON");
+  };
+
+  CLI::App* list = recipe->add_subcommand("list", "The recipes in this binary");
+  add_json(list);
+  list->footer("Example:\n  qstep recipe list");
+  list->callback([arguments] { list_recipes(arguments->json); });
+
+  CLI::App* show = recipe->add_subcommand("show", "A recipe: its operands per GEMM, and as TOML");
+  add_name(show);
+  add_json(show);
+  show->footer("Example:\n  qstep recipe show nvfp4 > my.toml");
+  show->callback([arguments] { show_recipe(arguments->name, arguments->json); });
+
+  CLI::App* check = recipe->add_subcommand(
+      "check", "Every problem of a recipe, or what it runs in each layer of a model");
+  add_name(check);
+  check
+      ->add_option("words", arguments->words,
+                   "a preset or a TOML file, then overrides section.key=value; llama-15m if not "
+                   "given")
+      ->type_name("[MODEL|FILE] [KEY=VALUE ...]");
+  add_json(check);
+  check->footer(
+      "Examples:\n"
+      "  qstep recipe check my.toml\n"
+      "  qstep recipe check nvfp4 gpt2-124m train.micro_batch=4 train.seq_len=256\n"
+      "  qstep recipe check nvfp4-late-bf16 run.toml --json");
+  check->callback(
+      [arguments] { check_recipe(arguments->name, arguments->words, arguments->json); });
+}
+
+}  // namespace qstep::trainer

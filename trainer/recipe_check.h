@@ -1,0 +1,22 @@
+// A recipe held against a model and a run: what would run where, and what cannot.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "trainer/config.h"
+
+namespace qstep::trainer {
+
+// Everything that keeps config.precision.loaded from running on this model with these
+// micro-batches, one text each that names layer, operand, what was found and what to write instead:
+// dimensions that are not multiples of the quantizer's unit, patterns that match no layer, operands
+// that do not go together once overrides and switches are applied. Empty when it can run.
+std::vector<std::string> recipe_problems(const Config& config);
+
+// The names of linear layers by number (layer_precision.h), ascending, in short:
+// "blocks.0-6.*, blocks.7.{qkv,up}".
+std::string module_names(const std::vector<int64_t>& modules);
+
+}  // namespace qstep::trainer
