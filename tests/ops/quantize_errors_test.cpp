@@ -26,18 +26,5 @@ TEST(QuantizeErrors, WrongShapesAndTypesAreRefused) {
   EXPECT_THROW(quantize({}, forward.q, in), ops::Error);
 }
 
-TEST(QuantizeErrors, LengthsThatAreNoMultipleOfTheBlockAreRefused) {
-  Quantizer quantize;
-  QuantSpec rotated = with_block(default_spec(QuantFormat::kFp8E4m3), {1, 128});
-  rotated.hadamard = 64;
-  for (const QuantSpec& spec :
-       {nvfp4(), with_block(nvfp4(), {16, 16}), default_spec(QuantFormat::kMxfp8E4m3), rotated}) {
-    const int64_t k = multiple_of_k(spec) + 8;
-    const QuantInput in(Data::kNarrow, {128, k}, Dtype::kBf16, 63);
-    QuantSide row = in.side(spec, Orientation::kRowwise);
-    EXPECT_THROW(quantize(row.q, {}, in), ops::Error) << describe(spec);
-  }
-}
-
 }  // namespace
 }  // namespace qstep::test

@@ -213,6 +213,32 @@ TEST_P(QuantizeFamily, EveryShape) {
   }
 }
 
+// Lengths that are a multiple of nothing: zeros stand for what a block lacks, and nothing outside
+// the tensor is read or written.
+TEST_P(QuantizeFamily, RaggedShapes) {
+  Quantizer quantize;
+  const QuantSpec spec = GetParam().spec;
+  uint64_t seed = 1;
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+    for (const Shape shape :
+         {Shape{1, 1}, Shape{3, 17}, Shape{19, 5}, Shape{50, 77}, Shape{147, 333}}) {
+      const QuantInput in(Data::kNarrow, shape, dtype, seed++, 3);
+      for (const Orientation orientation : {Orientation::kRowwise, Orientation::kColumnwise}) {
+        QuantSide side = in.side(spec, orientation, 5);
+        const bool rowwise = orientation == Orientation::kRowwise;
+        const std::string what =
+            fmt::format("{} {} on {}", describe(spec), rowwise ? "rowwise" : "columnwise", in.what);
+        const reference::Quantized expected = in.expected(spec, orientation);
+        quantize(rowwise ? side.q : ops::QuantizedTensor{},
+                 rowwise ? ops::QuantizedTensor{} : side.q, in);
+        expect_reference(expected, side, what);
+        expect_reference(expected, ops::cpu::quantize_encoded(side.q, in.tensor, in.call), what);
+      }
+      expect_bits(quantize, spec, spec, in);
+    }
+  }
+}
+
 TEST_P(QuantizeFamily, InfinitiesAndNans) {
   Quantizer quantize;
   const QuantSpec spec = GetParam().spec;

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <fstream>
+#include <sstream>
 #include <string>
 
 #include "ops/quantize.h"
@@ -14,6 +15,7 @@
 #include "precision/nvfp4.h"
 #include "precision/philox.h"
 #include "precision/random_bits.h"
+#include "precision/scale_layout.h"
 #include "precision/stochastic_rounding.h"
 #include "tests/precision/golden_text.h"
 #include "tests/support/quant_reference.h"
@@ -68,6 +70,22 @@ class Reference : public GoldenImplementation {
       bytes[i] = reference::element_byte(random, 0, 16 * block + i);
     }
     return bytes;
+  }
+  // reshape(R / 128, 4, 32, C / 4, 4).permute(0, 3, 2, 1, 4), element by element.
+  int64_t swizzled_offset(int64_t row, int64_t col, int64_t cols) override {
+    int64_t offset = 0;
+    for (int64_t tile_row = 0;; ++tile_row) {
+      for (int64_t tile_col = 0; tile_col < cols / 4; ++tile_col) {
+        for (int64_t r = 0; r < 32; ++r) {
+          for (int64_t quarter = 0; quarter < 4; ++quarter) {
+            for (int64_t c = 0; c < 4; ++c, ++offset) {
+              const int64_t at_row = tile_row * 128 + quarter * 32 + r;
+              if (at_row == row && tile_col * 4 + c == col) return offset;
+            }
+          }
+        }
+      }
+    }
   }
   uint8_t stochastic_e2m1(float x, uint8_t r) override {
     return reference::stochastic(reference::e2m1(), x, r);
@@ -141,20 +159,20 @@ class Product : public GoldenImplementation {
     }
     return bytes;
   }
+  int64_t swizzled_offset(int64_t row, int64_t col, int64_t cols) override {
+    return precision::swizzled_scale_offset(row, col, cols);
+  }
   uint8_t stochastic_e2m1(float x, uint8_t r) override {
     return precision::encode<precision::ElementFormat::kE2m1>(
         precision::round_stochastic_e2m1(x, uint32_t{r}));
   }
 };
 
-// The oracle's output without the line of `golden_text` that is no quantizer's.
 std::string oracle_text() {
   std::ifstream file(QSTEP_GOLDEN_FILE);
-  std::string text, line;
-  while (std::getline(file, line)) {
-    if (!line.starts_with("G7 ")) text += line + "\n";
-  }
-  return text;
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
 }
 
 TEST(Golden, TheReferenceGivesTheOraclesText) {

@@ -91,6 +91,7 @@ class Text {
     mx();
     fp8();
     square_block();
+    swizzle();
     philox();
     stochastic();
     return text_;
@@ -184,6 +185,15 @@ class Text {
     line("G6 w16x16 (global amax = 2x block amax) s={:02X} enc={} row0={} row15={}",
          q.block_scales[0], hex(of_.nvfp4_enc(q.block_scales[0], f.s_dec)),
          hex(codes_of(q, 0, 16), 1), hex(codes_of(q, 15 * 32, 16), 1));
+  }
+
+  void swizzle() {
+    std::vector<int64_t> offsets;
+    for (const auto& [row, col] :
+         {std::pair{0, 0}, {0, 3}, {0, 4}, {1, 0}, {31, 0}, {32, 0}, {33, 1}, {127, 3}, {128, 0}}) {
+      offsets.push_back(of_.swizzled_offset(row, col, 8));
+    }
+    line("G7 swizzle [{}]", fmt::join(offsets, ", "));
   }
 
   void philox() {

@@ -37,10 +37,11 @@ class GoldenImplementation {
   virtual std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
                                          std::array<uint32_t, 2> key) = 0;
   virtual std::array<uint8_t, 16> element_bytes(const ops::QuantRandom& random, uint64_t block) = 0;
+  // Of the block scale (row, col) of a matrix with `cols` columns in a GPU's memory.
+  virtual int64_t swizzled_offset(int64_t row, int64_t col, int64_t cols) = 0;
   virtual uint8_t stochastic_e2m1(float x, uint8_t r) = 0;
 };
 
-// All lines but G7, the layout of scales in a GPU's memory.
 std::string golden_text(GoldenImplementation& implementation);
 
 }  // namespace qstep::test

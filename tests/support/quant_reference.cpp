@@ -35,10 +35,37 @@ std::vector<float> oriented(const std::vector<float>& x, int64_t rows, int64_t c
   return transpose;
 }
 
-void scale_blocks(Quantized& q, Orientation orientation, const Options& options) {
+// The leading [rows, k] of a matrix [.., from_k], zeros where it has none.
+std::vector<float> resized(const std::vector<float>& matrix, int64_t from_k, int64_t rows,
+                           int64_t k) {
+  std::vector<float> result(static_cast<size_t>(rows * k), 0.0f);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < std::min(k, from_k); ++c) {
+      const auto i = static_cast<size_t>(r * from_k + c);
+      if (i < matrix.size()) result[static_cast<size_t>(r * k + c)] = matrix[i];
+    }
+  }
+  return result;
+}
+
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Those that lie behind the tensor, where a transform or an outer group is longer than a block.
+void drop_blocks_of_zeros(Quantized& q) {
+  const int64_t kept = round_up(q.k, q.spec.block.k) / q.spec.block.k;
+  std::vector<BlockScale> blocks;
+  for (int64_t r = 0; r < q.scale_rows; ++r) {
+    const auto first = q.blocks.begin() + static_cast<std::ptrdiff_t>(r * q.scale_k);
+    blocks.insert(blocks.end(), first, first + static_cast<std::ptrdiff_t>(kept));
+  }
+  q.blocks = std::move(blocks);
+  q.scale_k = kept;
+}
+
+void scale_blocks(Quantized& q, int64_t k, Orientation orientation, const Options& options) {
   if (is_fp8(q.spec)) return scale_fp8(q, options);
   if (q.spec.format != QuantFormat::kNvfp4) return scale_mx(q);
-  if (q.spec.rounding == Rounding::kMsEden) return scale_ms_eden(q, orientation, options);
+  if (q.spec.rounding == Rounding::kMsEden) return scale_ms_eden(q, k, orientation, options);
   if (q.spec.amax == AmaxScope::kGroup128) return scale_outer_groups(q);
   if (q.spec.four_over_six != FourOverSix::kNone) return scale_four_over_six(q, orientation);
   scale_nvfp4(q);
@@ -124,16 +151,22 @@ Quantized quantize(const std::vector<float>& x, int64_t rows, int64_t cols, cons
   Quantized q;
   q.spec = spec;
   const bool rowwise = orientation == Orientation::kRowwise;
-  q.rows = rowwise ? rows : cols;
-  q.k = rowwise ? cols : rows;
-  q.source = oriented(x, rows, cols, orientation);
+  const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
+  // Choice: blocks, groups and transforms that the tensor does not fill are filled with zeros.
+  q.rows = round_up(n, std::max(spec.block.rows, 1));
+  q.k = round_up(k, std::max(precision::unit_k(spec), 1));
+  q.source = resized(oriented(x, rows, cols, orientation), k, q.rows, q.k);
   if (spec.hadamard != 0) {
     const std::vector<bool> negative = hadamard_signs(spec, orientation, options.random);
     for (size_t i = 0; i < q.source.size(); i += static_cast<size_t>(spec.hadamard)) {
       hadamard(&q.source[i], spec.hadamard, negative);
     }
   }
-  scale_blocks(q, orientation, options);
+  scale_blocks(q, k, orientation, options);
+  q.source = resized(q.source, q.k, n, k);
+  q.rows = n;
+  q.k = k;
+  if (!spec.block.whole_tensor()) drop_blocks_of_zeros(q);
 
   const Format& format = element_format(spec);
   const uint32_t direction = direction_bit(orientation);

@@ -96,15 +96,17 @@ uint32_t stream(uint32_t purpose, uint32_t direction, uint32_t slot, uint32_t mo
 uint8_t element_byte(const ops::QuantRandom& random, uint32_t direction, uint64_t element);
 float scale_uniform(const ops::QuantRandom& random, uint32_t direction, uint64_t block);
 
-// Each fills blocks, scale, denominator and tile_scales from q.source, spec and shape.
+// Each fills blocks, scale, denominator and tile_scales from q.source, spec and shape; whole
+// blocks.
 void scale_nvfp4(Quantized& q);
 void scale_four_over_six(Quantized& q, Orientation orientation);
 void scale_outer_groups(Quantized& q);  // TetraJet-v2
-void scale_ms_eden(Quantized& q, Orientation orientation, const Options& options);
+// k: of the tensor, without padding
+void scale_ms_eden(Quantized& q, int64_t k, Orientation orientation, const Options& options);
 void scale_mx(Quantized& q);
 void scale_fp8(Quantized& q, const Options& options);
 
-// Elements of a block, row by row, and the number of its columns.
+// Elements of a block, row by row.
 std::vector<float> block_elements(const Quantized& q, int64_t block_row, int64_t block_k);
 float row_amax(const Quantized& q, int64_t row, int64_t first_k, int64_t n_k);
 

@@ -166,7 +166,7 @@ void scale_four_over_six(Quantized& q, Orientation orientation) {
 
 // ---- MS-EDEN --------------------------------------------------------------------------------
 
-void scale_ms_eden(Quantized& q, Orientation orientation, const Options& options) {
+void scale_ms_eden(Quantized& q, int64_t k, Orientation orientation, const Options& options) {
   lay_out(q);
   const float val_max = static_cast<float>(6.0 / (17.0 / 16.0 * 0.93));
   // Choice: 1 where the quotient underflows too. An infinity stays, and with it the result.
@@ -194,9 +194,12 @@ void scale_ms_eden(Quantized& q, Orientation orientation, const Options& options
       }
       const float correction = products == 0 ? 1.0f : squares / products;
       for (int64_t b = group; b < group + blocks_per_group; ++b) {
-        const uint64_t block = static_cast<uint64_t>(r * q.scale_k + b);
-        BlockScale& scale = q.blocks[block];
-        const uint64_t logical = options.random.micro_batch * q.blocks.size() + block;
+        BlockScale& scale = q.blocks[static_cast<size_t>(r * q.scale_k + b)];
+        // Choice: where k is no multiple of 16, the number that the block's first element gives.
+        const uint64_t row =
+            options.random.micro_batch * static_cast<uint64_t>(q.rows) + static_cast<uint64_t>(r);
+        const uint64_t logical =
+            (row * static_cast<uint64_t>(k) + static_cast<uint64_t>(b * q.spec.block.k)) / 16;
         scale.code =
             stochastic_between_neighbours(e4m3(), value(e4m3(), scale.code) * correction,
                                           scale_uniform(options.random, direction, logical));
