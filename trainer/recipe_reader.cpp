@@ -3,11 +3,9 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <set>
 
-#include "trainer/recipe_fields.h"
 #include "trainer/recipe_file.h"
-#include "trainer/toml_node.h"
+#include "trainer/recipe_section.h"
 
 namespace qstep::trainer {
 
@@ -21,112 +19,6 @@ using precision::OperandTable;
 using precision::QuantSpec;
 using precision::Recipe;
 
-struct Problem {
-  int64_t line = 0;
-  std::string text;
-  friend bool operator<(const Problem& a, const Problem& b) { return a.line < b.line; }
-};
-using Problems = std::vector<Problem>;
-
-int64_t line_of(const toml::node& node) { return node.source().begin.line; }
-
-// A key of one section that the user may have meant in another.
-std::string other_section_with(const std::string& key) {
-  const auto is_key = [&](const auto& name, auto&&...) { return key == name; };
-  bool operand =
-      std::find(kOperandSlotNames.begin(), kOperandSlotNames.end(), key) != kOperandSlotNames.end();
-  if (operand) return "operands." + key;
-  Recipe recipe;
-  std::string found;
-  for_each_count(recipe, [&](const auto& name, auto&) {
-    if (is_key(name)) found = "keep." + key;
-  });
-  for_each_delayed(recipe.delayed, [&](const auto& name, auto&, const Limits&) {
-    if (is_key(name)) found = "delayed." + key;
-  });
-  return key == "layers" ? "keep.layers" : found;
-}
-
-// Takes keys out of one table; what nobody asked for is unknown.
-class Section {
- public:
-  // `prefix` stands before the keys in messages: "", "keep.", "override.".
-  Section(const toml::table& table, std::string prefix, Problems& problems)
-      : table_(table), prefix_(std::move(prefix)), problems_(problems) {}
-
-  int64_t line() const { return line_of(table_); }
-
-  const toml::node* find(std::string_view key) {
-    known_.emplace(key);
-    return table_.get(key);
-  }
-
-  void problem(int64_t line, const std::string& text) { problems_.push_back({line, text}); }
-
-  // Whether the key was given and could be taken. `example` is a value that works, as TOML.
-  template <class T>
-  bool take_into(std::string_view key, T& field, const Limits& limits, const std::string& example) {
-    const toml::node* node = find(key);
-    if (node == nullptr) return false;
-    const Assignment given{"", line_of(*node), to_value(*node)};
-    const auto refusal = take(field, given, limits, example);
-    if (refusal) {
-      problem(line_of(*node), fmt::format("{0}{1} = {2}: write {1} = {3}", prefix_, key,
-                                          refusal->why, refusal->instead));
-    }
-    return !refusal;
-  }
-  template <class T>
-  bool take_into(std::string_view key, T& field, const Limits& limits = {}) {
-    return take_into(key, field, limits, toml_value(field));
-  }
-
-  // The table or the tables under a key; a problem when it is something else.
-  const toml::table* table(std::string_view key, std::string_view example) {
-    const toml::node* node = find(key);
-    if (node == nullptr) return nullptr;
-    if (!node->is_table()) {
-      problem(line_of(*node), fmt::format("{} is a section, found {}: write {}", key,
-                                          describe(to_value(*node)), example));
-    }
-    return node->as_table();
-  }
-  std::vector<const toml::table*> tables(std::string_view key, std::string_view example) {
-    std::vector<const toml::table*> list;
-    const toml::node* node = find(key);
-    if (node == nullptr) return list;
-    const toml::array* array = node->as_array();
-    if (array != nullptr) {
-      for (const toml::node& element : *array) {
-        if (element.is_table()) list.push_back(element.as_table());
-      }
-    }
-    if (array == nullptr || list.size() != array->size()) {
-      problem(
-          line_of(*node),
-          fmt::format("{0} is a list of sections, each under [[{0}]]: write {1}", key, example));
-    }
-    return list;
-  }
-
-  void refuse_unknown() {
-    for (const auto& [key, node] : table_) {
-      const std::string name(key.str());
-      if (known_.contains(name)) continue;
-      const std::string elsewhere = other_section_with(name);
-      problem(line_of(node),
-              fmt::format("there is no key {}{}: did you mean {}?", prefix_, name,
-                          elsewhere.empty() ? prefix_ + nearest(name, known_) : elsewhere));
-    }
-  }
-
- private:
-  const toml::table& table_;
-  std::string prefix_;
-  Problems& problems_;
-  std::set<std::string> known_;
-};
-
 // Operands of one section with the lines that they stand on.
 struct GivenOperands {
   std::array<bool, kOperandSlots> given{};
@@ -137,7 +29,7 @@ struct GivenOperands {
 
 class RecipeReader {
  public:
-  RecipeReader(const toml::table& root, Recipe& recipe, Problems& problems)
+  RecipeReader(const toml::table& root, Recipe& recipe, RecipeProblems& problems)
       : root_(root, "", problems), recipe_(recipe), problems_(problems) {}
 
   void read() {
@@ -157,7 +49,7 @@ class RecipeReader {
   // ---- operands -----------------------------------------------------------------------
 
   // "nvfp4", or {format = "nvfp4", rounding = "stochastic"}: the format's default, changed.
-  bool read_operand(Section& section, std::string_view key, const toml::node& node,
+  bool read_operand(RecipeSection& section, std::string_view key, const toml::node& node,
                     QuantSpec& spec) {
     const size_t before = problems_.size();
     precision::QuantFormat format{};
@@ -165,7 +57,7 @@ class RecipeReader {
       if (section.take_into(key, format, Limits{}, "\"bf16\"")) spec = default_spec(format);
       return problems_.size() == before;
     }
-    Section fields(*node.as_table(), std::string(key) + ".", problems_);
+    RecipeSection fields(*node.as_table(), std::string(key) + ".", problems_);
     if (fields.find("format") == nullptr) {
       fields.problem(line_of(node), fmt::format("{0} has no format: write {0} = {{ format = "
                                                 "\"nvfp4\", ... }}",
@@ -180,7 +72,7 @@ class RecipeReader {
     return problems_.size() == before;
   }
 
-  GivenOperands read_operands(Section& section, OperandTable& operands) {
+  GivenOperands read_operands(RecipeSection& section, OperandTable& operands) {
     GivenOperands given;
     for (size_t slot = 0; slot < kOperandSlots; ++slot) {
       const toml::node* node = section.find(kOperandSlotNames[slot]);
@@ -220,7 +112,7 @@ class RecipeReader {
   void read_base() {
     const toml::table* table = root_.table("operands", "[operands] and a line x_fprop = \"nvfp4\"");
     if (table == nullptr) return;
-    Section section(*table, "operands.", problems_);
+    RecipeSection section(*table, "operands.", problems_);
     const GivenOperands given = read_operands(section, recipe_.operands);
     section.refuse_unknown();
     check(recipe_.operands, {}, given, section.line());
@@ -228,7 +120,7 @@ class RecipeReader {
     base_problems_ = problems(recipe_.operands, recipe_.compute);
   }
 
-  void read_count(Section& section, std::string_view key, BlockCount& count) {
+  void read_count(RecipeSection& section, std::string_view key, BlockCount& count) {
     const toml::node* node = section.find(key);
     if (node == nullptr) return;
     if (node->is_integer()) {
@@ -243,7 +135,7 @@ class RecipeReader {
   void read_keep() {
     const toml::table* table = root_.table("keep", "[keep] and a line last_blocks = 2");
     if (table == nullptr) return;
-    Section section(*table, "keep.", problems_);
+    RecipeSection section(*table, "keep.", problems_);
     for_each_count(
         recipe_, [&](std::string_view key, BlockCount& count) { read_count(section, key, count); });
     if (const toml::node* layers = section.find("layers")) {
@@ -264,7 +156,7 @@ class RecipeReader {
     constexpr std::string_view kExample =
         "[[override]] and lines layers = \"blocks.*.down\", x_fprop = \"bf16\"";
     for (const toml::table* table : root_.tables("override", kExample)) {
-      Section section(*table, "override.", problems_);
+      RecipeSection section(*table, "override.", problems_);
       precision::LayerOverride& o = recipe_.overrides.emplace_back();
       section.take_into("layers", o.layers, Limits{.not_empty = true}, "\"blocks.*.down\"");
       if (section.find("layers") == nullptr) {
@@ -282,7 +174,7 @@ class RecipeReader {
     constexpr std::string_view kExample = "[[switch]] and lines at = 0.82, x_fprop = \"bf16\"";
     OperandTable before = recipe_.operands;
     for (const toml::table* table : root_.tables("switch", kExample)) {
-      Section section(*table, "switch.", problems_);
+      RecipeSection section(*table, "switch.", problems_);
       precision::RecipeSwitch& s = recipe_.switches.emplace_back();
       section.take_into("at", s.from_fraction,
                         Limits{.min = 0, .max = 1, .min_excluded = true, .max_excluded = true},
@@ -318,7 +210,7 @@ class RecipeReader {
     }
   }
 
-  static void finish(Section& section, std::string_view name, const GivenOperands& given) {
+  static void finish(RecipeSection& section, std::string_view name, const GivenOperands& given) {
     if (!given.any()) {
       section.problem(
           section.line(),
@@ -330,7 +222,7 @@ class RecipeReader {
   void read_delayed() {
     const toml::table* table = root_.table("delayed", "[delayed] and a line history = 1024");
     if (table == nullptr) return;
-    Section section(*table, "delayed.", problems_);
+    RecipeSection section(*table, "delayed.", problems_);
     for_each_delayed(recipe_.delayed, [&](std::string_view key, auto& field, const Limits& limits) {
       section.take_into(key, field, limits);
     });
@@ -342,9 +234,9 @@ class RecipeReader {
     }
   }
 
-  Section root_;
+  RecipeSection root_;
   Recipe& recipe_;
-  Problems& problems_;
+  RecipeProblems& problems_;
   bool base_sound_ = true;
   std::vector<OperandProblem> base_problems_;
 };
@@ -355,7 +247,7 @@ RecipeReading read_recipe_text(const std::string& text, const std::string& origi
                                const std::string& name) {
   RecipeReading reading;
   reading.recipe.name = name;
-  Problems problems;
+  RecipeProblems problems;
   try {
     const toml::table root = toml::parse(text, origin);
     RecipeReader(root, reading.recipe, problems).read();
@@ -364,7 +256,7 @@ RecipeReading read_recipe_text(const std::string& text, const std::string& origi
         {error.source().begin.line, fmt::format("not TOML: {}", error.description())});
   }
   std::stable_sort(problems.begin(), problems.end());
-  for (const Problem& p : problems) {
+  for (const RecipeProblem& p : problems) {
     reading.problems.push_back(fmt::format("{}:{}: {}", origin, p.line, p.text));
   }
   return reading;
