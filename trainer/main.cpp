@@ -67,6 +67,8 @@ int run(int argc, char** argv) {
   add_generate_command(app, exit_code);
   add_ckpt_command(app, exit_code);
   add_recipe_command(app, exit_code);
+  add_quantize_command(app, exit_code);
+  add_selftest_command(app, exit_code);
   add_config_command(app, exit_code);
   add_plan_command(app, exit_code);
   add_bench_command(app, exit_code);

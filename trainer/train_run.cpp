@@ -22,6 +22,7 @@
 #include "trainer/run_dir.h"
 #include "trainer/run_report.h"
 #include "trainer/schedule.h"
+#include "trainer/self_test.h"
 #include "trainer/signals.h"
 #include "trainer/trainer.h"
 
@@ -244,6 +245,9 @@ ExitCode TrainRun::run() {
   }
   report_ = std::make_unique<RunReport>(config_, store_.info());
   report_->header(training_memory(config_), loader_->windows());
+  require_self_test(config_.precision.loaded,
+                    [&](const auto& rowwise, const auto& columnwise, const auto& x,
+                        const auto& call) { ops_->quantize(rowwise, columnwise, x, call); });
   trainer_ = std::make_unique<Trainer>(*ops_, config_);
   if (checkpoint) {
     resume(*checkpoint);
