@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -120,8 +121,16 @@ TEST_P(Allocation, StepsAllocateNothingAfterTheFirst) {
   RecordProperty("allocations_in_a_step", std::to_string(in_second));
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Allocation, ::testing::Values("fp32", "bf16"),
-                         [](const auto& test) { return test.param; });
+// Every kind of operand: none, two orientations of their own, shared codes with a history, tiles
+// with factors, outer groups.
+INSTANTIATE_TEST_SUITE_P(Recipes, Allocation,
+                         ::testing::Values("fp32", "bf16", "nvfp4", "fp8-delayed", "fp8-block-fp32",
+                                           "quartet2", "tetrajet2"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace qstep::trainer::testing

@@ -1,0 +1,157 @@
+// A checkpoint of a quantized run is evaluated and generates as the run itself computed, or in
+// BF16.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/trainer/checkpoint_testing.h"
+#include "tests/trainer/recipe_testing.h"
+#include "trainer/generator.h"
+#include "trainer/loaded_model.h"
+
+namespace qstep::trainer::testing {
+namespace {
+
+constexpr int64_t kSteps = 6;
+
+class RecipeCheckpoint : public ::testing::TestWithParam<std::string> {
+ protected:
+  // Trains, and saves behind the step.
+  void train_and_save(int64_t steps) {
+    ops_ = ops::make_cpu_ops();
+    trainer_ = std::make_unique<Trainer>(*ops_, config_);
+    FixedBatches batches(learnable_batches(steps, 300));
+    for (int64_t step = 1; step <= steps; ++step) trainer_->step(batches, 3e-3, step);
+    CheckpointState state;
+    state.step = steps;
+    state.vocab_size = config_.model.vocab_size;
+    state.config_toml = to_toml(config_);
+    state.recipe_toml = to_toml(config_.precision.loaded);
+    state.tokenizer = "bytes";
+    std::vector<NamedTensor> tensors = named_tensors(config_.model, trainer_->parameters());
+    for (NamedTensor& t : trainer_->precision_state()) tensors.push_back(std::move(t));
+    save_checkpoint(folder_.path(), state, tensors, 0);
+  }
+
+  // Mean loss of the checkpoint, as `qstep eval --precision` computes it.
+  double loaded_loss(const std::string& precision) const {
+    const LoadedModel loaded(*ops_, folder_.path(), precision);
+    const auto lay_out = [&](ops::Arena& arena) {
+      return std::pair(
+          lay_out_activations(arena, loaded.config().model, kRecipeBatch, kRecipeSeqLen,
+                              loaded.config().compute_dtype(), Purpose::kEvaluation),
+          loaded.lay_out_precision(arena, kRecipeBatch * kRecipeSeqLen));
+    };
+    ops::Arena measure;
+    lay_out(measure);
+    const ops::Buffer buffer = ops_->allocate(measure.peak_bytes());
+    ops::Arena place(buffer);
+    auto [activations, quantized] = lay_out(place);
+    const auto layers = loaded.precision(*ops_, std::move(quantized));
+    Model model(*ops_, loaded.config().model, loaded.weights(), activations, kRecipeBatch,
+                kRecipeSeqLen, layers.get());
+    ops_->upload(activations.tokens, batch_.tokens.data());
+    ops_->upload(activations.targets, batch_.targets.data());
+    model.forward(*ops_);
+    float loss = 0;
+    ops_->mean(ops::view(std::span(&loss, 1)), activations.losses);
+    return static_cast<double>(loss);
+  }
+
+  double run_loss() {
+    return static_cast<double>(trainer_->evaluate({batch_.tokens, batch_.targets}));
+  }
+
+  TemporaryFolder folder_;
+  Config config_ = recipe_config(load_recipe(GetParam()), 1, kSteps);
+  test::Batch batch_ = learnable_batch(301);
+  std::unique_ptr<ops::Ops> ops_;
+  std::unique_ptr<Trainer> trainer_;
+};
+
+TEST_P(RecipeCheckpoint, IsEvaluatedAsInTheRun) {
+  train_and_save(3);
+  EXPECT_EQ(run_loss(), loaded_loss(""));
+  EXPECT_EQ(loaded_loss(""), loaded_loss(GetParam()));
+  EXPECT_NE(loaded_loss(""), loaded_loss("bf16"));
+  EXPECT_NEAR(loaded_loss(""), loaded_loss("bf16"), 0.05);
+
+  // A run that evaluates in BF16 does so from its checkpoint too.
+  config_.precision.eval = EvalPrecision::kCompute;
+  train_and_save(3);
+  EXPECT_EQ(run_loss(), loaded_loss(""));
+  EXPECT_EQ(loaded_loss("bf16"), loaded_loss(""));
+  EXPECT_NE(loaded_loss("bf16"), loaded_loss(GetParam()));
+}
+
+TEST_P(RecipeCheckpoint, GeneratesTheSameTextAgain) {
+  train_and_save(kSteps);
+  const std::vector<int32_t> prompt{3, 1, 4, 1, 5};
+  const auto always = [](int32_t) { return true; };
+  for (const std::string& precision : {GetParam(), std::string("bf16")}) {
+    const LoadedModel loaded(*ops_, folder_.path(), precision);
+    Generator generator(*ops_, loaded, kRecipeSeqLen, loaded.config().model.vocab_size);
+    const auto text = [&] {
+      return generator.generate(prompt, 20, {.temperature = 0}, -1, always).tokens;
+    };
+    const std::vector<int32_t> first = text();
+    EXPECT_EQ(20u, first.size()) << precision;
+    EXPECT_EQ(first, text()) << precision;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, RecipeCheckpoint,
+                         ::testing::Values("nvfp4", "fp8-delayed", "mxfp8", "fp8-block-fp32",
+                                           "quartet2", "tetrajet2"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+// The phase of the checkpoint's step: forward operands are BF16 from the switch on.
+TEST(RecipeCheckpointPhase, IsThatOfItsStep) {
+  const precision::Recipe late = with_switch(load_recipe("nvfp4"), 3, precision::OperandTable{});
+  for (const int64_t steps : {2, 3}) {
+    const Config config = recipe_config(late, 1, 4);
+    const auto ops = ops::make_cpu_ops();
+    Trainer trainer(*ops, config);
+    FixedBatches batches(learnable_batches(steps, 300));
+    for (int64_t step = 1; step <= steps; ++step) trainer.step(batches, 3e-3, step);
+    const test::Batch b = learnable_batch(301);
+    const float in_recipe = trainer.evaluate({b.tokens, b.targets});
+
+    Config in_bf16 = config;
+    in_bf16.precision.eval = EvalPrecision::kCompute;
+    Trainer other(*ops, in_bf16);
+    const auto from = named_tensors(config.model, trainer.parameters());
+    const auto to = named_tensors(config.model, other.parameters());
+    for (size_t i = 0; i < from.size(); ++i) ops->upload(to[i].tensor, from[i].tensor.data);
+    other.refresh_weights();
+    const float plain = other.evaluate({b.tokens, b.targets});
+    EXPECT_EQ(steps == 3, in_recipe == plain) << "behind step " << steps;
+  }
+}
+
+// Scales of earlier steps cannot be made up.
+TEST(DelayedScales, AreAskedOfTheCheckpoint) {
+  const TemporaryFolder folder;
+  const auto ops = ops::make_cpu_ops();
+  const Config config = recipe_config(load_recipe("bf16"), 1, 4);
+  Trainer trainer(*ops, config);
+  CheckpointState state;
+  state.vocab_size = config.model.vocab_size;
+  state.config_toml = to_toml(config);
+  save_checkpoint(folder.path(), state, named_tensors(config.model, trainer.parameters()), 0);
+  try {
+    const LoadedModel loaded(*ops, folder.path(), "fp8-delayed");
+    ADD_FAILURE() << "expected an Error";
+  } catch (const ops::Error& error) {
+    EXPECT_EQ(ops::ExitCode::kConfig, error.code());
+    EXPECT_NE(std::string::npos, std::string(error.what()).find("fp8-current")) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace qstep::trainer::testing
