@@ -64,6 +64,7 @@ ChunkGrid grid_of(std::span<const Side> sides, int64_t rows, int64_t cols) {
 
 void merge(QuantStats& sum, const QuantStats& s) {
   sum.elements += s.elements;
+  sum.amax = std::max(sum.amax, s.amax);
   sum.underflowed += s.underflowed;
   sum.saturated += s.saturated;
   sum.non_finite += s.non_finite;
@@ -71,6 +72,14 @@ void merge(QuantStats& sum, const QuantStats& s) {
   sum.zero_scales += s.zero_scales;
   sum.squared += s.squared;
   sum.squared_error += s.squared_error;
+}
+
+// Of the source times a factor.
+void scale_stats(QuantStats& s, double factor) {
+  s.amax *= factor;
+  s.scale *= factor;
+  s.squared *= factor * factor;
+  s.squared_error *= factor * factor;
 }
 
 // The factors that follow from the tensor's amax, and the scale that is stored.
@@ -197,37 +206,15 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
         side.q->orientation == Orientation::kRowwise ? call.row_stats : call.column_stats;
     if (stats != nullptr) {
       for (int64_t i = 0; i < n_chunks; ++i) merge(*stats, result_of(s, i).stats);
+      stats->scale = tensor_factor(side);
     }
   }
   if (call.non_finite && raw >= 0x7F800000u) *call.non_finite.as<int32_t>() = 1;
 }
 
-// What the ledger says of the whole tensor.
-void finish_stats(QuantStats* stats, const QuantizedTensor& q, const Tensor& x, const Side& side) {
-  if (stats == nullptr) return;
-  stats->scale =
-      q.scale ? static_cast<double>(*q.scale.as<float>()) / scale_denominator(q.spec) : 1.0;
-  double amax = side.outer_amax;
-  if (!side.needs_amax() || q.spec.rounding == Rounding::kMsEden || side.elementwise) {
-    // Not known from pass 1.
-    Side plain = side;
-    ChunkResult found;
-    dispatch_float(x.dtype, [&](auto tag) {
-      using T = decltype(tag);
-      chunk_amax(plain, x.as<T>(), x.ld, {0, 0, x.rows, x.cols}, found);
-    });
-    amax = found.amax;
-  }
-  stats->amax = amax;
-}
-
 void run_sides(std::span<Side> sides, const Tensor& x, const QuantCall& call,
                Workspace& workspace) {
   dispatch_float(x.dtype, [&](auto tag) { run<decltype(tag)>(sides, x, call, workspace); });
-  for (const Side& side : sides) {
-    finish_stats(side.q->orientation == Orientation::kRowwise ? call.row_stats : call.column_stats,
-                 *side.q, x, side);
-  }
 }
 
 // What the rowwise operand stands for, in BF16: decoded values times their factors.
@@ -287,7 +274,9 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
     Side column = make_side(columnwise, Dtype::kBf16, call, column_stats, nullptr);
     run_sides({&column, 1}, forward, call, workspace);
     if (factor_passes) {
-      *columnwise.scale.as<float>() *= *rowwise.scale.as<float>() / scale_denominator(rowwise.spec);
+      const float factor = *rowwise.scale.as<float>() / scale_denominator(rowwise.spec);
+      *columnwise.scale.as<float>() *= factor;
+      if (column_stats) scale_stats(*call.column_stats, factor);
     }
     return;
   }

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <optional>
 
+#include "ops/quantize_counts.h"
+
 namespace qstep::ops::cpu {
 
 using precision::AmaxScope;
@@ -60,6 +62,10 @@ bool Side::needs_amax() const {
   if (spec().amax == AmaxScope::kRow) return false;  // lane_amax
   return has_tensor_scale(spec()) && spec().amax == AmaxScope::kTensor &&
          (spec().format == QuantFormat::kNvfp4 || is_fp8_format(spec().format));
+}
+
+float tensor_factor(const Side& side) {
+  return side.q->scale ? *side.q->scale.as<float>() / scale_denominator(side.spec()) : 1.0f;
 }
 
 Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bool stats,
@@ -229,44 +235,6 @@ void lane_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t c
 
 namespace {
 
-double sum_of_squares(F32x16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  double sum = 0;
-  for (const float v : lane) sum += static_cast<double>(v) * static_cast<double>(v);
-  return sum;
-}
-
-// Adds what became of `n` vectors of elements: v before, decoded after, all in one block per lane.
-// factor: what decoded values stand for.
-void count_elements(QuantStats& s, const F32x16* v, const F32x16* decoded, int n, F32x16 enc,
-                    F32x16 factor, float limit) {
-  const F32x16 zero = broadcast(0.0f), bound = broadcast(limit);
-  for (int i = 0; i < n; ++i) {
-    const F32x16 scaled = magnitude(v[i] * enc);
-    s.saturated += count(less(bound, scaled));
-    s.underflowed +=
-        count(less(zero, magnitude(v[i]))) -
-        count(less(zero, select(less(zero, magnitude(v[i])), magnitude(decoded[i]), zero)));
-    s.squared += sum_of_squares(v[i]);
-    s.squared_error += sum_of_squares(v[i] - decoded[i] * factor);
-  }
-}
-
-double count_non_finite(const F32x16* v, int n) {
-  double found = 0;
-  const U32x16 infinity = broadcast_bits(0x7F800000u), mask = broadcast_bits(0x7FFFFFFFu);
-  for (int i = 0; i < n; ++i) {
-    found += 16 - count(less_bits(bits(v[i]) & mask, infinity));
-  }
-  return found;
-}
-
-// FP32 factor of a decoded value of the whole tensor.
-float tensor_factor(const Side& side) {
-  return side.q->scale ? *side.q->scale.as<float>() / scale_denominator(side.spec()) : 1.0f;
-}
-
 void store_tile_scale(const Side& side, const Place& p, F32x16 outer) {
   const QuantizedTensor& q = *side.q;
   const precision::BlockShape tile = scale_tile(side.spec());
@@ -364,7 +332,7 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   const int64_t values_ld = side.q->values.ld;
   const bool lane_scope = spec.amax == AmaxScope::kRow;
   const bool whole = scale_tile(spec).k == 128;
-  const float limit = saturation_limit(element_of(spec.format));
+  ElementCounts counts(saturation_limit(element_of(spec.format)));
 
   UnitContext<F32x16> context{broadcast(side.outer_amax), broadcast_factors(side.outer),
                               broadcast(0.0f)};
@@ -373,6 +341,7 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   std::optional<SquareAmax> square;
   if (spec.block.square())
     square.emplace(spec.block.rows, is_fp8_format(spec.format), x, ld, chunk, square_raw);
+  const F32x16 tensor = broadcast(tensor_factor(side));
   const bool watched = side.wants_stats || side.encoded != nullptr;
   F32x16 before[kUnit], codes[kUnit];
   U32x16 raw = broadcast_bits(0);
@@ -381,7 +350,7 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   for_each_place<kUnit>(side, chunk, [&](const Place& p) {
     F32x16 v[kUnit];
     load_units<kUnit>(v, x, ld, p);
-    if (side.wants_stats) result.stats.non_finite += count_non_finite(v, kUnit);
+    if (side.wants_stats) counts.source(v, kUnit);
     precision::hadamard_unit<kUnit>(plan, v);
     if (spec.block.square()) {
       context.block_amax = broadcast(square->at(p));
@@ -412,18 +381,17 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
     if (whole) store_tile_scale(side, p, scales.outer);
     if (side.encoded != nullptr) store_encoded(side, p, codes, scales);
     if (side.wants_stats) {
-      F32x16 factor = broadcast(tensor_factor(side));
+      F32x16 factor = tensor;
       if (whole) factor = scales.outer;
       if (lane_scope) factor = context.outer_amax * broadcast(1.0f / plan.range);
       const int block = spec.block.k;
+      // All lanes lie in one square block, as those of the rows above may do.
+      const int own_blocks = !spec.block.square() ? p.lanes : p.row % spec.block.rows == 0 ? 1 : 0;
       for (int b = 0; b * block < p.elements; ++b) {
-        count_elements(result.stats, before + b * block, v + b * block, block, scales.enc[b],
-                       factor, limit);
-        result.stats.blocks += p.lanes;
-        result.stats.zero_scales +=
-            count(equal(keep_first(scales.block[b] + broadcast(1.0f), p.lanes), broadcast(1.0f)));
+        counts.quantized(before + b * block, v + b * block, block, scales.enc[b], factor);
+        counts.scales(scales.block[b], own_blocks);
       }
-      result.stats.elements += static_cast<double>(p.lanes) * p.elements;
+      counts.elements(static_cast<int64_t>(p.lanes) * p.elements);
     }
     if (side.exact) {
       store_units<kUnit, true>(values, values_ld, v, p);
@@ -432,6 +400,7 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
     }
   });
   result.raw = std::max({result.raw, largest_lane(raw), square_raw});
+  if (side.wants_stats) counts.add_to(result.stats);
 }
 
 // FP8 with a scale for the tensor, or for each operand row.
@@ -443,8 +412,9 @@ void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
   const bool lane_scope = spec.amax == AmaxScope::kRow;
   const bool pow2 = spec.scale == ScaleRule::kFp32Pow2;
   const bool records = spec.amax == AmaxScope::kDelayed;
-  const float limit = saturation_limit(kFormat);
   const float fp8_max = precision::traits(kFormat).max;
+  const F32x16 inverse = broadcast(1.0f / side.scale);
+  ElementCounts counts(saturation_limit(kFormat));
   Bf16* const values = side.q->values.as<Bf16>();
   const int64_t values_ld = side.q->values.ld;
   for (int64_t r = c.row; r < c.row + c.rows; ++r) {
@@ -480,12 +450,13 @@ void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
         }
       }
       if (side.wants_stats) {
-        result.stats.non_finite += count_non_finite(&v, 1);
-        count_elements(result.stats, &v, &q, 1, scale, broadcast(1.0f) / scale, limit);
-        result.stats.elements += static_cast<double>(lanes);
+        counts.source(&v, 1);
+        counts.quantized(&v, &q, 1, scale, lane_scope ? broadcast(1.0f) / scale : inverse);
+        counts.elements(lanes);
       }
     });
   }
+  if (side.wants_stats) counts.add_to(result.stats);
 }
 
 template <ElementFormat kFormat, class T>

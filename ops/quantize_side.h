@@ -46,6 +46,9 @@ struct ChunkResult {
 Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bool stats,
                EncodedTensor* encoded);
 
+// FP32 factor of a decoded value of the whole tensor, once it is known.
+float tensor_factor(const Side& side);
+
 // amax of what the side quantizes (behind the Hadamard transform).
 template <class T>
 void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& chunk, ChunkResult& result);

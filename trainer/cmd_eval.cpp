@@ -72,7 +72,7 @@ void run(const Options& o) {
     nlohmann::json out = {{"checkpoint", loaded.path()}, {"step", loaded.state().step},
                           {"data", store.path()},        {"recipe", config.precision.recipe},
                           {"loss", result.loss},         {"tokens", result.tokens},
-                          {"tokens_per_s", rate}};
+                          {"tokens_per_s", rate},        {"emulated", loaded.emulated()}};
     out["bits_per_byte"] = std::isfinite(result.bits_per_byte)
                                ? nlohmann::json(result.bits_per_byte)
                                : nlohmann::json(nullptr);
@@ -80,7 +80,7 @@ void run(const Options& o) {
   } else {
     fmt::print("step {} | loss {:.4f} nats | {:.4f} bits/byte | {} tokens, {:.0f} tok/s | {}\n",
                loaded.state().step, result.loss, result.bits_per_byte, result.tokens, rate,
-               config.precision.recipe);
+               loaded.precision_text());
   }
 }
 

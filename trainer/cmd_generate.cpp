@@ -119,6 +119,8 @@ void run(const Options& o) {
   if (o.json) {
     const nlohmann::json out = {{"checkpoint", loaded.path()},
                                 {"step", loaded.state().step},
+                                {"recipe", loaded.config().precision.recipe},
+                                {"emulated", loaded.emulated()},
                                 {"text", text},
                                 {"tokens", result.tokens},
                                 {"prompt_tokens", prompt.size()},
@@ -126,8 +128,10 @@ void run(const Options& o) {
                                 {"decode_tokens_per_s", decode}};
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
-    fmt::print(stderr, "[step {} | prompt {} tokens, {:.0f} tok/s | generated {}, {:.1f} tok/s]\n",
-               loaded.state().step, prompt.size(), prefill, result.tokens.size(), decode);
+    fmt::print(stderr,
+               "[step {} | {} | prompt {} tokens, {:.0f} tok/s | generated {}, {:.1f} tok/s]\n",
+               loaded.state().step, loaded.precision_text(), prompt.size(), prefill,
+               result.tokens.size(), decode);
   }
 }
 

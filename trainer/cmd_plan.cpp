@@ -7,6 +7,7 @@
 
 #include "trainer/commands.h"
 #include "trainer/config_options.h"
+#include "trainer/emulation.h"
 #include "trainer/format.h"
 #include "trainer/trainer.h"
 #include "trainer/weights.h"
@@ -84,6 +85,8 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
                                                        {"moments", s.moments * n_stored},
                                                        {"sum", s.sum() * n_stored}};
     }
+    json["recipe"] = config.precision.recipe;
+    json["emulated"] = emulated(config.precision.loaded);
     for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
     json["run_bytes"]["sum"] = run_bytes;
     fmt::print("{}\n", json.dump(2));
@@ -130,8 +133,9 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   for (const StateBytes& s : kStateBytes) {
     fmt::print("{:>18}", bytes_text(s.sum() * n_stored));
   }
-  fmt::print("\n\none process training in {}, micro-batches of {} sequences, T = {}\n",
-             config.precision.recipe, config.train.micro_batch, seq_len);
+  fmt::print("\n\none process training in {} ({}), micro-batches of {} sequences, T = {}\n",
+             config.precision.recipe, emulation_text(emulated(config.precision.loaded)),
+             config.train.micro_batch, seq_len);
   for (const MemoryRow& memory : run_memory) {
     fmt::print("  {:<24}{:>12}\n", memory.owner, bytes_text(memory.bytes));
   }

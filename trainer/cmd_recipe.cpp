@@ -8,8 +8,8 @@
 #include <optional>
 
 #include "trainer/commands.h"
+#include "trainer/emulation.h"
 #include "trainer/layer_precision.h"
-#include "trainer/machine.h"
 #include "trainer/recipe_check.h"
 #include "trainer/recipe_fields.h"
 #include "trainer/recipe_file.h"
@@ -41,14 +41,10 @@ std::string operand_text(const OperandTable& table, OperandSlot slot, const Reci
   return table[slot].quantized() ? describe(table[slot]) : std::string(name(recipe.compute));
 }
 
-// How this machine makes the product: "native" or "emulated". A quantized operand is decoded to
-// BF16 here, whatever the processor.
+// How this machine makes the product: "native" or "emulated".
 std::string_view how_it_runs(const OperandTable& table, const Gemm& gemm, const Recipe& recipe) {
-  constexpr std::string_view kNative = "native", kEmulated = "emulated";
-  if (table[gemm.left].quantized() || table[gemm.right].quantized()) return kEmulated;
-  if (recipe.compute == precision::ComputeType::kFp32) return kNative;
-  static const bool emulates_bf16 = read_machine().bf16_support() == Bf16Support::kEmulated;
-  return emulates_bf16 ? kEmulated : kNative;
+  return emulation_text(emulated(table[gemm.left], recipe.compute) ||
+                        emulated(table[gemm.right], recipe.compute));
 }
 
 struct Widths {
@@ -73,6 +69,7 @@ Json prose_json(const Recipe& recipe) {
   Json json = {{"name", recipe.name}};
   for_each_prose(recipe, [&](const char* key, const std::string& text) { json[key] = text; });
   json["compute"] = name(recipe.compute);
+  json["emulated"] = emulated(recipe);
   return json;
 }
 
@@ -94,10 +91,11 @@ void list_recipes(bool as_json) {
     name_width = std::max(name_width, recipe.name.size());
     title_width = std::max(title_width, recipe.title.size());
   }
-  fmt::print("{:<{}}  {:<{}}  {}\n", "recipe", name_width, "what it is", title_width, "source");
+  fmt::print("{:<{}}  {:<9}  {:<{}}  {}\n", "recipe", name_width, "runs here", "what it is",
+             title_width, "source");
   for (const Recipe& recipe : recipes) {
-    fmt::print("{:<{}}  {:<{}}  {}\n", recipe.name, name_width, recipe.title, title_width,
-               recipe.paper);
+    fmt::print("{:<{}}  {:<9}  {:<{}}  {}\n", recipe.name, name_width,
+               emulation_text(emulated(recipe)), recipe.title, title_width, recipe.paper);
   }
 }
 
@@ -128,7 +126,7 @@ void show_recipe(const std::string& name_or_path, bool as_json) {
     fmt::print("{}\n", json.dump(2));
     return;
   }
-  fmt::print("# {}\n#\n", recipe.name);
+  fmt::print("# {}, {} on this machine\n#\n", recipe.name, emulation_text(emulated(recipe)));
   const Widths widths = widths_of(recipe.operands, recipe);
   for (const Gemm& gemm : kGemms) {
     fmt::print("# {}\n", gemm_line(gemm, recipe.operands, recipe, widths));
@@ -280,6 +278,8 @@ void add_recipe_command(CLI::App& app, int&) {
       "  qstep recipe check nvfp4-late-bf16 run.toml --json");
   check->callback(
       [arguments] { check_recipe(arguments->name, arguments->words, arguments->json); });
+
+  add_recipe_ledger(*recipe);
 }
 
 }  // namespace qstep::trainer

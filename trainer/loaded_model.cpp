@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "trainer/checkpoint_manifest.h"
+#include "trainer/emulation.h"
 
 namespace qstep::trainer {
 
@@ -84,6 +85,18 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
     delayed_scales_.resize(static_cast<size_t>(n_modules(config_.model) * kTensorsPerLinear));
     reader.read({kDelayedScaleName, ops::view(std::span(delayed_scales_))});
   }
+}
+
+bool LoadedModel::emulated() const {
+  return !plan_.plain() || trainer::emulated(config_.precision.loaded.compute);
+}
+
+std::string LoadedModel::precision_text() const {
+  const precision::Recipe& recipe = config_.precision.loaded;
+  const bool not_quantized = plan_.plain() && recipe.quantized();
+  return fmt::format("{}{} {}", config_.precision.recipe,
+                     not_quantized ? fmt::format(" in {}", name(recipe.compute)) : "",
+                     emulation_text(emulated()));
 }
 
 PrecisionTensors LoadedModel::lay_out_precision(ops::Arena& arena, int64_t n_tokens) const {

@@ -40,6 +40,9 @@ class LoadedModel {
   const ModelWeights<ops::Tensor>& weights() const { return group_.views; }
   // For forward passes of up to n_tokens as the run's own evaluations do them (precision.eval), or
   // in the recipe that was asked for.
+  // What those compute in, for reports: "nvfp4 emulated", "nvfp4 in bf16 native".
+  bool emulated() const;
+  std::string precision_text() const;
   PrecisionTensors lay_out_precision(ops::Arena& arena, int64_t n_tokens) const;
   std::unique_ptr<ModelPrecision> precision(ops::Ops& ops, PrecisionTensors tensors) const;
   // Error (config) when the checkpoint has none (imported models).

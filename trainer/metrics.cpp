@@ -1,134 +1,71 @@
 #include "trainer/metrics.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cmath>
-#include <cstring>
 #include <ctime>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
-
-#include "ops/error.h"
-#include "trainer/checkpoint_files.h"
 
 namespace qstep::trainer {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& path, const char* what) {
-  throw ops::Error(ops::ExitCode::kDisk,
-                   fmt::format("{}: cannot {}: {}; free space or choose another run.dir", path,
-                               what, std::strerror(errno)));
-}
-
-// Shortest digits that read back to the same bits; JSON has no word for what is not finite.
-template <class Float>
-void put(fmt::memory_buffer& line, const char* key, Float value) {
-  if (std::isfinite(value)) {
-    fmt::format_to(std::back_inserter(line), ",\"{}\":{}", key, value);
-  } else {
-    fmt::format_to(std::back_inserter(line), ",\"{}\":null", key);
-  }
-}
-
-void put_integer(fmt::memory_buffer& line, const char* key, int64_t value) {
-  fmt::format_to(std::back_inserter(line), ",\"{}\":{}", key, value);
-}
-
-void open_row(fmt::memory_buffer& line, const char* type, int64_t step) {
-  line.clear();
-  fmt::format_to(std::back_inserter(line), "{{\"type\":\"{}\",\"step\":{}", type, step);
+// The step of the last evaluation that stays.
+int64_t drop_after(const std::string& path, int64_t last_step) {
+  int64_t last_eval_step = 0;
+  keep_rows(path, last_step, [&](const nlohmann::json& row, int64_t step) {
+    if (row.value("type", "") == "eval") last_eval_step = step;
+  });
+  return last_eval_step;
 }
 
 }  // namespace
 
-// Rewrites the file with the rows worth keeping: whole ones that speak of nothing later than
-// `last_step`.
-void MetricsFile::drop_after(int64_t last_step) {
-  std::ifstream in(path_);
-  if (!in) return;
-  std::string kept;
-  for (std::string line; last_step > 0 && std::getline(in, line);) {
-    const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!row.is_object()) continue;
-    const int64_t step = row.value("step", int64_t{0});
-    if (step > last_step) continue;
-    if (row.value("type", "") == "eval") last_eval_step_ = step;
-    kept += line + '\n';
-  }
-  CheckpointFiles().replace_file(path_, kept);
-}
+MetricsFile::MetricsFile(const std::string& path, int64_t last_step)
+    : last_eval_step_(drop_after(path, last_step)), lines_(path) {}
 
-MetricsFile::MetricsFile(const std::string& path, int64_t last_step) : path_(path) {
-  drop_after(last_step);
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail(path, "open for writing");
-}
-
-MetricsFile::~MetricsFile() { ::close(fd_); }
-
-void MetricsFile::run(const std::string& config_hash, const std::string& recipe, int64_t first_step,
-                      int64_t n_parameters, double flops_per_token) {
-  open_row(line_, "run", first_step);
-  put_integer(line_, "schema", kMetricsSchema);
-  put_integer(line_, "time_unix_s", static_cast<int64_t>(std::time(nullptr)));
-  fmt::format_to(std::back_inserter(line_), ",\"config_hash\":\"{}\",\"recipe\":\"{}\"",
-                 config_hash, recipe);
-  put_integer(line_, "n_parameters", n_parameters);
-  put(line_, "flops_per_token_causal", flops_per_token);
-  append_line();
+void MetricsFile::run(const RunRow& row) {
+  lines_.open("run", row.first_step);
+  lines_.put("schema", kMetricsSchema);
+  lines_.put("time_unix_s", static_cast<int64_t>(std::time(nullptr)));
+  lines_.put("config_hash", row.config_hash);
+  lines_.put("recipe", row.recipe);
+  lines_.put("emulated", row.emulated);
+  lines_.put("n_parameters", row.n_parameters);
+  lines_.put("flops_per_token_causal", row.flops_per_token);
+  lines_.append();
 }
 
 void MetricsFile::step(const StepRow& row) {
-  open_row(line_, "step", row.step);
-  put(line_, "loss", row.loss);
-  put(line_, "lr", row.lr);
-  put(line_, "grad_norm", row.grad_norm);
-  put(line_, "step_ms", row.step_ms);
-  put_integer(line_, "tokens", row.tokens);
-  put_integer(line_, "tokens_total", row.tokens_total);
-  put(line_, "tokens_per_s", row.tokens_per_s);
-  put(line_, "model_flops_per_s", row.model_flops_per_s);
-  put_integer(line_, "peak_rss_bytes", row.peak_rss_bytes);
-  fmt::format_to(std::back_inserter(line_), ",\"skipped\":{},\"phases_ms\":{{", row.skipped);
-  for (size_t i = 0; i < kPhaseNames.size(); ++i) {
-    fmt::format_to(std::back_inserter(line_), "{}\"{}\":{}", i == 0 ? "" : ",", kPhaseNames[i],
-                   row.phases_ms[i]);
-  }
-  line_.push_back('}');
-  append_line();
+  lines_.open("step", row.step);
+  lines_.put("loss", row.loss);
+  lines_.put("lr", row.lr);
+  lines_.put("grad_norm", row.grad_norm);
+  lines_.put("step_ms", row.step_ms);
+  lines_.put("tokens", row.tokens);
+  lines_.put("tokens_total", row.tokens_total);
+  lines_.put("tokens_per_s", row.tokens_per_s);
+  lines_.put("model_flops_per_s", row.model_flops_per_s);
+  lines_.put("peak_rss_bytes", row.peak_rss_bytes);
+  lines_.put("skipped", row.skipped);
+  lines_.open_object("phases_ms");
+  for (size_t i = 0; i < kPhaseNames.size(); ++i) lines_.put(kPhaseNames[i], row.phases_ms[i]);
+  lines_.close_object();
+  lines_.append();
 }
 
 void MetricsFile::eval(const EvalRow& row) {
-  open_row(line_, "eval", row.step);
-  put(line_, "loss", row.loss);
-  put(line_, "bits_per_byte", row.bits_per_byte);
-  put_integer(line_, "tokens", row.tokens);
-  put(line_, "eval_ms", row.eval_ms);
-  append_line();
+  lines_.open("eval", row.step);
+  lines_.put("loss", row.loss);
+  lines_.put("bits_per_byte", row.bits_per_byte);
+  lines_.put("tokens", row.tokens);
+  lines_.put("eval_ms", row.eval_ms);
+  lines_.append();
   last_eval_step_ = row.step;
 }
 
 void MetricsFile::checkpoint(const CheckpointRow& row) {
-  open_row(line_, "checkpoint", row.step);
-  put(line_, "save_ms", row.save_ms);
-  fmt::format_to(std::back_inserter(line_), ",\"path\":{}", nlohmann::json(row.path).dump());
-  append_line();
-}
-
-void MetricsFile::sync() const {
-  if (::fsync(fd_) != 0) fail(path_, "make the rows durable");
-}
-
-void MetricsFile::append_line() {
-  line_.push_back('}');
-  line_.push_back('\n');
-  const ssize_t written = ::write(fd_, line_.data(), line_.size());
-  if (written >= 0 && written < static_cast<ssize_t>(line_.size())) errno = ENOSPC;  // cut short
-  if (written != static_cast<ssize_t>(line_.size())) fail(path_, "append a row");
+  lines_.open("checkpoint", row.step);
+  lines_.put("save_ms", row.save_ms);
+  lines_.put("path", row.path);
+  lines_.append();
 }
 
 }  // namespace qstep::trainer

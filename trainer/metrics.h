@@ -1,17 +1,23 @@
-// metrics.jsonl: one JSON object a line, appended with one write each, so that a kill loses at most
-// the last line. trainer/README.md documents every field.
+// metrics.jsonl, row by row. trainer/README.md documents every field.
 #pragma once
-
-#include <fmt/format.h>
 
 #include <cstdint>
 #include <string>
 
+#include "trainer/json_lines.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
 
 inline constexpr int kMetricsSchema = 1;
+
+struct RunRow {
+  int64_t first_step = 1;
+  std::string config_hash, recipe;
+  bool emulated = false;  // a format of the recipe is
+  int64_t n_parameters = 0;
+  double flops_per_token = 0;  // causal attention
+};
 
 struct StepRow {
   int64_t step = 0;  // from 1
@@ -47,13 +53,9 @@ class MetricsFile {
   // Keeps what the file says of steps up to `last_step` and drops the rest (a resumed run writes
   // those steps again), a torn last line included. last_step 0 begins anew.
   MetricsFile(const std::string& path, int64_t last_step);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
 
   // The run's header, once per start: what a reader needs to interpret the rows.
-  void run(const std::string& config_hash, const std::string& recipe, int64_t first_step,
-           int64_t n_parameters, double flops_per_token);
+  void run(const RunRow& row);
   void step(const StepRow& row);
   void eval(const EvalRow& row);
   void checkpoint(const CheckpointRow& row);
@@ -61,16 +63,11 @@ class MetricsFile {
   // The step of the last evaluation in the file; 0 when there is none.
   int64_t last_eval_step() const { return last_eval_step_; }
   // Every row so far is durable when this returns.
-  void sync() const;
+  void sync() const { lines_.sync(); }
 
  private:
-  void drop_after(int64_t last_step);
-  void append_line();
-
-  int fd_ = -1;
-  std::string path_;
-  int64_t last_eval_step_ = 0;
-  fmt::memory_buffer line_;  // reused: writing a row allocates nothing
+  int64_t last_eval_step_;  // ahead of lines_: what was there is read before it is appended to
+  JsonLines lines_;
 };
 
 }  // namespace qstep::trainer

@@ -9,6 +9,9 @@
 
 namespace qstep::trainer {
 
+// The numeric ledger of a run folder, which need not be locked to be read.
+inline std::string ledger_jsonl(const std::string& folder) { return folder + "/ledger.jsonl"; }
+
 class RunDir {
  public:
   // Creates the folder and locks <path>/.lock until the object (or the process, however it ends) is
@@ -22,6 +25,7 @@ class RunDir {
   std::string config_toml() const { return path_ + "/config.toml"; }
   std::string recipe_toml() const { return path_ + "/recipe.toml"; }
   std::string metrics_jsonl() const { return path_ + "/metrics.jsonl"; }
+  std::string ledger_jsonl() const { return trainer::ledger_jsonl(path_); }
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   std::string exit_reason() const { return path_ + "/exit_reason.json"; }
 

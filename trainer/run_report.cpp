@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "ops/parallel_for.h"
+#include "trainer/emulation.h"
 #include "trainer/format.h"
 
 namespace qstep::trainer {
@@ -26,7 +27,10 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
 }  // namespace
 
 RunReport::RunReport(const Config& config, const data::StoreInfo& data)
-    : config_(config), data_(data), last_eval_(std::numeric_limits<double>::quiet_NaN()) {
+    : config_(config),
+      data_(data),
+      runs_(emulation_text(emulated(config.precision.loaded))),
+      last_eval_(std::numeric_limits<double>::quiet_NaN()) {
   step_ms_.reserve(kRecentSteps);
 }
 
@@ -44,7 +48,7 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
        t.global_batch, t.micros_per_step(), t.micro_batch, t.global_batch * t.seq_len,
        flops_per_token(m, t.seq_len, AttentionCount::kCausal) *
            static_cast<double>(t.global_batch * t.seq_len));
-  line("recipe     {} native | cpu, {} threads", config_.precision.recipe, ops::max_threads());
+  line("recipe     {} {} | cpu, {} threads", config_.precision.recipe, runs_, ops::max_threads());
   int64_t total = 0;
   std::string rows;
   for (const MemoryRow& row : memory) {
@@ -90,11 +94,11 @@ void RunReport::step(const StepRow& row, int64_t skipped_steps) {
       elapsed / static_cast<double>(done) * static_cast<double>(config_.train.steps - row.step);
   line(
       "step {:>{}}/{} | loss {:.4f} | gnorm {:.3f} | lr {:.3e} | {:.1f} ms | tok/s {:.0f} | "
-      "gflops {:.1f} causal | mem {} | recipe {} native | skip {} | eta {}",
+      "gflops {:.1f} causal | mem {} | recipe {} {} | skip {} | eta {}",
       row.step, std::to_string(config_.train.steps).size(), config_.train.steps, sum_loss_ / n,
       row.grad_norm, row.lr, mean_ms, per_s,
       row.model_flops_per_s * 1e-9 * (per_s / row.tokens_per_s), bytes_text(row.peak_rss_bytes),
-      config_.precision.recipe, skipped_steps, duration_text(left));
+      config_.precision.recipe, runs_, skipped_steps, duration_text(left));
   sum_loss_ = sum_ms_ = 0;
   since_line_ = 0;
 }

@@ -34,6 +34,7 @@ class RunReport {
 
   Config config_;
   data::StoreInfo data_;
+  std::string_view runs_;  // "native" or "emulated"
   Clock::time_point start_;
   int64_t first_step_ = 0;
   std::vector<double> step_ms_;  // of the last steps, a ring

@@ -15,7 +15,9 @@
 #include "parallel/comm.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_folders.h"
+#include "trainer/emulation.h"
 #include "trainer/evaluation.h"
+#include "trainer/ledger_file.h"
 #include "trainer/metrics.h"
 #include "trainer/recipe_file.h"
 #include "trainer/resume.h"
@@ -94,6 +96,7 @@ class TrainRun {
 
  private:
   void resume(const CheckpointReader& checkpoint);
+  void open_ledger();
   void loop();
   void one_step(BatchSource& batches);
   void evaluate_now();
@@ -109,6 +112,8 @@ class TrainRun {
   std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<MetricsFile> metrics_;
+  std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
+  std::unique_ptr<LedgerFile> ledger_file_;
   std::unique_ptr<RunReport> report_;
   CheckpointState state_;
   std::string last_checkpoint_;
@@ -135,11 +140,26 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
   report_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint));
 }
 
+void TrainRun::open_ledger() {
+  const std::string path = dir_.ledger_jsonl();
+  const PrecisionPlan plan = plan_precision(config_);
+  if (config_.precision.ledger_every == 0 || plan.plain()) {
+    keep_rows(path, state_.step, [](const auto&, int64_t) {});
+    return;
+  }
+  ledger_ = std::make_unique<NumericLedger>(plan);
+  ledger_file_ = std::make_unique<LedgerFile>(path, state_.step);
+}
+
 void TrainRun::one_step(BatchSource& batches) {
   const double lr = learning_rate(config_.optimizer, state_.step, config_.train.steps);
+  const bool counted = ledger_ && ledger_due(state_.step + 1, config_.precision.ledger_every);
+  if (counted) ledger_->begin_step(state_.step + 1);
+  trainer_->set_ledger(counted ? ledger_.get() : nullptr);
   const StepResult result = trainer_->step(batches, lr, state_.updates + 1);
 
   ++state_.step;
+  if (counted) ledger_file_->step(state_.step, *ledger_);
   const int64_t tokens = config_.train.global_batch * config_.train.seq_len;
   state_.tokens += tokens;
   state_.updates += result.skipped ? 0 : 1;
@@ -206,6 +226,7 @@ void TrainRun::evaluate_now() {
 void TrainRun::save() {
   const Clock::time_point start = Clock::now();
   metrics_->sync();  // no checkpoint is durable whose rows are not
+  if (ledger_file_) ledger_file_->sync();
   std::vector<NamedTensor> tensors = named_tensors(config_.model, trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   save_checkpoint(dir_.checkpoints(), state_, tensors, config_.run.keep_last);
@@ -257,9 +278,14 @@ ExitCode TrainRun::run() {
   dir_.write_config(state_.config_toml);
   dir_.write_recipe(state_.recipe_toml);
   metrics_ = std::make_unique<MetricsFile>(dir_.metrics_jsonl(), state_.step);
-  metrics_->run(state_.config_hash, config_.precision.recipe, state_.step + 1,
-                n_parameters(config_.model),
-                flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal));
+  metrics_->run({.first_step = state_.step + 1,
+                 .config_hash = state_.config_hash,
+                 .recipe = config_.precision.recipe,
+                 .emulated = emulated(config_.precision.loaded),
+                 .n_parameters = n_parameters(config_.model),
+                 .flops_per_token = flops_per_token(config_.model, config_.train.seq_len,
+                                                    AttentionCount::kCausal)});
+  open_ledger();
 
   const int64_t first_step = state_.step;
   try {

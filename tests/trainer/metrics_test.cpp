@@ -81,7 +81,12 @@ TEST_F(Metrics, FloatsReadBackToTheSameBits) {
 TEST_F(Metrics, HasARowOfEveryKind) {
   {
     MetricsFile file(path_, 0);
-    file.run("hash", "bf16", 1, 12345, 6.5);
+    file.run({.first_step = 1,
+              .config_hash = "hash",
+              .recipe = "nvfp4",
+              .emulated = true,
+              .n_parameters = 12345,
+              .flops_per_token = 6.5});
     StepRow step;
     step.step = 1;
     step.loss = std::numeric_limits<float>::quiet_NaN();
@@ -95,6 +100,8 @@ TEST_F(Metrics, HasARowOfEveryKind) {
   EXPECT_EQ("run", all[0].at("type"));
   EXPECT_EQ(kMetricsSchema, all[0].at("schema"));
   EXPECT_EQ("hash", all[0].at("config_hash"));
+  EXPECT_EQ("nvfp4", all[0].at("recipe"));
+  EXPECT_EQ(true, all[0].at("emulated"));
   for (const char* key :
        {"loss", "lr", "grad_norm", "step_ms", "tokens", "tokens_total", "tokens_per_s",
         "model_flops_per_s", "peak_rss_bytes", "skipped", "phases_ms"}) {
