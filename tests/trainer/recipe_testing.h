@@ -36,7 +36,7 @@ inline Config recipe_config(const precision::Recipe& recipe, int64_t n_micros, i
   return c;
 }
 
-// Every token is followed by one of two others: two nats of the four can be learned at once.
+// Every token is followed by one of two others: all but ln 2 of the ln 61 nats can be learned.
 inline test::Batch learnable_batch(uint64_t seed) {
   const int64_t V = recipe_model().vocab_size;
   test::Random random(seed);

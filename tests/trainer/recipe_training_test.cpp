@@ -204,8 +204,6 @@ TEST(RecipeSwitch, ActsFromItsFirstStepOn) {
   EXPECT_TRUE(state_bits(plain.trainer) == state_bits(switched.trainer));
   // From here on it is BF16 from these weights.
   TrainingRun bf16(recipe_config(load_recipe("bf16"), 1, 6), 4);
-  for_each_weight(recipe_model(), switched.trainer.parameters().master.views,
-                  [](const WeightSpec&, ops::Tensor&) {});
   const auto from = named_tensors(recipe_model(), switched.trainer.parameters());
   const auto to = named_tensors(recipe_model(), bf16.trainer.parameters());
   for (size_t i = 0; i < from.size(); ++i) bf16.ops->upload(to[i].tensor, from[i].tensor.data);
