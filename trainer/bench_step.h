@@ -1,12 +1,14 @@
-// qstep bench step: the time of whole training steps on synthetic tokens.
+// The time of whole training steps on synthetic tokens, one precision recipe at a time.
 #pragma once
 
-#include <CLI/CLI.hpp>
+#include <array>
 #include <cstdint>
-#include <string>
+#include <memory>
+#include <vector>
 
 #include "trainer/config.h"
 #include "trainer/timeline.h"
+#include "trainer/trainer.h"
 
 namespace qstep::trainer {
 
@@ -15,13 +17,36 @@ struct BenchStepResult {
   PhaseTimes phases_ms{};        // medians, each of its own
   double tokens_per_s = 0;       // at the median
   double model_flops_per_s = 0;  // causal attention
-  int64_t peak_rss_bytes = 0;
-  float first_loss = 0, last_loss = 0;
 };
 
-// `warmup` steps that are not counted, then `steps` that are, on tokens drawn from the seed.
-BenchStepResult bench_step(const Config& config, int64_t warmup, int64_t steps);
+// The value below which this share of at least one value lies, linear between neighbours: 0.5 is
+// the median.
+double quantile(std::vector<double> values, double share);
 
-void add_bench_step(CLI::App& bench, int& exit_code);
+// A trainer whose steps are timed when asked for. Tokens are drawn from the configuration's seed,
+// uniformly over the vocabulary: embedding rows and targets are as scattered as they can be.
+class StepBench {
+ public:
+  explicit StepBench(const Config& config);
+  ~StepBench();
+
+  // One more step, not counted.
+  void warm_up();
+  // One more step, counted; its time in ms.
+  double time();
+  // Of the steps that were counted, at least one.
+  BenchStepResult result() const;
+
+ private:
+  class RandomBatches;
+  StepResult step();
+
+  std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
+  Trainer trainer_;
+  std::unique_ptr<RandomBatches> batches_;
+  int64_t steps_ = 0;
+  std::vector<double> step_ms_;
+  std::array<std::vector<double>, kPhaseNames.size()> phase_ms_;
+};
 
 }  // namespace qstep::trainer

@@ -1,10 +1,9 @@
-// qstep bench peak | step
+// qstep bench peak
 #include <fmt/format.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "trainer/bench_step.h"
 #include "trainer/commands.h"
 #include "trainer/format.h"
 #include "trainer/machine.h"
@@ -64,15 +63,15 @@ void add_bench_peak(CLI::App& bench) {
 
 }  // namespace
 
-void add_bench_command(CLI::App& app, int& exit_code) {
+void add_bench_command(CLI::App& app, int&) {
   CLI::App* bench = app.add_subcommand("bench", "Measure this machine and whole training steps");
   bench->require_subcommand(1);
   bench->footer(
       "Examples:\n"
       "  qstep bench peak\n"
-      "  qstep bench step --model gpt2-124m --precision bf16 --batch 4 --seq 256 --steps 10");
+      "  qstep bench step --model gpt2-124m --precision bf16,nvfp4 --steps 10");
   add_bench_peak(*bench);
-  add_bench_step(*bench, exit_code);
+  add_bench_step_command(*bench);
 }
 
 }  // namespace qstep::trainer

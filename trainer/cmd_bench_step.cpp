@@ -1,0 +1,226 @@
+// qstep bench step
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "ops/parallel_for.h"
+#include "trainer/bench_recipes.h"
+#include "trainer/bench_step.h"
+#include "trainer/commands.h"
+#include "trainer/emulation.h"
+#include "trainer/format.h"
+#include "trainer/peak.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::string model = "gpt2-124m";
+  std::vector<std::string> precision = {"bf16"};
+  int64_t batch = 4;
+  int64_t micro_batches = 1;
+  int64_t seq_len = 256;
+  int64_t steps = 10;
+  int64_t warmup = 2;
+  int64_t threads = 0;
+  bool json = false;
+};
+
+Config config_of(const Options& o, const std::string& recipe) {
+  const std::vector<std::string> overrides = {
+      fmt::format("model.preset={}", o.model), fmt::format("precision.recipe={}", recipe),
+      fmt::format("train.micro_batch={}", o.batch),
+      fmt::format("train.global_batch={}", o.batch * o.micro_batches),
+      fmt::format("train.seq_len={}", o.seq_len)};
+  constexpr int64_t kVocabulary = 4096;  // of models that take theirs from a corpus
+  Config config = load_config("", overrides).config;
+  finish_model(config, kVocabulary);
+  return config;
+}
+
+int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+bool is_emulated(const Config& config) { return emulated(config.precision.loaded); }
+
+// What every line and object about a recipe says of it first.
+Json labels_json(const Config& config) {
+  return {{"precision", config.precision.recipe}, {"emulated", is_emulated(config)}};
+}
+
+void put_times(Json& json, const BenchStepResult& r) {
+  json["step_ms"] = r.step_ms;
+  Json phases;
+  for (size_t i = 0; i < kPhaseNames.size(); ++i) {
+    phases[std::string(kPhaseNames[i])] = r.phases_ms[i];
+  }
+  json["phases_ms"] = phases;
+  json["tokens_per_s"] = r.tokens_per_s;
+  json["model_flops_per_s"] = r.model_flops_per_s;
+}
+
+void put_workload(Json& json, const Options& o, const Config& config) {
+  json["model"] = o.model;
+  json["n_parameters"] = n_parameters(config.model);
+  json["batch"] = o.batch;
+  json["micro_batches"] = o.micro_batches;
+  json["seq_len"] = o.seq_len;
+  json["steps"] = o.steps;
+  json["threads"] = ops::max_threads();
+}
+
+std::string workload_text(const Options& o) {
+  return fmt::format("{} x {} sequences of {} tokens | {} threads", o.micro_batches, o.batch,
+                     o.seq_len, ops::max_threads());
+}
+
+// ---- one recipe ------------------------------------------------------------------------------
+
+void run_one(const Options& o) {
+  const Config config = config_of(o, o.precision[0]);
+  // The peak of the compute type, before and after: the machine's speed may drift meanwhile.
+  const bool bf16 = config.compute_dtype() == ops::Dtype::kBf16;
+  const auto peak = [&] {
+    constexpr double kSecondsEach = 0.15;
+    const PeakRates rates = measure_peak(kSecondsEach);
+    return bf16 ? rates.bf16_flops_per_s() : rates.fp32_flops_per_s();
+  };
+  const double before = peak();
+  StepBench bench(config);
+  for (int64_t i = 0; i < o.warmup; ++i) bench.warm_up();
+  for (int64_t i = 0; i < o.steps; ++i) bench.time();
+  const BenchStepResult r = bench.result();
+  const double peak_flops = std::max(before, peak());
+  const double utilisation = r.model_flops_per_s / peak_flops;
+
+  if (o.json) {
+    Json out = labels_json(config);
+    put_workload(out, o, config);
+    put_times(out, r);
+    out["peak_flops_per_s"] = peak_flops;
+    out["utilisation"] = utilisation;
+    out["peak_rss_bytes"] = peak_rss_bytes();
+    fmt::print("{}\n", out.dump(2));
+    return;
+  }
+  fmt::print("{} {}{} | {} | medians of {} steps\n", o.model, o.precision[0],
+             is_emulated(config) ? " (emulated)" : "", workload_text(o), o.steps);
+  fmt::print("  step         {:10.1f} ms   {:.0f} tokens/s\n", r.step_ms, r.tokens_per_s);
+  for (size_t i = 0; i < kPhaseNames.size(); ++i) {
+    fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
+               100.0 * r.phases_ms[i] / r.step_ms);
+  }
+  fmt::print("  model rate   {:10.1f} GFLOP/s (causal attention)\n", r.model_flops_per_s * 1e-9);
+  fmt::print("  peak {:<5}   {:10.1f} GFLOP/s (measured)   utilisation {:.1f} %\n",
+             bf16 ? "bf16" : "fp32", peak_flops * 1e-9, 100.0 * utilisation);
+  fmt::print("  peak memory  {:>10}\n", bytes_text(peak_rss_bytes()));
+}
+
+// ---- several ---------------------------------------------------------------------------------
+
+void print_row(const Config& config, size_t name_width, const BenchStepResult& r,
+               const std::string& ratio) {
+  std::string phases;
+  for (const double ms : r.phases_ms) phases += fmt::format(" {:>9.1f}", ms);
+  fmt::print("  {:<{}}  {:<8} {:>9.1f} {:>20}{}\n", config.precision.recipe, name_width,
+             emulation_text(is_emulated(config)), r.step_ms, ratio, phases);
+}
+
+void run_several(const Options& o) {
+  std::vector<Config> configs;
+  size_t name_width = 0;
+  for (const std::string& recipe : o.precision) {
+    configs.push_back(config_of(o, recipe));
+    name_width = std::max(name_width, recipe.size());
+  }
+  const BenchComparison comparison = bench_recipes(configs, o.warmup, o.steps);
+
+  if (o.json) {
+    Json out;
+    put_workload(out, o, configs[0]);
+    out["baseline"] = o.precision[0];
+    Json recipes = Json::array();
+    recipes.push_back(labels_json(configs[0]));
+    put_times(recipes.back(), comparison.baseline);
+    for (size_t i = 0; i < comparison.others.size(); ++i) {
+      const BenchRatio& other = comparison.others[i];
+      Json row = labels_json(configs[i + 1]);
+      put_times(row, other.recipe);
+      row["ratio"] = other.ratio;
+      row["ratio_quartiles"] = {other.lower_quartile, other.upper_quartile};
+      recipes.push_back(row);
+    }
+    out["recipes"] = recipes;
+    out["peak_rss_bytes"] = peak_rss_bytes();
+    fmt::print("{}\n", out.dump(2));
+    return;
+  }
+  fmt::print("{} | {} | medians in ms of {} steps of each, in turn with {}: A B B A\n", o.model,
+             workload_text(o), (o.steps + 1) / 2 * 2, o.precision[0]);
+  std::string phases;
+  for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
+  fmt::print("  {:<{}}  {:<8} {:>9} {:>20}{}\n", "recipe", name_width, "", "step",
+             "ratio (quartiles)", phases);
+  print_row(configs[0], name_width, comparison.baseline, "1");
+  for (size_t i = 0; i < comparison.others.size(); ++i) {
+    const BenchRatio& other = comparison.others[i];
+    print_row(configs[i + 1], name_width, other.recipe,
+              fmt::format("{:.3f} ({:.3f}-{:.3f})", other.ratio, other.lower_quartile,
+                          other.upper_quartile));
+  }
+  fmt::print("Emulated: what the format does to a run, not the speed of hardware that has it.\n");
+}
+
+}  // namespace
+
+void add_bench_step_command(CLI::App& bench) {
+  auto options = std::make_shared<Options>();
+  Options& o = *options;
+  CLI::App* cmd = bench.add_subcommand("step", "Time whole training steps on synthetic tokens");
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
+  cmd->add_option("--model", o.model, "preset (qstep config presets)")->capture_default_str();
+  cmd->add_option(
+         "--precision", o.precision,
+         "recipe, a name or a path (qstep recipe list); with several, separated by commas, "
+         "each takes turns with the first")
+      ->delimiter(',')
+      ->capture_default_str();
+  cmd->add_option("--batch", o.batch, "sequences per micro-batch")
+      ->check(positive)
+      ->capture_default_str();
+  cmd->add_option("--micro-batches", o.micro_batches, "micro-batches per step")
+      ->check(positive)
+      ->capture_default_str();
+  cmd->add_option("--seq", o.seq_len, "tokens per sequence")
+      ->check(positive)
+      ->capture_default_str();
+  cmd->add_option("--steps", o.steps, "steps that are timed, of each recipe")
+      ->check(positive)
+      ->capture_default_str();
+  cmd->add_option("--warmup", o.warmup, "steps before them that are not")
+      ->check(positive)
+      ->capture_default_str();
+  cmd->add_option("--threads", o.threads, "0 = all cores this process may use")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  cmd->add_flag("--json", o.json, "result as JSON");
+  cmd->footer(
+      "Examples:\n"
+      "  qstep bench step --model gpt2-124m --precision bf16 --batch 4 --seq 256 --steps 10\n"
+      "  qstep bench step --model gpt2-124m --precision bf16,nvfp4,mxfp8 --steps 10");
+  cmd->callback([options] {
+    if (options->threads > 0) omp_set_num_threads(static_cast<int>(options->threads));
+    options->precision.size() == 1 ? run_one(*options) : run_several(*options);
+  });
+}
+
+}  // namespace qstep::trainer
