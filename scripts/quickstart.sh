@@ -102,7 +102,7 @@ printf '%-17s %11s %10s %16s %10s\n' recipe 'first loss' 'last loss' 'validation
 for recipe in bf16 nvfp4; do
   label=$recipe
   if [ $recipe = nvfp4 ]; then label="nvfp4 (emulated)"; fi
-  result=$($qstep eval --checkpoint $folder/$recipe --json)
+  result=$($qstep eval --checkpoint $folder/$recipe --batches 32 --json)
   printf '%-17s %11.3f %10.3f %16.4f %10.4f\n' "$label" "$(steps_of $recipe | head -n 1 | number loss)" \
     "$(steps_of $recipe | number loss)" "$(number loss <<<"$result")" "$(number bits_per_byte <<<"$result")"
 done
