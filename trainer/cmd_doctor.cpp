@@ -8,6 +8,7 @@
 #include "ops/cpu_library.h"
 #include "ops/ops.h"
 #include "trainer/commands.h"
+#include "trainer/emulation.h"
 #include "trainer/format.h"
 #include "trainer/libraries.h"
 #include "trainer/machine.h"
@@ -78,6 +79,7 @@ void print_json(const Findings& found) {
                        {"amx_bf16", m.amx_bf16},
                        {"built_for", ops::built_for()},
                        {"bf16", describe(m.bf16_support())},
+                       {"quantized_formats", kQuantizedFormatsText},
                        {"l3_bytes", m.l3_bytes}};
   json["memory"] = {{"total_bytes", m.memory_bytes},
                     {"available_bytes", m.available_bytes},
@@ -112,6 +114,7 @@ void print_text(const Findings& found) {
              mark(m.avx2), mark(m.avx512), mark(m.avx512_bf16), mark(m.amx_bf16));
   fmt::print("  {:<14} {}\n", "built for", ops::built_for());
   fmt::print("  {:<14} {}\n", "BF16", describe(m.bf16_support()));
+  fmt::print("  {:<14} {}\n", "FP8, MX, NVFP4", kQuantizedFormatsText);
   fmt::print("  {:<14} {}\n", "L3 cache", m.l3_bytes > 0 ? bytes_text(m.l3_bytes) : "unknown");
 
   fmt::print("memory\n");

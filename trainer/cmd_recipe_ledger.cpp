@@ -115,9 +115,8 @@ Spread spread_of(const Rows& rows, const std::string& operand, float (*badness)(
     values.push_back(value);
   }
   if (values.empty()) return spread;
-  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  spread.median = *middle;
+  std::sort(values.begin(), values.end());
+  spread.median = (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
   return spread;
 }
 

@@ -19,6 +19,10 @@ inline bool emulated(const precision::Recipe& recipe) {
   return recipe.quantized() || emulated(recipe.compute);
 }
 
+// What quantized formats are on this machine, for people.
+inline constexpr std::string_view kQuantizedFormatsText =
+    "emulated: rounded bit for bit, decoded and multiplied in BF16";
+
 constexpr std::string_view emulation_text(bool emulated) {
   return emulated ? "emulated" : "native";
 }

@@ -186,7 +186,8 @@ std::string_view describe(Bf16Support support) {
     case Bf16Support::kDotProducts:
       return "native dot products (AVX512_BF16): BF16 multiplies about twice as fast as FP32";
     case Bf16Support::kEmulated:
-      return "no native instruction: BF16 halves memory but multiplies no faster than FP32";
+      return "emulated, there is no instruction: BF16 halves memory but multiplies no faster than "
+             "FP32";
   }
   return "";
 }

@@ -150,6 +150,9 @@ void RunReport::summary(const CheckpointState& state, const std::string& checkpo
     line("  {} updates skipped because loss or gradient was not finite", state.skipped_steps);
   }
   line("  metrics {}/metrics.jsonl", config_.run.dir);
+  if (config_.precision.ledger_every > 0 && config_.precision.loaded.quantized()) {
+    line("  ledger {0}/ledger.jsonl, shown by qstep recipe ledger {0}", config_.run.dir);
+  }
   line("  checkpoint {}", checkpoint);
 }
 
