@@ -148,15 +148,16 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   const auto result_of = [&](int64_t side, int64_t chunk) -> ChunkResult& {
     return results[side * n_chunks + chunk];
   };
-  uint32_t raw = 0;
-  const auto amax_of_side = [&](int64_t s) {
-    float amax = 0;
+  // Over the chunks of a side: amax, and the largest bits of |v|.
+  const auto found_by_side = [&](int64_t s) {
+    ChunkResult found;
     for (int64_t i = 0; i < n_chunks; ++i) {
-      amax = std::max(amax, result_of(s, i).amax);
-      raw = std::max(raw, result_of(s, i).raw);
+      found.amax = std::max(found.amax, result_of(s, i).amax);
+      found.raw = std::max(found.raw, result_of(s, i).raw);
     }
-    return amax;
+    return found;
   };
+  uint32_t raw = 0;  // of all sides
 
   // Pass 1, where a factor of the tensor or of a row comes first.
   reset();
@@ -172,20 +173,22 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   }
   for (int64_t s = 0; s < n_sides; ++s) {
     Side& side = sides[static_cast<size_t>(s)];
-    float amax = amax_of_side(s);
-    if (side.elementwise && raw > 0x7F800000u) amax = precision::from_bits(raw);  // NaN: scale 1
-    set_tensor_factors(side, amax, call);
-    side.tame = side.needs_amax() && raw < 0x7F800000u;
+    const ChunkResult found = found_by_side(s);
+    const bool keep_nan = side.elementwise && found.raw > 0x7F800000u;  // it makes the scale 1
+    set_tensor_factors(side, keep_nan ? precision::from_bits(found.raw) : found.amax, call);
+    side.tame = side.needs_amax() && found.raw < 0x7F800000u;
+    raw = std::max(raw, found.raw);
     if (side.spec().amax != AmaxScope::kRow) continue;
     const int64_t n = operand_rows(side);
     side.lane_amax = lane_memory;
     lane_memory += n;
-    reset();
     parallel_for((n + 15) / 16, [&](int64_t i) {
-      ChunkResult found;
-      lane_amax(side, x, ld, rows, cols, 16 * i, std::min<int64_t>(16, n - 16 * i), found);
+      ChunkResult lanes_found;
+      lane_amax(side, x, ld, rows, cols, 16 * i, std::min<int64_t>(16, n - 16 * i), lanes_found);
     });
     store_row_factors(side, n);
+    // FP8 keeps what is not finite in these amaxes; nvfp4 meets it again in pass 2.
+    for (int64_t i = 0; i < n; ++i) raw = std::max(raw, precision::bits(side.lane_amax[i]));
   }
 
   // Pass 2.
@@ -197,10 +200,11 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   });
   for (int64_t s = 0; s < n_sides; ++s) {
     const Side& side = sides[static_cast<size_t>(s)];
-    const float amax = amax_of_side(s);
+    const ChunkResult found = found_by_side(s);
+    raw = std::max(raw, found.raw);
     if (side.spec().amax == AmaxScope::kDelayed && call.delayed_amax) {
       float& recorded = *call.delayed_amax.as<float>();
-      recorded = std::max(recorded, amax);
+      recorded = std::max(recorded, found.amax);
     }
     QuantStats* const stats =
         side.q->orientation == Orientation::kRowwise ? call.row_stats : call.column_stats;
@@ -247,8 +251,14 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
   const Dtype source = x.dtype;
   const bool row_stats = call.row_stats != nullptr, column_stats = call.column_stats != nullptr;
   if (rowwise && columnwise && precision::transposable(rowwise.spec, columnwise.spec)) {
-    Side side = make_side(rowwise, source, call, row_stats, nullptr);
-    run_sides({&side, 1}, x, call, workspace);
+    // One set of codes, so one set of counts.
+    QuantStats both;
+    QuantCall counted = call;
+    if (row_stats || column_stats) counted.row_stats = &both;
+    Side side = make_side(rowwise, source, counted, row_stats || column_stats, nullptr);
+    run_sides({&side, 1}, x, counted, workspace);
+    if (row_stats) *call.row_stats = both;
+    if (column_stats) *call.column_stats = both;
     if (columnwise.values.data != rowwise.values.data) cast(columnwise.values, rowwise.values);
     if (columnwise.scale) *columnwise.scale.as<float>() = *rowwise.scale.as<float>();
     for (int64_t r = 0; r < rowwise.tile_scales.rows; ++r) {
@@ -257,7 +267,6 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
             rowwise.tile_scales.as<float>()[r * rowwise.tile_scales.ld + c];
       }
     }
-    if (row_stats && column_stats) *call.column_stats = *call.row_stats;
     return;
   }
   if (rowwise && columnwise && columnwise.spec.source == Source::kForward) {

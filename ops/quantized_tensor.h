@@ -83,9 +83,10 @@ struct QuantCall {
   QuantRandom random;
   // fp8 delayed: the scale that is used, and amax[1,1] FP32, raised to the largest seen.
   Tensor delayed_scale, delayed_amax;
-  // [1, 1] int32, or empty: set to 1 when the source holds a NaN or an infinity.
+  // [1, 1] int32, or empty: set to 1 when what is quantized (behind a Hadamard transform) holds a
+  // NaN or an infinity.
   Tensor non_finite;
-  // Host memory; null: not counted.
+  // Host memory, zero on entry; null: not counted.
   QuantStats* row_stats = nullptr;
   QuantStats* column_stats = nullptr;
 };
