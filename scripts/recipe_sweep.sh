@@ -71,6 +71,8 @@ step_rows() { grep '"type":"step"' "$1/metrics.jsonl"; }
 finished() { [ -e "$1/eval_bf16.json" ] || [ -e "$1/not_finite" ]; }
 # A recipe's name; of a file: without folder and .toml
 name_of() { basename "$1" .toml; }
+# What of a recipe decides the run: not its comments and descriptions
+recipe_numbers() { sed -E '/^(#|$)/d; /^(title|paper|good_for|measured) *=/d'; }
 
 # recipe, seed, loss in the recipe's precision, loss in BF16, median step in ms, whether emulated: a
 # line per run
@@ -142,13 +144,13 @@ table() {
 
 write_report() {
   local first
-  first=$(ls "$out"/runs/bf16-s*/eval_bf16.json 2>/dev/null | head -n 1)
-  if [ -z "$first" ]; then
+  for first in "$out"/runs/bf16-s*/eval_bf16.json; do break; done
+  if [ ! -e "$first" ]; then
     echo "No run of bf16 has finished yet."
     return
   fi
   {
-    echo "$(cat "$out/settings")"
+    cat "$out/settings"
     echo
     echo "Losses in nats, of $(number tokens <"$first") validation tokens, the same for all. Gaps are paired by seed; ± is their"
     echo "standard error over the seeds. Step times are medians of the runs, as a mean over the seeds of the ratio to"
@@ -175,6 +177,25 @@ case ",$recipes," in
   *,bf16,*) ;;
   *) recipes=bf16,$recipes ;;
 esac
+IFS=, read -ra recipe_list <<<"$recipes"
+IFS=, read -ra seed_list <<<"$seeds"
+
+# Runs go by the recipe's name and are not made twice: one name, one recipe.
+declare -A recipe_named=()
+for recipe in "${recipe_list[@]}"; do
+  name=$(name_of "$recipe")
+  if [ -n "${recipe_named[$name]-}" ]; then
+    fail "--recipes has the name $name twice (${recipe_named[$name]}, $recipe): give the file another name"
+  fi
+  recipe_named[$name]=$recipe
+  wanted=$("$qstep" recipe show "$recipe" | recipe_numbers) || exit 20  # qstep has said why
+  for run in "$out/runs/$name"-s*; do
+    [[ ${run#"$out/runs/$name"-s} =~ ^[0-9]+$ && -e $run/recipe.toml ]] || continue
+    if [ "$(recipe_numbers <"$run/recipe.toml")" != "$wanted" ]; then
+      fail "$run was made with another recipe (its recipe.toml) than $recipe: remove it, or take another name or --out"
+    fi
+  done
+done
 
 mkdir -p "$out/runs"
 settings="$steps steps; ${setting[*]}${overrides[*]:+ ${overrides[*]}}; corpus $corpus"
@@ -243,8 +264,6 @@ one_run() {
   [ -n "$keep" ] || rm -r "$run/checkpoints"
 }
 
-IFS=, read -ra recipe_list <<<"$recipes"
-IFS=, read -ra seed_list <<<"$seeds"
 total=$((${#recipe_list[@]} * ${#seed_list[@]})) index=0 done_here=0
 left=0  # runs to do, this one included
 for seed in "${seed_list[@]}"; do
