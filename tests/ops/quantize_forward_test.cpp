@@ -89,7 +89,8 @@ reference::Quantized expected_of_forward(const reference::Quantized& row,
                                          const QuantSpec& column_spec, const QuantInput& in) {
   reference::Options options = in.options();
   options.dtype = Dtype::kBf16;
-  const bool both = ops::has_tensor_scale(row.spec) && ops::has_tensor_scale(column_spec);
+  const bool both =
+      reference::has_tensor_factor(row.spec) && reference::has_tensor_factor(column_spec);
   Values forward = row.values;
   if (!both) {
     forward = reference::forward_values(row);

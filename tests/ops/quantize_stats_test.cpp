@@ -19,7 +19,7 @@ using precision::ScaleRule;
 ops::QuantStats counted(const reference::Quantized& q, const Values& x) {
   ops::QuantStats s;
   s.elements = static_cast<double>(x.size());
-  s.scale = ops::has_tensor_scale(q.spec)
+  s.scale = reference::has_tensor_factor(q.spec)
                 ? static_cast<double>(q.scale) / static_cast<double>(q.denominator)
                 : 1.0;
   s.blocks = q.spec.block.whole_tensor() ? 0.0 : static_cast<double>(q.blocks.size());

@@ -185,7 +185,8 @@ QuantSide::QuantSide(const QuantSpec& spec, Orientation orientation, int64_t row
     : values(Dtype::kBf16, 0, 0), scale(Dtype::kF32, 0, 0), tile_scales(Dtype::kF32, 0, 0) {
   ops::Arena measuring;
   q = ops::lay_out_quantized(measuring, "test", spec, orientation, rows, cols);
-  const bool has_scale = ops::has_tensor_scale(spec), has_tiles = ops::scale_tile(spec).rows > 0;
+  const bool has_scale = reference::has_tensor_factor(spec),
+             has_tiles = ops::scale_tile(spec).rows > 0;
   values = Guarded(Dtype::kBf16, rows, cols, gap);
   q.values = values;
   if (has_scale) {

@@ -48,6 +48,12 @@ std::vector<float> resized(const std::vector<float>& matrix, int64_t from_k, int
   return result;
 }
 
+// Elements along k that depend on each other: those of a block, a transform, an outer group.
+int64_t dependent_elements(const QuantSpec& spec) {
+  const int64_t outer_group = spec.amax == AmaxScope::kGroup128 ? 128 : 1;
+  return std::max({outer_group, int64_t{spec.block.k}, int64_t{spec.hadamard}});
+}
+
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 // Those that lie behind the tensor, where a transform or an outer group is longer than a block.
@@ -93,6 +99,12 @@ const Format& element_format(const QuantSpec& spec) {
     default:
       return e2m1();
   }
+}
+
+bool has_tensor_factor(const QuantSpec& spec) {
+  if (spec.amax == AmaxScope::kRow || spec.amax == AmaxScope::kGroup128) return false;
+  if (is_fp8(spec)) return spec.block.whole_tensor();
+  return spec.format == QuantFormat::kNvfp4 || spec.headroom == Headroom::kThreeQuarters;
 }
 
 float amax_of(const std::vector<float>& values) {
@@ -154,7 +166,7 @@ Quantized quantize(const std::vector<float>& x, int64_t rows, int64_t cols, cons
   const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
   // Choice: blocks, groups and transforms that the tensor does not fill are filled with zeros.
   q.rows = round_up(n, std::max(spec.block.rows, 1));
-  q.k = round_up(k, std::max(precision::unit_k(spec), 1));
+  q.k = round_up(k, dependent_elements(spec));
   q.source = resized(oriented(x, rows, cols, orientation), k, q.rows, q.k);
   if (spec.hadamard != 0) {
     const std::vector<bool> negative = hadamard_signs(spec, orientation, options.random);

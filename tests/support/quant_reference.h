@@ -64,6 +64,10 @@ std::vector<float> forward_values(const Quantized& rowwise);
 
 const Format& element_format(const QuantSpec& spec);
 
+// Whether one FP32 factor belongs to the whole tensor: the global scale of nvfp4 (7.6 to 7.8), the
+// scale of fp8 per tensor (7.2, 7.3), the 4/3 of 7.10.
+bool has_tensor_factor(const QuantSpec& spec);
+
 // Largest magnitude; NaN is left out, infinity is not.
 float amax_of(const std::vector<float>& values);
 
