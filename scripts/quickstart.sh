@@ -97,7 +97,7 @@ for recipe in bf16 nvfp4; do
 done
 
 stage "5/5 what they learned"
-steps_of() { grep '"type":"step"' $folder/$1/metrics.jsonl; }
+steps_of() { grep '"type":"step"' "$folder/$1/metrics.jsonl"; }
 printf '%-17s %11s %10s %16s %10s\n' recipe 'first loss' 'last loss' 'validation loss' bits/byte
 for recipe in bf16 nvfp4; do
   label=$recipe
@@ -107,7 +107,7 @@ for recipe in bf16 nvfp4; do
     "$(steps_of $recipe | number loss)" "$(number loss <<<"$result")" "$(number bits_per_byte <<<"$result")"
 done
 echo "Losses in nats per token; the validation text was in neither run."
-printf '\nStep times, in turn. Emulated: not a speed gain of hardware that has the format.\n'
+printf '\nStep times, in turn:\n'
 $qstep bench step --model llama-15m --precision bf16,nvfp4 --batch $batch --seq $seq_len --steps 10
 readonly prompt='/* Returns the number of '
 printf '\nA sample of the NVFP4 run, the beginning was given (%s):\n\n%s' "$prompt" "$prompt"
@@ -116,8 +116,10 @@ $qstep generate --checkpoint $folder/nvfp4 --prompt "$prompt" --tokens 120 --tem
 stage "done"
 cat <<END
 What to try next:
-  $qstep recipe list                                                    other recipes: precision.recipe=NAME
-  $qstep generate --checkpoint $folder/bf16 --prompt '#include <'    another sample
-  $qstep train $config train.steps=$(($(steps_of bf16 | wc -l) * 2))    train twice as long
-  $qstep data prepare YOUR.txt -o yours.h5 && $qstep train $config data.train=yours.h5 run.dir=runs/yours
+  more number formats     $qstep recipe list
+  train in one of them    $qstep train $config precision.recipe=mxfp8 run.dir=$folder/mxfp8
+  what NVFP4 rounded off  $qstep recipe ledger $folder/nvfp4 --sort snr
+  another sample          $qstep generate --checkpoint $folder/bf16 --prompt '#include <'
+  train twice as long     $qstep train $config train.steps=$(($(steps_of bf16 | wc -l) * 2))
+  your own text           $qstep data prepare YOUR.txt -o yours.h5 && $qstep train $config data.train=yours.h5 run.dir=runs/yours
 END
