@@ -23,6 +23,7 @@ using precision::UnitScales;
 
 namespace {
 
+constexpr int kBlocksAtOnce = 64;  // elements
 constexpr float kLargestBf16 = 0x1.fep127f;
 
 ElementFormat element_of(QuantFormat format) {
@@ -86,6 +87,12 @@ Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bo
   UnitPlan& plan = side.plan;
   plan.spec = spec;
   plan.unit = std::max(16, precision::unit_k(spec));
+  // Several blocks at a time where they are independent: they wait for their divisions together,
+  // and rows are read in whole cache lines. (Columns: quantize_wide_columns.)
+  const bool grouped = spec.amax == AmaxScope::kGroup128 || spec.rounding == Rounding::kMsEden;
+  if (spec.format == QuantFormat::kNvfp4 && row && !grouped && !spec.block.square()) {
+    plan.unit = std::max(kBlocksAtOnce, plan.unit);
+  }
   plan.headroom = spec.headroom == Headroom::kSixteenSeventeenths;
   plan.range = precision::nvfp4_range(spec.e4m3_max, plan.headroom);
   plan.largest_scale = source == Dtype::kBf16 ? kLargestBf16 : precision::kMaxFloat;
@@ -177,6 +184,27 @@ F32x16 transformed_amax(const Side& side, const T* x, int64_t ld, const Chunk& c
   return largest;
 }
 
+// Of columns in groups of sixteen rows, as quantize_wide_columns takes them. Returns how many.
+template <class T>
+int64_t wide_hadamard_largest(const Side& side, const T* x, int64_t ld, const Chunk& c,
+                              U32x16& raw) {
+  constexpr int kWidth = kBlocksAtOnce;
+  const int64_t wide = c.cols / kWidth * kWidth;
+  for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
+    for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
+      F32x16 v[kWidth];
+      for (int i = 0; i < 16; ++i) {
+        const T* const from = x + (r + i) * ld + col;
+        for (int b = 0; b < kWidth / 16; ++b) v[16 * b + i] = load(from + 16 * b);
+      }
+      for (int b = 0; b < kWidth / 16; ++b) {
+        raw = max_bits(raw, precision::hadamard_largest<16>(v + 16 * b, side.plan.signs));
+      }
+    }
+  }
+  return wide;
+}
+
 }  // namespace
 
 template <class T>
@@ -191,8 +219,14 @@ void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkR
   }
   // Scaling and rounding keep the order, so they are done once, on the largest.
   U32x16 raw = broadcast_bits(0);
+  Chunk narrow = c;
+  if (side.orientation == Orientation::kColumnwise && side.plan.unit == 16 && c.rows % 16 == 0) {
+    const int64_t wide = wide_hadamard_largest(side, x, ld, c, raw);
+    narrow.col += wide;
+    narrow.cols -= wide;
+  }
   precision::dispatch_unit(side.plan.unit, [&](auto unit) {
-    for_each_place<unit>(side, c, [&](const Place& p) {
+    for_each_place<unit>(side, narrow, [&](const Place& p) {
       F32x16 v[unit];
       load_units<unit>(v, x, ld, p);
       for_each_hadamard_group<unit>(d, [&](auto size, int first) {
@@ -345,7 +379,6 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   const bool watched = side.wants_stats || side.encoded != nullptr;
   F32x16 before[kUnit], codes[kUnit];
   U32x16 raw = broadcast_bits(0);
-  alignas(64) uint64_t index[16];
 
   for_each_place<kUnit>(side, chunk, [&](const Place& p) {
     F32x16 v[kUnit];
@@ -363,13 +396,10 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
     }
     const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
     const int64_t k0 = rowwise ? p.col : p.row;
-    for (int lane = 0; lane < 16; ++lane) {
-      index[lane] =
-          (side.micro_batch * static_cast<uint64_t>(n) + static_cast<uint64_t>(first + lane)) *
-              static_cast<uint64_t>(k) +
-          static_cast<uint64_t>(k0);
-    }
-    const UnitRandom random(plan, index);
+    const auto stride = static_cast<uint64_t>(k);
+    const uint64_t line =
+        side.micro_batch * static_cast<uint64_t>(n) + static_cast<uint64_t>(first);
+    const UnitRandom random(plan, line * stride + static_cast<uint64_t>(k0), stride);
     if (watched) {
       std::copy(v, v + kUnit, before);
       F32x16* const wanted = side.encoded == nullptr ? nullptr : codes;
@@ -401,6 +431,58 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   });
   result.raw = std::max({result.raw, largest_lane(raw), square_raw});
   if (side.wants_stats) counts.add_to(result.stats);
+}
+
+// Columnwise nvfp4 in single blocks, as training has it, goes through four groups of sixteen
+// columns at a time: their rows are whole cache lines, and they wait for their divisions together.
+bool takes_wide_columns(const Side& side, int64_t rows) {
+  return side.spec().format == QuantFormat::kNvfp4 && side.plan.unit == 16 &&
+         side.orientation == Orientation::kColumnwise && rows % 16 == 0 &&
+         side.spec().amax == AmaxScope::kTensor && side.spec().rounding != Rounding::kMsEden &&
+         !side.wants_stats && side.encoded == nullptr;
+}
+
+// The words of the groups' blocks: those of group b are 16 b operand rows further on.
+struct WideRandom {
+  UnitRandom first;
+  precision::RandomWords<F32x16> operator()(int group, uint32_t stream) const {
+    return first.of_rows(16 * static_cast<uint64_t>(group), stream);
+  }
+};
+
+// Returns how many columns of the chunk were quantized: whole groups of four.
+template <class T>
+int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t rows,
+                              const Chunk& c, ChunkResult& result) {
+  constexpr int kWidth = kBlocksAtOnce;
+  const UnitPlan& plan = side.plan;
+  const UnitContext<F32x16> context{broadcast(side.outer_amax), broadcast_factors(side.outer),
+                                    broadcast(0.0f)};
+  const auto stride = static_cast<uint64_t>(rows);
+  const int64_t wide = c.cols / kWidth * kWidth;
+  UnitScales<F32x16> scales;
+  U32x16 raw = broadcast_bits(0);
+  F32x16* const no_codes = nullptr;
+  for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
+    for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
+      F32x16 v[kWidth];  // group by group
+      for (int i = 0; i < 16; ++i) {
+        const T* const from = x + (r + i) * ld + col;
+        for (int b = 0; b < kWidth / 16; ++b) v[16 * b + i] = load(from + 16 * b);
+      }
+      precision::hadamard_unit<kWidth>(plan, v);
+      const uint64_t line = side.micro_batch * static_cast<uint64_t>(side.q->values.cols) +
+                            static_cast<uint64_t>(col);
+      const WideRandom random{UnitRandom(plan, line * stride + static_cast<uint64_t>(r), stride)};
+      precision::nvfp4_unit<kWidth>(plan, v, context, scales, raw, no_codes, random);
+      for (int i = 0; i < 16; ++i) {
+        Bf16* const to = side.q->values.as<Bf16>() + (r + i) * side.q->values.ld + col;
+        for (int b = 0; b < kWidth / 16; ++b) store_exact(to + 16 * b, v[16 * b + i]);
+      }
+    }
+  }
+  result.raw = std::max(result.raw, largest_lane(raw));
+  return wide;
 }
 
 // FP8 with a scale for the tensor, or for each operand row.
@@ -473,7 +555,11 @@ void dispatch_range(const Side& side, const T* x, int64_t ld, const Chunk& c, Ch
 template <class T>
 void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
                     const Chunk& chunk, ChunkResult& result) {
-  if (!side.elementwise) {
+  if (takes_wide_columns(side, rows)) {
+    const int64_t wide = quantize_wide_columns(side, x, ld, rows, chunk, result);
+    const Chunk rest{chunk.row, chunk.col + wide, chunk.rows, chunk.cols - wide};
+    if (rest.cols > 0) quantize_units<16>(side, x, ld, rows, cols, rest, result);
+  } else if (!side.elementwise) {
     precision::dispatch_unit(side.plan.unit, [&](auto unit) {
       quantize_units<unit>(side, x, ld, rows, cols, chunk, result);
     });

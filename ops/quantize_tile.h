@@ -79,36 +79,43 @@ QSTEP_HD_INLINE void store_units(Bf16* data, int64_t ld, F32x16* v, const Place&
   }
 }
 
-// The random words of a unit's sixteens (numerics 4.3). `first` is the element index of each lane's
-// first element in the order of the blocks.
+// The random words of a unit's sixteens (numerics 4.3). `first` is the index of lane 0's first
+// element in the order of the blocks; lanes are `stride` apart, the length of the operand's rows.
 class UnitRandom {
  public:
-  UnitRandom(const precision::UnitPlan& plan, const uint64_t* first) : plan_(plan), first_(first) {
-    aligned_ = true;
-    for (int lane = 0; lane < 16; ++lane) aligned_ = aligned_ && first[lane] % 16 == 0;
-  }
+  UnitRandom(const precision::UnitPlan& plan, uint64_t first, uint64_t stride)
+      : plan_(plan), first_(first), stride_(stride) {}
 
   precision::RandomWords<F32x16> operator()(int block, uint32_t stream) const {
-    if (!aligned_) return gather(block, stream);
-    return words([&](int lane) { return first_[lane] / 16 + static_cast<uint64_t>(block); },
-                 stream);
+    if (stride_ % 16 != 0) return gather(block, stream);
+    return words(stream, [&](uint64_t lane) {
+      return first_ / 16 + lane * (stride_ / 16) + static_cast<uint64_t>(block);
+    });
+  }
+
+  // Those of the first block of lanes that lie `rows` operand rows further on; whole calls only.
+  precision::RandomWords<F32x16> of_rows(uint64_t rows, uint32_t stream) const {
+    return words(stream,
+                 [&](uint64_t lane) { return first_ / 16 + (rows + lane) * (stride_ / 16); });
   }
 
   // One word per block of sixteen: block b has word b % 4 of call b / 4.
   U32x16 scale_word(int block, uint32_t stream) const {
-    const auto index = [&](int lane) { return first_[lane] / 16 + static_cast<uint64_t>(block); };
-    const auto w = words([&](int lane) { return index(lane) / 4; }, stream);
+    const auto index = [&](uint64_t lane) {
+      return (first_ + lane * stride_) / 16 + static_cast<uint64_t>(block);
+    };
+    const auto w = words(stream, [&](uint64_t lane) { return index(lane) / 4; });
     alignas(64) uint32_t of[4][16], picked[16];
     for (int i = 0; i < 4; ++i) store_bits(of[i], w.w[i]);
-    for (int lane = 0; lane < 16; ++lane) picked[lane] = of[index(lane) % 4][lane];
+    for (uint64_t lane = 0; lane < 16; ++lane) picked[lane] = of[index(lane) % 4][lane];
     return load_bits(picked);
   }
 
  private:
   template <class Counter>
-  precision::RandomWords<F32x16> words(Counter&& counter, uint32_t stream) const {
+  precision::RandomWords<F32x16> words(uint32_t stream, Counter&& counter) const {
     alignas(64) uint32_t low[16], high[16];
-    for (int lane = 0; lane < 16; ++lane) {
+    for (uint64_t lane = 0; lane < 16; ++lane) {
       const uint64_t c = counter(lane);
       low[lane] = static_cast<uint32_t>(c);
       high[lane] = static_cast<uint32_t>(c >> 32);
@@ -120,9 +127,9 @@ class UnitRandom {
   // Rows whose length is no multiple of 16: a unit's bytes lie in two calls.
   precision::RandomWords<F32x16> gather(int block, uint32_t stream) const {
     alignas(64) uint32_t w[4][16] = {};
-    for (int lane = 0; lane < 16; ++lane) {
-      for (int i = 0; i < 16; ++i) {
-        const uint64_t e = first_[lane] + static_cast<uint64_t>(16 * block + i);
+    for (uint64_t lane = 0; lane < 16; ++lane) {
+      for (uint64_t i = 0; i < 16; ++i) {
+        const uint64_t e = first_ + lane * stride_ + 16 * static_cast<uint64_t>(block) + i;
         const auto call = precision::philox4x32(
             plan_.seed, {{static_cast<uint32_t>(e / 16), static_cast<uint32_t>(e / 16 >> 32),
                           stream, plan_.step}});
@@ -134,8 +141,7 @@ class UnitRandom {
   }
 
   const precision::UnitPlan& plan_;
-  const uint64_t* first_;
-  bool aligned_;
+  uint64_t first_, stride_;
 };
 
 }  // namespace qstep::ops::cpu

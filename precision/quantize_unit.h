@@ -153,47 +153,61 @@ QSTEP_HD_INLINE void round_block_stochastic(F* v, BitsOf<F> raw, F enc, float sh
 
 // random(block, purpose stream) gives the words of the unit's block-th sixteen elements.
 
+// The scale of one block.
+template <class F>
+QSTEP_HD_INLINE BlockScale<F> nvfp4_scale_of(const UnitPlan& plan, const F* x, F amax,
+                                             const UnitContext<F>& context) {
+  const QuantSpec& spec = plan.spec;
+  if (spec.scale == ScaleRule::kE4m3TwoRounding) {
+    return nvfp4_block_scale_two_rounding(amax, context.outer, plan.headroom);
+  }
+  if (spec.four_over_six == FourOverSix::kNone) return nvfp4_block_scale(amax, context.outer);
+  const FourOverSixTensor<F> tensor{context.outer_amax, plan.range};
+  const auto six = four_over_six_scale(amax, context.outer, plan.headroom, 1.0f);
+  const auto four = four_over_six_scale(amax, context.outer, plan.headroom, 1.5f);
+  F error6 = four_over_six_error<16>(x, six, tensor, spec.four_over_six);
+  F error4 = four_over_six_error<16>(x, four, tensor, spec.four_over_six);
+  if (spec.block.square() && spec.four_over_six == FourOverSix::kAbsMax) {
+    error6 = max_of_lanes(error6);
+    error4 = max_of_lanes(error4);
+  } else if (spec.block.square()) {
+    error6 = sum_of_lanes(error6);
+    error4 = sum_of_lanes(error4);
+  }
+  const auto better = less(error4, error6);
+  return {select(better, four.s, six.s), select(better, four.enc, six.enc)};
+}
+
+// Stage by stage over the blocks: what one block waits for (two divisions in a row) overlaps with
+// the others'.
 template <int kUnit, class F, class Random>
 QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
                                 UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
                                 const Random& random) {
-  const QuantSpec& spec = plan.spec;
-  const bool square = spec.block.square();
+  constexpr int kBlocks = kUnit / 16;
+  const bool square = plan.spec.block.square();
+  BlockAmax<F> own[kBlocks];
   QSTEP_UNROLL(1)
-  for (int b = 0; 16 * b < kUnit; ++b) {
-    F* const x = v + 16 * b;
-    F* const q = codes == nullptr ? nullptr : codes + 16 * b;
-    const BlockAmax<F> own = amax_of<16>(x);
-    raw = max_bits(raw, own.raw);
-    const F amax = square ? context.block_amax : own.amax;
-    BlockScale<F> scale;
-    if (spec.four_over_six != FourOverSix::kNone) {
-      const FourOverSixTensor<F> tensor{context.outer_amax, plan.range};
-      const auto six = four_over_six_scale(amax, context.outer, plan.headroom, 1.0f);
-      const auto four = four_over_six_scale(amax, context.outer, plan.headroom, 1.5f);
-      F error6 = four_over_six_error<16>(x, six, tensor, spec.four_over_six);
-      F error4 = four_over_six_error<16>(x, four, tensor, spec.four_over_six);
-      if (square && spec.four_over_six == FourOverSix::kAbsMax) {
-        error6 = max_of_lanes(error6);
-        error4 = max_of_lanes(error4);
-      } else if (square) {
-        error6 = sum_of_lanes(error6);
-        error4 = sum_of_lanes(error4);
-      }
-      const auto better = less(error4, error6);
-      scale = {select(better, four.s, six.s), select(better, four.enc, six.enc)};
-    } else if (spec.scale == ScaleRule::kE4m3TwoRounding) {
-      scale = nvfp4_block_scale_two_rounding(amax, context.outer, plan.headroom);
-    } else {
-      scale = nvfp4_block_scale(amax, context.outer);
-    }
+  for (int b = 0; b < kBlocks; ++b) {
+    own[b] = amax_of<16>(v + 16 * b);
+    raw = max_bits(raw, own[b].raw);
+  }
+  QSTEP_UNROLL(8)
+  for (int b = 0; b < kBlocks; ++b) {
+    const BlockScale<F> scale =
+        nvfp4_scale_of(plan, v + 16 * b, square ? context.block_amax : own[b].amax, context);
     scales.block[b] = scale.s;
     scales.enc[b] = scale.enc;
-    if (spec.rounding == Rounding::kStochastic) {
-      round_block_stochastic(x, own.raw, scale.enc, 1.0f, scale.s, random(b, plan.element_stream),
-                             q);
+  }
+  QSTEP_UNROLL(1)
+  for (int b = 0; b < kBlocks; ++b) {
+    F* const x = v + 16 * b;
+    F* const q = codes == nullptr ? nullptr : codes + 16 * b;
+    if (plan.spec.rounding == Rounding::kStochastic) {
+      round_block_stochastic(x, own[b].raw, scales.enc[b], 1.0f, scales.block[b],
+                             random(b, plan.element_stream), q);
     } else {
-      round_block<ElementFormat::kE2m1, 16>(x, own.raw, scale.enc, scale.s, q);
+      round_block<ElementFormat::kE2m1, 16>(x, own[b].raw, scales.enc[b], scales.block[b], q);
     }
   }
 }
