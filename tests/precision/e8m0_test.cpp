@@ -11,7 +11,7 @@
 #include "tests/precision/all_floats.h"
 #include "tests/support/quant_reference_formats.h"
 
-#ifdef QSTEP_TEST_CUDA_FP8
+#ifdef QSTEP_TEST_CUDA_FP4
 #include <cuda_fp8.h>
 #endif
 
@@ -19,31 +19,23 @@ namespace qstep::precision {
 namespace {
 
 using test::find_rejected;
+using test::for_each_interval;
+using test::kInfinityBits;
 using test::kNone;
+using test::kSignBit;
 namespace reference = test::reference;
 
-constexpr uint32_t kInfinityBits = 0x7F800000u, kSignBit = 0x80000000u;
-
-// The codes go up with |x|: between two floats at which the reference's code changes it is
-// constant.
+// The codes go up with |x|.
 template <class Reference, class Product>
 void expect_equal_on_every_float(Reference&& expected, Product&& found) {
-  uint32_t first = 0;
-  while (first <= kInfinityBits) {
-    const uint32_t code = expected(std::bit_cast<float>(first));
-    uint32_t same = first, beyond = kInfinityBits + 1;
-    while (beyond - same > 1) {
-      const uint32_t middle = same + (beyond - same) / 2;
-      (expected(std::bit_cast<float>(middle)) == code ? same : beyond) = middle;
-    }
+  for_each_interval(expected, [&](uint32_t first, uint32_t beyond, uint32_t code) {
     for (const uint32_t sign : {0u, kSignBit}) {
       const int64_t rejected = find_rejected(
           sign + uint64_t{first}, sign + uint64_t{beyond},
           [&](uint32_t pattern) { return found(std::bit_cast<float>(pattern)) == code; });
       EXPECT_EQ(rejected, kNone) << std::hex << "0x" << rejected << " is not code 0x" << code;
     }
-    first = beyond;
-  }
+  });
   for (const uint32_t sign : {0u, kSignBit}) {
     EXPECT_EQ(find_rejected(
                   sign + uint64_t{kInfinityBits} + 1, uint64_t{sign} + kSignBit,
@@ -89,7 +81,7 @@ TEST(E8m0, ByHand) {
   EXPECT_EQ(e8m0_round_down(infinity), 0xFEu);
 }
 
-#ifdef QSTEP_TEST_CUDA_FP8
+#ifdef QSTEP_TEST_CUDA_FP4
 TEST(E8m0, GivesTheBitsOfNvidiasConversionOnEveryFloat) {
   EXPECT_EQ(find_rejected([](uint32_t pattern) {
               const float x = std::bit_cast<float>(pattern);
