@@ -24,6 +24,7 @@ using precision::UnitScales;
 namespace {
 
 constexpr int kBlocksAtOnce = 64;  // elements
+constexpr int64_t kStreamBytes = int64_t{32} << 20;
 constexpr float kLargestBf16 = 0x1.fep127f;
 
 ElementFormat element_of(QuantFormat format) {
@@ -79,6 +80,11 @@ Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bo
   const bool power_of_two = is_mx_format(spec.format) ||
                             (is_fp8_format(spec.format) && spec.scale == ScaleRule::kFp32Pow2);
   side.exact = !power_of_two;
+  // What no cache will hold until a GEMM reads it goes past them: no line is read to be
+  // overwritten.
+  const Tensor& values = q.values;
+  side.streams = values.bytes() > kStreamBytes && values.ld % 32 == 0 &&
+                 reinterpret_cast<uintptr_t>(values.data) % 64 == 0;
   side.wants_stats = stats;
   side.encoded = encoded;
   side.micro_batch = call.random.micro_batch;
@@ -188,15 +194,12 @@ F32x16 transformed_amax(const Side& side, const T* x, int64_t ld, const Chunk& c
 template <class T>
 int64_t wide_hadamard_largest(const Side& side, const T* x, int64_t ld, const Chunk& c,
                               U32x16& raw) {
-  constexpr int kWidth = kBlocksAtOnce;
+  constexpr int kWidth = kWideColumns;
   const int64_t wide = c.cols / kWidth * kWidth;
   for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
     for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
       F32x16 v[kWidth];
-      for (int i = 0; i < 16; ++i) {
-        const T* const from = x + (r + i) * ld + col;
-        for (int b = 0; b < kWidth / 16; ++b) v[16 * b + i] = load(from + 16 * b);
-      }
+      load_wide(v, x + r * ld + col, ld);
       for (int b = 0; b < kWidth / 16; ++b) {
         raw = max_bits(raw, precision::hadamard_largest<16>(v + 16 * b, side.plan.signs));
       }
@@ -423,7 +426,9 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
       }
       counts.elements(static_cast<int64_t>(p.lanes) * p.elements);
     }
-    if (side.exact) {
+    if (side.exact && side.streams) {
+      store_units<kUnit, true, true>(values, values_ld, v, p);
+    } else if (side.exact) {
       store_units<kUnit, true>(values, values_ld, v, p);
     } else {
       store_units<kUnit, false>(values, values_ld, v, p);
@@ -454,7 +459,7 @@ struct WideRandom {
 template <class T>
 int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t rows,
                               const Chunk& c, ChunkResult& result) {
-  constexpr int kWidth = kBlocksAtOnce;
+  constexpr int kWidth = kWideColumns;
   const UnitPlan& plan = side.plan;
   const UnitContext<F32x16> context{broadcast(side.outer_amax), broadcast_factors(side.outer),
                                     broadcast(0.0f)};
@@ -465,19 +470,18 @@ int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t 
   F32x16* const no_codes = nullptr;
   for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
     for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
-      F32x16 v[kWidth];  // group by group
-      for (int i = 0; i < 16; ++i) {
-        const T* const from = x + (r + i) * ld + col;
-        for (int b = 0; b < kWidth / 16; ++b) v[16 * b + i] = load(from + 16 * b);
-      }
+      F32x16 v[kWidth];
+      load_wide(v, x + r * ld + col, ld);
       precision::hadamard_unit<kWidth>(plan, v);
       const uint64_t line = side.micro_batch * static_cast<uint64_t>(side.q->values.cols) +
                             static_cast<uint64_t>(col);
       const WideRandom random{UnitRandom(plan, line * stride + static_cast<uint64_t>(r), stride)};
       precision::nvfp4_unit<kWidth>(plan, v, context, scales, raw, no_codes, random);
-      for (int i = 0; i < 16; ++i) {
-        Bf16* const to = side.q->values.as<Bf16>() + (r + i) * side.q->values.ld + col;
-        for (int b = 0; b < kWidth / 16; ++b) store_exact(to + 16 * b, v[16 * b + i]);
+      Bf16* const to = side.q->values.as<Bf16>() + r * side.q->values.ld + col;
+      if (side.streams) {
+        store_wide<true>(to, side.q->values.ld, v);
+      } else {
+        store_wide<false>(to, side.q->values.ld, v);
       }
     }
   }
@@ -568,6 +572,7 @@ void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int6
   } else {
     dispatch_range<ElementFormat::kE5m2>(side, x, ld, chunk, result);
   }
+  if (side.streams) end_stream();
 }
 
 EncodedTensor transposed(const EncodedTensor& e) {

@@ -21,6 +21,7 @@ struct Side {
   Orientation orientation = Orientation::kRowwise;
   precision::UnitPlan plan;
   bool exact = true;         // decoded values are BF16 numbers
+  bool streams = false;      // decoded values go past the caches
   bool elementwise = false;  // fp8 with a scale per tensor or row: no units
   bool wants_stats = false;
   uint64_t micro_batch = 0;

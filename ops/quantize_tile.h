@@ -50,7 +50,8 @@ QSTEP_HD_INLINE void load_units(F32x16* v, const T* data, int64_t ld, const Plac
 }
 
 // kExact: the values are BF16 numbers already; others are rounded. Clobbers v.
-template <int kUnit, bool kExact>
+// kStream: past the caches.
+template <int kUnit, bool kExact, bool kStream = false>
 QSTEP_HD_INLINE void store_units(Bf16* data, int64_t ld, F32x16* v, const Place& p) {
   if constexpr (!kExact) {
 #pragma GCC unroll 16
@@ -68,14 +69,35 @@ QSTEP_HD_INLINE void store_units(Bf16* data, int64_t ld, F32x16* v, const Place&
     return;
   }
   if (whole) {
+    if constexpr (kUnit == 16) {
+      store_transposed(first, ld, v);
+    } else {
 #pragma GCC unroll 1
-    for (int k = 0; k < kUnit; k += 16) store_transposed(first + k, ld, v + k);
+      for (int k = 0; k < kUnit; k += 32) store_transposed_pair<kStream>(first + k, ld, v + k);
+    }
     return;
   }
   for (int k = 0; k < kUnit && k < p.elements; k += 16) {
     const int64_t n = std::min(p.elements - k, 16);
     transpose(v + k);
     for (int lane = 0; lane < p.lanes; ++lane) store_n(first + lane * ld + k, v[k + lane], n);
+  }
+}
+
+// Sixteen rows of 64 columns, group of sixteen columns after group.
+inline constexpr int kWideColumns = 64;
+
+template <class T>
+QSTEP_HD_INLINE void load_wide(F32x16* v, const T* from, int64_t ld) {
+  for (int i = 0; i < 16; ++i) {
+    for (int b = 0; b < kWideColumns / 16; ++b) v[16 * b + i] = load(from + i * ld + 16 * b);
+  }
+}
+template <bool kStream>
+QSTEP_HD_INLINE void store_wide(Bf16* to, int64_t ld, const F32x16* v) {
+  for (int i = 0; i < 16; ++i) {
+    store_exact_pair<kStream>(to + i * ld, v[i], v[16 + i]);
+    store_exact_pair<kStream>(to + i * ld + 32, v[32 + i], v[48 + i]);
   }
 }
 

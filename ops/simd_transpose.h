@@ -60,20 +60,25 @@ inline void load_transposed(F32x16* v, const Bf16* p, int64_t ld) {
   }
 }
 
-// p[r ld + c] = v[c] lane r, whose values are BF16 numbers. Clobbers v.
-inline void store_transposed(Bf16* p, int64_t ld, F32x16* v) {
+// Rows r and r + 8 of the tile, sixteen words each, in z[r].
+inline void transpose_to_words(__m512i* z, const F32x16* v) {
   // The upper halves of v[i] and v[i + 8], quarters as above.
   alignas(64) static constexpr uint16_t kWords[32] = {1,  3,  5,  7,  9,  11, 13, 15, 33, 35, 37,
                                                       39, 41, 43, 45, 47, 17, 19, 21, 23, 25, 27,
                                                       29, 31, 49, 51, 53, 55, 57, 59, 61, 63};
   const __m512i words = _mm512_load_si512(kWords);
-  __m512i z[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
     z[i] = _mm512_permutex2var_epi16(_mm512_castps_si512(v[i].v), words,
                                      _mm512_castps_si512(v[i + 8].v));
   }
   transpose_words(z);
+}
+
+// p[r ld + c] = v[c] lane r, whose values are BF16 numbers. Clobbers v.
+inline void store_transposed(Bf16* p, int64_t ld, F32x16* v) {
+  __m512i z[8];
+  transpose_to_words(z, v);
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + i * ld), _mm512_castsi512_si256(z[i]));
@@ -82,7 +87,58 @@ inline void store_transposed(Bf16* p, int64_t ld, F32x16* v) {
   }
 }
 
+// Whole cache lines; with kStream past the caches (p and ld are multiples of 64 bytes then).
+template <bool kStream>
+inline void store_line(Bf16* p, __m512i words) {
+  auto* const line = reinterpret_cast<__m512i*>(p);
+  if constexpr (kStream) {
+    _mm512_stream_si512(line, words);
+  } else {
+    _mm512_storeu_si512(line, words);
+  }
+}
+
+// Two tiles side by side, 32 columns.
+template <bool kStream>
+inline void store_transposed_pair(Bf16* p, int64_t ld, F32x16* v) {
+  __m512i a[8], b[8];
+  transpose_to_words(a, v);
+  transpose_to_words(b, v + 16);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    store_line<kStream>(p + i * ld, _mm512_inserti64x4(a[i], _mm512_castsi512_si256(b[i]), 1));
+    store_line<kStream>(p + (i + 8) * ld, _mm512_shuffle_i64x2(a[i], b[i], 0xEE));
+  }
+}
+
+// 32 numbers of BF16 from two registers.
+template <bool kStream>
+inline void store_exact_pair(Bf16* p, F32x16 first, F32x16 second) {
+  alignas(64) static constexpr uint16_t kUpper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                                      23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
+                                                      45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  store_line<kStream>(
+      p, _mm512_permutex2var_epi16(_mm512_castps_si512(first.v), _mm512_load_si512(kUpper),
+                                   _mm512_castps_si512(second.v)));
+}
+
+// Orders streamed stores before what follows.
+inline void end_stream() { _mm_sfence(); }
+
 #else
+
+template <bool>
+inline void store_exact_pair(Bf16* p, F32x16 first, F32x16 second) {
+  store_exact(p, first);
+  store_exact(p + 16, second);
+}
+inline void end_stream() {}
+inline void store_transposed(Bf16* p, int64_t ld, F32x16* v);
+template <bool>
+inline void store_transposed_pair(Bf16* p, int64_t ld, F32x16* v) {
+  store_transposed(p, ld, v);
+  store_transposed(p + 16, ld, v + 16);
+}
 
 inline void load_transposed(F32x16* v, const Bf16* p, int64_t ld) {
   for (int r = 0; r < 16; ++r) v[r] = load(p + r * ld);

@@ -39,17 +39,23 @@ QSTEP_HD inline F not_a_number() {
   return from_bits(all_bits<F>(0x7FFFFFFFu));
 }
 
-// |x| in steps, nearest even, saturated: for magnitudes that are not NaN.
-//
-// Adding and subtracting 1.5 * 2^23 steps makes FP32's own rounding do the work; the step comes
-// from the exponent bits.
+// 1.5 * 2^23 steps in the binade of |x|, made from bits (integer units have time to spare).
+template <ElementFormat kFormat, class F>
+QSTEP_HD inline F rounding_magic(F x) {
+  constexpr ElementTraits t = kElement<kFormat>;
+  constexpr uint32_t kOnePointFiveSteps =
+      static_cast<uint32_t>(23 - t.mantissa_bits) << 23 | 0x00400000u;
+  const auto binade = max_bits(bits(x) & all_bits<F>(0x7F800000u), bits(all<F>(t.min_normal)));
+  return from_bits(binade + all_bits<F>(kOnePointFiveSteps));
+}
+
+// |x| in steps, nearest even, saturated: for magnitudes that are not NaN. Adding and subtracting
+// 1.5 * 2^23 steps makes FP32's own rounding do the work.
 template <ElementFormat kFormat, class F>
 QSTEP_HD inline F round_magnitude(F a) {
   constexpr ElementTraits t = kElement<kFormat>;
   const F clamped = min(a, all<F>(t.max));
-  const F binade =
-      from_bits(max_bits(bits(clamped) & all_bits<F>(0x7F800000u), bits(all<F>(t.min_normal))));
-  const F magic = binade * all<F>(1.5f * static_cast<float>(1 << (23 - t.mantissa_bits)));
+  const F magic = rounding_magic<kFormat>(clamped);
   return (clamped + magic) - magic;
 }
 
@@ -70,10 +76,7 @@ inline constexpr float kOverflow = kElement<kFormat>.max +
 // round_nearest for |x| < kOverflow, not NaN: what a quantizer knows of a whole block.
 template <ElementFormat kFormat, class F>
 QSTEP_HD inline F round_nearest_tame(F x) {
-  constexpr ElementTraits t = kElement<kFormat>;
-  const F binade =
-      from_bits(max_bits(bits(x) & all_bits<F>(0x7F800000u), bits(all<F>(t.min_normal))));
-  const F magic = binade * all<F>(1.5f * static_cast<float>(1 << (23 - t.mantissa_bits)));
+  const F magic = rounding_magic<kFormat>(x);
   return with_sign((x + magic) - magic, x);
 }
 
