@@ -16,25 +16,6 @@ void replace(OperandTable& operands, const std::array<bool, kOperandSlots>& give
   }
 }
 
-// Backward operands that may be made from what the forward operand became.
-struct ForwardPair {
-  OperandSlot forward, backward;
-};
-constexpr std::array<ForwardPair, 2> kForwardPairs{
-    {{OperandSlot::kXFprop, OperandSlot::kXWgrad}, {OperandSlot::kWFprop, OperandSlot::kWDgrad}}};
-
-// The two operands of a GEMM, and the two of a tensor.
-struct SlotPair {
-  std::string_view name;
-  OperandSlot a, b;
-};
-constexpr std::array<SlotPair, 3> kGemms{{{"fprop", OperandSlot::kXFprop, OperandSlot::kWFprop},
-                                          {"dgrad", OperandSlot::kDyDgrad, OperandSlot::kWDgrad},
-                                          {"wgrad", OperandSlot::kDyWgrad, OperandSlot::kXWgrad}}};
-constexpr std::array<SlotPair, 3> kTensors{{{"x", OperandSlot::kXFprop, OperandSlot::kXWgrad},
-                                            {"w", OperandSlot::kWFprop, OperandSlot::kWDgrad},
-                                            {"dy", OperandSlot::kDyDgrad, OperandSlot::kDyWgrad}}};
-
 std::string_view slot_name(OperandSlot slot) {
   return kOperandSlotNames[static_cast<size_t>(slot)];
 }
@@ -93,6 +74,15 @@ bool kept(const Recipe& recipe, const LayerName& layer) {
                      [&](const std::string& pattern) { return matches(pattern, layer.name); });
 }
 
+OperandTable resolved(OperandTable operands) {
+  for (const TensorOperands& tensor : kOperandsOf) {
+    if (tensor.has_forward() && !operands[tensor.row].quantized()) {
+      operands[tensor.column].source = Source::kHighPrecision;
+    }
+  }
+  return operands;
+}
+
 OperandTable operands_at(const Recipe& recipe, const LayerName& layer, int64_t step,
                          int64_t n_steps) {
   if (kept(recipe, layer)) return {};
@@ -103,12 +93,7 @@ OperandTable operands_at(const Recipe& recipe, const LayerName& layer, int64_t s
   for (const RecipeSwitch& s : recipe.switches) {
     if (step >= s.first_step(n_steps)) replace(operands, s.given, s.operands);
   }
-  for (const ForwardPair& pair : kForwardPairs) {
-    if (!operands[pair.forward].quantized()) {
-      operands[pair.backward].source = Source::kHighPrecision;
-    }
-  }
-  return operands;
+  return resolved(operands);
 }
 
 std::vector<int64_t> phase_starts(const Recipe& recipe, int64_t n_steps) {
@@ -122,56 +107,66 @@ std::vector<int64_t> phase_starts(const Recipe& recipe, int64_t n_steps) {
   return starts;
 }
 
-std::vector<OperandProblem> problems(const OperandTable& operands, ComputeType compute) {
+std::vector<OperandProblem> problems(OperandSlot slot, const QuantSpec& spec, ComputeType compute) {
   std::vector<OperandProblem> list;
-  for (size_t i = 0; i < kOperandSlots; ++i) {
-    const QuantSpec& spec = operands.specs[i];
-    const auto slot = static_cast<OperandSlot>(i);
-    for (const std::string& text : problems(spec)) list.push_back({slot, text});
-    const bool has_forward = std::any_of(kForwardPairs.begin(), kForwardPairs.end(),
-                                         [&](const ForwardPair& p) { return p.backward == slot; });
-    if (spec.source == Source::kForward && !has_forward) {
-      list.push_back({slot,
-                      "source = \"forward\" is for w_dgrad and x_wgrad, the backward copies of "
-                      "what the forward pass read"});
-    }
-    if (compute == ComputeType::kFp32 && spec.quantized()) {
-      list.push_back(
-          {slot, fmt::format("{} goes with compute = \"bf16\", not \"fp32\"", name(spec.format))});
-    }
+  for (const std::string& text : problems(spec)) list.push_back({slot, text});
+  const bool has_forward =
+      std::any_of(kOperandsOf.begin(), kOperandsOf.end(),
+                  [&](const TensorOperands& t) { return t.has_forward() && t.column == slot; });
+  if (spec.source == Source::kForward && !has_forward) {
+    list.push_back({slot,
+                    "source = \"forward\" is for w_dgrad and x_wgrad, the backward copies of "
+                    "what the forward pass read"});
   }
-  if (operands[OperandSlot::kXFprop].block.square()) {
-    list.push_back({OperandSlot::kXFprop,
+  if (compute == ComputeType::kFp32 && spec.quantized()) {
+    list.push_back(
+        {slot, fmt::format("{} goes with compute = \"bf16\", not \"fp32\"", name(spec.format))});
+  }
+  if (slot == OperandSlot::kXFprop && spec.block.square()) {
+    list.push_back({slot,
                     "generation feeds one token at a time, which fills no square block: write a "
                     "block of one row"});
   }
-  for (const ForwardPair& pair : kForwardPairs) {
-    const QuantSpec &from = operands[pair.forward], &spec = operands[pair.backward];
+  return list;
+}
+
+std::vector<OperandProblem> problems(const OperandTable& operands, ComputeType compute) {
+  std::vector<OperandProblem> list;
+  for (size_t i = 0; i < kOperandSlots; ++i) {
+    const auto of_one = problems(static_cast<OperandSlot>(i), operands.specs[i], compute);
+    list.insert(list.end(), of_one.begin(), of_one.end());
+  }
+  for (const TensorOperands& tensor : kOperandsOf) {
+    if (!tensor.has_forward()) continue;
+    const QuantSpec &from = operands[tensor.row], &spec = operands[tensor.column];
     if (spec.source != Source::kForward || !spec.quantized()) continue;
     if (spec.amax == AmaxScope::kDelayed) {
-      list.push_back({pair.backward, "a delayed scale does not go with source = \"forward\""});
+      list.push_back({tensor.column, "a delayed scale does not go with source = \"forward\""});
     } else if (has_tensor_scale(from) && !has_tensor_scale(spec)) {
-      list.push_back({pair.backward,
+      list.push_back({tensor.column,
                       fmt::format("source = \"forward\" hands on the scale of the tensor that {} "
                                   "({}) has and {} lacks: leave source out",
-                                  slot_name(pair.forward), describe(from), describe(spec))});
+                                  slot_name(tensor.row), describe(from), describe(spec))});
     }
   }
-  for (const SlotPair& gemm : kGemms) {
-    const QuantSpec &a = operands[gemm.a], &b = operands[gemm.b];
+  for (const GemmOperands& gemm : kGemms) {
+    const QuantSpec &a = operands[gemm.left], &b = operands[gemm.right];
     if (a.hadamard == b.hadamard && a.signs == b.signs) continue;
     list.push_back(
-        {gemm.a, fmt::format("its Hadamard transform ({}) and that of {} ({}) do not cancel in {}: "
-                             "give both the same hadamard and signs, or neither",
-                             describe(a), slot_name(gemm.b), describe(b), gemm.name)});
+        {gemm.left,
+         fmt::format("its Hadamard transform ({}) and that of {} ({}) do not cancel in {}: "
+                     "give both the same hadamard and signs, or neither",
+                     describe(a), slot_name(gemm.right), describe(b), gemm.name)});
   }
-  for (const SlotPair& tensor : kTensors) {
-    const QuantSpec &a = operands[tensor.a], &b = operands[tensor.b];
+  for (size_t t = 0; t < kOperandsOf.size(); ++t) {
+    const TensorOperands& tensor = kOperandsOf[t];
+    const QuantSpec &a = operands[tensor.row], &b = operands[tensor.column];
     if (!is_delayed(a) || !is_delayed(b) || a.format == b.format) continue;
-    list.push_back(
-        {tensor.a, fmt::format("a delayed scale is one for all of {}, but here it is {} and {} is "
-                               "{}: give both the same format",
-                               tensor.name, name(a.format), slot_name(tensor.b), name(b.format))});
+    list.push_back({tensor.row,
+                    fmt::format("a delayed scale is one for all of {}, but here it is {} and {} is "
+                                "{}: give both the same format",
+                                kLinearTensorNames[t], name(a.format), slot_name(tensor.column),
+                                name(b.format))});
   }
   return list;
 }

@@ -21,6 +21,34 @@ inline constexpr int kOperandSlots = 6;
 inline constexpr std::array<std::string_view, kOperandSlots> kOperandSlotNames{
     "x_fprop", "w_fprop", "dy_dgrad", "w_dgrad", "dy_wgrad", "x_wgrad"};
 
+// The GEMMs with their operands. A number of the enum is the GEMM's in Hadamard signs.
+enum Gemm : uint32_t { kFprop, kDgrad, kWgrad };
+struct GemmOperands {
+  std::string_view name;
+  OperandSlot left, right;
+};
+inline constexpr std::array<GemmOperands, 3> kGemms{
+    {{"fprop", OperandSlot::kXFprop, OperandSlot::kWFprop},
+     {"dgrad", OperandSlot::kDyDgrad, OperandSlot::kWDgrad},
+     {"wgrad", OperandSlot::kDyWgrad, OperandSlot::kXWgrad}}};
+
+// The tensors of a linear layer, in the order of their slots in random bits (numerics 4.3).
+enum class LinearTensor : uint8_t { kX, kW, kDy };
+inline constexpr std::array<std::string_view, 3> kLinearTensorNames{"x", "w", "dy"};
+
+// The two operands of a tensor, as it lies and turned, and the GEMMs that read them.
+struct TensorOperands {
+  OperandSlot row, column;
+  Gemm row_gemm, column_gemm;
+  // The column operand belongs to the backward pass and may be made from what the row one became.
+  bool has_forward() const { return row_gemm == kFprop; }
+};
+inline constexpr std::array<TensorOperands, 3> kOperandsOf{
+    // by LinearTensor
+    {{OperandSlot::kXFprop, OperandSlot::kXWgrad, kFprop, kWgrad},
+     {OperandSlot::kWFprop, OperandSlot::kWDgrad, kFprop, kDgrad},
+     {OperandSlot::kDyDgrad, OperandSlot::kDyWgrad, kDgrad, kWgrad}}};
+
 struct OperandTable {
   std::array<QuantSpec, kOperandSlots> specs;  // all bf16 by default
 
@@ -113,9 +141,12 @@ bool matches(std::string_view pattern, std::string_view text);
 // Whether the layer stays in the compute type throughout.
 bool kept(const Recipe& recipe, const LayerName& layer);
 
+// The operands as they run: the source of one whose forward operand is not quantized is the tensor
+// itself.
+OperandTable resolved(OperandTable operands);
+
 // What runs in this layer at this step (from 1) of a run of `n_steps`: the recipe's operands, then
-// the overrides, then the switches; a kept layer takes part in none of them. The source of an
-// operand whose forward operand is not quantized is the tensor itself.
+// the overrides, then the switches, resolved; a kept layer takes part in none of them.
 OperandTable operands_at(const Recipe& recipe, const LayerName& layer, int64_t step,
                          int64_t n_steps);
 
@@ -128,9 +159,12 @@ struct OperandProblem {
   friend bool operator==(const OperandProblem&, const OperandProblem&) = default;
 };
 
-// What is impossible in the six operands of one layer: fields that do not go together
-// (problems(QuantSpec)), fields that this operand cannot have, and GEMMs whose Hadamard transforms
-// do not cancel (numerics 7.6). Empty when it can run.
+// What is impossible in one operand, whatever the others are: fields that do not go together
+// (problems(QuantSpec)), and fields that this operand cannot have.
+std::vector<OperandProblem> problems(OperandSlot slot, const QuantSpec& spec, ComputeType compute);
+
+// What is impossible in the six operands of one layer: in each of them, and GEMMs whose Hadamard
+// transforms do not cancel (numerics 7.6). Empty when it can run.
 std::vector<OperandProblem> problems(const OperandTable& operands, ComputeType compute);
 
 }  // namespace qstep::precision

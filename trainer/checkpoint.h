@@ -96,6 +96,8 @@ class CheckpointReader {
   const CheckpointState& state() const { return state_; }
   bool has(const std::string& name) const;
   std::vector<std::string> names() const;
+  // Columns of a tensor that it has.
+  int64_t cols(const std::string& name) const;
   // Fills `into.tensor` and checks its shape, type and checksum against the file's.
   void read(const NamedTensor& into) const;
 

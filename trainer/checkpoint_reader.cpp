@@ -69,6 +69,10 @@ const std::string& CheckpointReader::path() const { return impl_->path; }
 
 bool CheckpointReader::has(const std::string& name) const { return impl_->tensors.contains(name); }
 
+int64_t CheckpointReader::cols(const std::string& name) const {
+  return impl_->tensors.at(name)->cols;
+}
+
 std::vector<std::string> CheckpointReader::names() const {
   std::vector<std::string> names;
   for (const ManifestTensor& tensor : impl_->manifest.tensors) names.push_back(tensor.name);

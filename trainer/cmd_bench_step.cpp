@@ -50,11 +50,9 @@ int64_t peak_rss_bytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
-bool is_emulated(const Config& config) { return emulated(config.precision.loaded); }
-
 // What every line and object about a recipe says of it first.
 Json labels_json(const Config& config) {
-  return {{"precision", config.precision.recipe}, {"emulated", is_emulated(config)}};
+  return {{"precision", config.precision.recipe}, {"emulated", emulated(config)}};
 }
 
 void put_times(Json& json, const BenchStepResult& r) {
@@ -68,13 +66,18 @@ void put_times(Json& json, const BenchStepResult& r) {
   json["model_flops_per_s"] = r.model_flops_per_s;
 }
 
+// Several recipes take turns in rounds of two steps each.
+int64_t timed_steps(const Options& o) {
+  return o.precision.size() == 1 ? o.steps : (o.steps + 1) / 2 * 2;
+}
+
 void put_workload(Json& json, const Options& o, const Config& config) {
   json["model"] = o.model;
   json["n_parameters"] = n_parameters(config.model);
   json["batch"] = o.batch;
   json["micro_batches"] = o.micro_batches;
   json["seq_len"] = o.seq_len;
-  json["steps"] = o.steps;
+  json["steps"] = timed_steps(o);
   json["threads"] = ops::max_threads();
 }
 
@@ -113,7 +116,7 @@ void run_one(const Options& o) {
     return;
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.model, o.precision[0],
-             is_emulated(config) ? " (emulated)" : "", workload_text(o), o.steps);
+             emulated(config) ? " (emulated)" : "", workload_text(o), o.steps);
   fmt::print("  step         {:10.1f} ms   {:.0f} tokens/s\n", r.step_ms, r.tokens_per_s);
   for (size_t i = 0; i < kPhaseNames.size(); ++i) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
@@ -132,7 +135,7 @@ void print_row(const Config& config, size_t name_width, const BenchStepResult& r
   std::string phases;
   for (const double ms : r.phases_ms) phases += fmt::format(" {:>9.1f}", ms);
   fmt::print("  {:<{}}  {:<8} {:>9.1f} {:>20}{}\n", config.precision.recipe, name_width,
-             emulation_text(is_emulated(config)), r.step_ms, ratio, phases);
+             emulation_text(emulated(config)), r.step_ms, ratio, phases);
 }
 
 void run_several(const Options& o) {
@@ -165,7 +168,7 @@ void run_several(const Options& o) {
     return;
   }
   fmt::print("{} | {} | medians in ms of {} steps of each, in turn with {}: A B B A\n", o.model,
-             workload_text(o), (o.steps + 1) / 2 * 2, o.precision[0]);
+             workload_text(o), timed_steps(o), o.precision[0]);
   std::string phases;
   for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
   fmt::print("  {:<{}}  {:<8} {:>9} {:>20}{}\n", "recipe", name_width, "", "step",

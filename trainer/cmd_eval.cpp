@@ -69,10 +69,15 @@ void run(const Options& o) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double rate = static_cast<double>(result.tokens) / seconds;
   if (o.json) {
-    nlohmann::json out = {{"checkpoint", loaded.path()}, {"step", loaded.state().step},
-                          {"data", store.path()},        {"recipe", config.precision.recipe},
-                          {"loss", result.loss},         {"tokens", result.tokens},
-                          {"tokens_per_s", rate},        {"emulated", loaded.emulated()}};
+    nlohmann::json out = {{"checkpoint", loaded.path()},
+                          {"step", loaded.state().step},
+                          {"data", store.path()},
+                          {"recipe", config.precision.recipe},
+                          {"loss", result.loss},
+                          {"tokens", result.tokens},
+                          {"tokens_per_s", rate},
+                          {"emulated", loaded.emulated()},
+                          {"precision", loaded.precision_text()}};
     out["bits_per_byte"] = std::isfinite(result.bits_per_byte)
                                ? nlohmann::json(result.bits_per_byte)
                                : nlohmann::json(nullptr);

@@ -120,6 +120,7 @@ void run(const Options& o) {
     const nlohmann::json out = {{"checkpoint", loaded.path()},
                                 {"step", loaded.state().step},
                                 {"recipe", loaded.config().precision.recipe},
+                                {"precision", loaded.precision_text()},
                                 {"emulated", loaded.emulated()},
                                 {"text", text},
                                 {"tokens", result.tokens},

@@ -86,7 +86,7 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
                                                        {"sum", s.sum() * n_stored}};
     }
     json["recipe"] = config.precision.recipe;
-    json["emulated"] = emulated(config.precision.loaded);
+    json["emulated"] = emulated(config);
     for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
     json["run_bytes"]["sum"] = run_bytes;
     fmt::print("{}\n", json.dump(2));
@@ -134,8 +134,8 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
     fmt::print("{:>18}", bytes_text(s.sum() * n_stored));
   }
   fmt::print("\n\none process training in {} ({}), micro-batches of {} sequences, T = {}\n",
-             config.precision.recipe, emulation_text(emulated(config.precision.loaded)),
-             config.train.micro_batch, seq_len);
+             config.precision.recipe, emulation_text(emulated(config)), config.train.micro_batch,
+             seq_len);
   for (const MemoryRow& memory : run_memory) {
     fmt::print("  {:<24}{:>12}\n", memory.owner, bytes_text(memory.bytes));
   }

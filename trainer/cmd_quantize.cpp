@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,6 +14,7 @@
 
 #include "ops/forward_source.h"
 #include "trainer/commands.h"
+#include "trainer/emulation.h"
 #include "trainer/format.h"
 #include "trainer/linear_operands.h"
 #include "trainer/quantize_matrix.h"
@@ -37,7 +40,7 @@ struct Arguments {
   std::string input, output;
   std::string slot{kLinearTensorNames[0]};
   ops::QuantRandom random;
-  float delayed_scale = 1.0f;
+  std::optional<float> delayed_scale;
   bool bf16 = false, as_json = false;
 };
 
@@ -61,7 +64,8 @@ std::vector<MatrixQuantizer> quantizers_of_recipe(Arguments& a) {
   const precision::Recipe recipe = load_recipe(a.recipe);
   const auto slot =
       static_cast<precision::OperandSlot>(index_of(precision::kOperandSlotNames, a.operand));
-  const QuantSpec& spec = recipe.operands[slot];
+  const precision::OperandTable operands = precision::resolved(recipe.operands);
+  const QuantSpec& spec = operands[slot];
   if (!spec.quantized()) {
     throw Error(ExitCode::kConfig,
                 fmt::format("recipe {} leaves {} in {}: there is nothing to quantize", a.recipe,
@@ -73,7 +77,17 @@ std::vector<MatrixQuantizer> quantizers_of_recipe(Arguments& a) {
   a.slot = kLinearTensorNames[static_cast<size_t>(tensor - kOperandsOf.begin())];
   if (tensor->row == slot) return {{spec, Orientation::kRowwise}};
   if (spec.source == Source::kHighPrecision) return {{spec, Orientation::kColumnwise}};
-  return {{recipe.operands[tensor->row], Orientation::kRowwise}, {spec, Orientation::kColumnwise}};
+  return {{operands[tensor->row], Orientation::kRowwise}, {spec, Orientation::kColumnwise}};
+}
+
+// The options alone would take 0x10 and 010 as well.
+int decimal(const std::string& key, const std::string& text) {
+  int value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [behind, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc() && behind == end && (text[0] != '0' || text.size() == 1)) return value;
+  throw Error(ExitCode::kConfig,
+              fmt::format("{} = {} is not a decimal number: write one such as 16", key, text));
 }
 
 std::vector<MatrixQuantizer> quantizers_of_options(const Arguments& a) {
@@ -83,7 +97,7 @@ std::vector<MatrixQuantizer> quantizers_of_options(const Arguments& a) {
     const auto given = a.fields.find(key);
     if (given == a.fields.end() || given->second.empty()) return;
     if constexpr (std::is_same_v<Field, int>) {
-      field = std::stoi(given->second);
+      field = decimal(key, given->second);
     } else {
       for (const auto& [text, value] : names_of(Field{})) {
         if (text == given->second) field = value;
@@ -110,13 +124,35 @@ std::vector<MatrixQuantizer> quantizers_of_options(const Arguments& a) {
   return {{spec, a.orientation == "column" ? Orientation::kColumnwise : Orientation::kRowwise}};
 }
 
+// ---- what cannot be -------------------------------------------------------------------------
+
+// The file is written as a whole in place of what was there: the source would be gone.
+void check_output(const Arguments& a) {
+  std::error_code missing;  // then they are not the same
+  if (!std::filesystem::equivalent(a.input, a.output, missing)) return;
+  throw Error(ExitCode::kConfig,
+              fmt::format("--output {} is the file of --input {}: write another --output", a.output,
+                          a.input));
+}
+
+void check_delayed_scale(const Arguments& a, const std::vector<MatrixQuantizer>& quantizers) {
+  const bool used = std::any_of(quantizers.begin(), quantizers.end(), [](const auto& quantizer) {
+    return quantizer.spec.amax == precision::AmaxScope::kDelayed;
+  });
+  if (!a.delayed_scale || used) return;
+  throw Error(ExitCode::kConfig,
+              fmt::format("--delayed-scale {}: {} takes its scale from the matrix: add --amax "
+                          "delayed, or leave --delayed-scale out",
+                          *a.delayed_scale, precision::describe(quantizers.back().spec)));
+}
+
 // ---- what is printed ------------------------------------------------------------------------
 
 Json to_json(const QuantizedMatrix& m) {
   const ops::QuantStats& s = m.stats;
   return {{"operand", name_of(m.q.orientation)},
           {"quantizer", precision::describe(m.q.spec)},
-          {"emulated", true},
+          {"emulated", kQuantizedEmulated},
           {"rows", m.encoded.rows},
           {"k", m.encoded.k},
           {"amax", s.amax},
@@ -140,7 +176,8 @@ void print_text(const QuantizedMatrix& m) {
   const auto line = [](std::string_view key, const std::string& value) {
     fmt::print("  {:<12} {}\n", key, value);
   };
-  fmt::print("{:<14} {} (emulated)\n", name_of(m.q.orientation), precision::describe(m.q.spec));
+  fmt::print("{:<14} {} ({})\n", name_of(m.q.orientation), precision::describe(m.q.spec),
+             emulation_text(kQuantizedEmulated));
   line("shape", fmt::format("[{}, {}]", with_commas(m.encoded.rows), with_commas(m.encoded.k)));
   line("amax", fmt::format("{:.6g}", s.amax));
   line("factor", m.q.tile_scales
@@ -159,13 +196,14 @@ void print_text(const QuantizedMatrix& m) {
 void run(Arguments a) {
   const std::vector<MatrixQuantizer> quantizers =
       a.recipe.empty() ? quantizers_of_options(a) : quantizers_of_recipe(a);
-  const size_t tensor = index_of(kLinearTensorNames, a.slot);
-  a.random.slot = static_cast<uint32_t>(tensor);
-  a.random.gemm_row = kOperandsOf[tensor].row_gemm;
-  a.random.gemm_column = kOperandsOf[tensor].column_gemm;
+  check_output(a);
+  check_delayed_scale(a, quantizers);
+  a.random = quant_random(a.random.seed, a.random.step, a.random.micro_batch, a.random.module,
+                          static_cast<LinearTensor>(index_of(kLinearTensorNames, a.slot)));
+  float delayed_scale = a.delayed_scale.value_or(1.0f);
   ops::QuantCall call;
   call.random = a.random;
-  call.delayed_scale = ops::matrix(&a.delayed_scale, ops::Dtype::kF32, 1, 1);
+  call.delayed_scale = ops::matrix(&delayed_scale, ops::Dtype::kF32, 1, 1);
 
   const Matrix source = read_matrix(a.input, a.bf16);
   const Tensor& x = source.tensor;
@@ -253,7 +291,9 @@ void add_quantize_command(CLI::App& app, int&) {
   const std::string random = "Random bits and scales from a run";
   command->add_option("--seed", a->random.seed, "Seed")->group(random)->capture_default_str();
   command->add_option("--step", a->random.step, "Step")->group(random)->capture_default_str();
-  command->add_option("--micro-batch", a->random.micro_batch, "Micro-batch of the step, from 0")
+  command
+      ->add_option("--micro-batch", a->random.micro_batch,
+                   "Micro-batch of the step, from 0; w is quantized once for all")
       ->group(random)
       ->capture_default_str();
   command->add_option("--module", a->random.module, "Number of the linear layer, from 0")
@@ -264,10 +304,11 @@ void add_quantize_command(CLI::App& app, int&) {
       ->group(random)
       ->check(one_of(kLinearTensorNames))
       ->capture_default_str();
-  command->add_option("--delayed-scale", a->delayed_scale, "The scale that --amax delayed uses")
+  command
+      ->add_option("--delayed-scale", a->delayed_scale,
+                   "The scale that --amax delayed uses, 1 if not given")
       ->group(random)
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+      ->check(CLI::PositiveNumber);
   command->add_flag("--json", a->as_json, "Print JSON");
   command->footer(
       "Examples:\n"

@@ -19,18 +19,12 @@ namespace qstep::trainer {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using precision::GemmOperands;
+using precision::kGemms;
 using precision::kOperandSlotNames;
 using precision::OperandSlot;
 using precision::OperandTable;
 using precision::Recipe;
-
-struct Gemm {
-  std::string_view name;
-  OperandSlot left, right;
-};
-constexpr std::array<Gemm, 3> kGemms{{{"fprop", OperandSlot::kXFprop, OperandSlot::kWFprop},
-                                      {"dgrad", OperandSlot::kDyDgrad, OperandSlot::kWDgrad},
-                                      {"wgrad", OperandSlot::kDyWgrad, OperandSlot::kXWgrad}}};
 
 std::string slot_name(OperandSlot slot) {
   return std::string(kOperandSlotNames[static_cast<size_t>(slot)]);
@@ -42,7 +36,8 @@ std::string operand_text(const OperandTable& table, OperandSlot slot, const Reci
 }
 
 // How this machine makes the product: "native" or "emulated".
-std::string_view how_it_runs(const OperandTable& table, const Gemm& gemm, const Recipe& recipe) {
+std::string_view how_it_runs(const OperandTable& table, const GemmOperands& gemm,
+                             const Recipe& recipe) {
   return emulation_text(emulated(table[gemm.left], recipe.compute) ||
                         emulated(table[gemm.right], recipe.compute));
 }
@@ -52,13 +47,13 @@ struct Widths {
 };
 Widths widths_of(const OperandTable& table, const Recipe& recipe) {
   Widths widths;
-  for (const Gemm& gemm : kGemms) {
+  for (const GemmOperands& gemm : kGemms) {
     widths.left = std::max(widths.left, operand_text(table, gemm.left, recipe).size());
     widths.right = std::max(widths.right, operand_text(table, gemm.right, recipe).size());
   }
   return widths;
 }
-std::string gemm_line(const Gemm& gemm, const OperandTable& table, const Recipe& recipe,
+std::string gemm_line(const GemmOperands& gemm, const OperandTable& table, const Recipe& recipe,
                       const Widths& widths) {
   return fmt::format("{}  {:<8} {:<{}}  {:<7} {:<{}}", gemm.name, slot_name(gemm.left),
                      operand_text(table, gemm.left, recipe), widths.left, slot_name(gemm.right),
@@ -128,7 +123,7 @@ void show_recipe(const std::string& name_or_path, bool as_json) {
   }
   fmt::print("# {}, {} on this machine\n#\n", recipe.name, emulation_text(emulated(recipe)));
   const Widths widths = widths_of(recipe.operands, recipe);
-  for (const Gemm& gemm : kGemms) {
+  for (const GemmOperands& gemm : kGemms) {
     fmt::print("# {}\n", gemm_line(gemm, recipe.operands, recipe, widths));
   }
   fmt::print("\n{}", to_toml(recipe));
@@ -185,7 +180,7 @@ Json check_json(const Config& config) {
     Json groups = Json::array();
     for (const LayerGroup& group : phase.groups) {
       Json gemms;
-      for (const Gemm& gemm : kGemms) {
+      for (const GemmOperands& gemm : kGemms) {
         gemms[std::string(gemm.name)] = {
             {slot_name(gemm.left), operand_text(group.table, gemm.left, recipe)},
             {slot_name(gemm.right), operand_text(group.table, gemm.right, recipe)},
@@ -210,7 +205,7 @@ void print_check(const Config& config) {
     for (const LayerGroup& group : phase.groups) {
       fmt::print("  {}\n", module_names(group.modules));
       const Widths widths = widths_of(group.table, recipe);
-      for (const Gemm& gemm : kGemms) {
+      for (const GemmOperands& gemm : kGemms) {
         const std::string line = gemm_line(gemm, group.table, recipe, widths);
         fmt::print("    {}  {}\n", line, how_it_runs(group.table, gemm, recipe));
       }
@@ -223,7 +218,8 @@ void print_check(const Config& config) {
 void check_recipe(const std::string& name_or_path, std::vector<std::string> words, bool as_json) {
   words.push_back("precision.recipe=" + name_or_path);
   Config config = load_model_words(words).config;
-  finish_model(config, kAssumedVocab);
+  const int64_t given = config.model.vocab_size;  // 0: a corpus says
+  finish_model(config, given == 0 ? kAssumedVocab : given);
   if (as_json) {
     fmt::print("{}\n", check_json(config).dump(2));
   } else {

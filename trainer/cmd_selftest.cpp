@@ -9,6 +9,7 @@
 
 #include "ops/ops.h"
 #include "trainer/commands.h"
+#include "trainer/emulation.h"
 #include "trainer/recipe_file.h"
 #include "trainer/self_test.h"
 
@@ -20,7 +21,6 @@ using Json = nlohmann::ordered_json;
 
 struct Row {
   SelfTestCase test;
-  ops::Dtype source = ops::Dtype::kBf16;
   SelfTestResult result;
 };
 
@@ -33,19 +33,16 @@ std::vector<Row> run_all(const std::vector<std::string>& recipes) {
   for (const std::string& name : recipes) {
     const precision::Recipe recipe = load_recipe(name);
     for (const SelfTestCase& test : self_test_cases(recipe)) {
-      const Row row{.test = test, .source = source_type(recipe), .result = {}};
-      const bool known = std::any_of(rows.begin(), rows.end(), [&](const Row& other) {
-        return other.test == row.test && other.source == row.source;
-      });
-      if (!known) rows.push_back(row);
+      const bool known = std::any_of(rows.begin(), rows.end(),
+                                     [&](const Row& other) { return other.test == test; });
+      if (!known) rows.push_back({.test = test, .result = {}});
     }
   }
   const std::unique_ptr<ops::Ops> ops = ops::make_cpu_ops();
   for (Row& row : rows) {
-    row.result =
-        run_self_test(row.test, row.source,
-                      [&](const auto& rowwise, const auto& columnwise, const auto& x,
-                          const auto& call) { ops->quantize(rowwise, columnwise, x, call); });
+    row.result = run_self_test(
+        row.test, [&](const auto& rowwise, const auto& columnwise, const auto& x,
+                      const auto& call) { ops->quantize(rowwise, columnwise, x, call); });
   }
   return rows;
 }
@@ -57,7 +54,8 @@ void print_text(const std::vector<Row>& rows) {
   }
   size_t width = 0;
   for (const Row& row : rows) width = std::max(width, describe(row.test).size());
-  fmt::print("{:<{}}  {:<10}  {:>8}  {:>7}  result\n", "quantizer (emulated)", width, "operand",
+  fmt::print("{:<{}}  {:<10}  {:>8}  {:>7}  result\n",
+             fmt::format("quantizer ({})", emulation_text(kQuantizedEmulated)), width, "operand",
              "elements", "ms");
   double ms = 0;
   size_t passed = 0;
@@ -78,9 +76,8 @@ void print_json(const std::vector<Row>& rows) {
   Json list = Json::array();
   for (const Row& row : rows) {
     list.push_back({{"quantizer", describe(row.test)},
-                    {"emulated", true},
+                    {"emulated", kQuantizedEmulated},
                     {"operand", orientation_name(row.test)},
-                    {"source_type", ops::name(row.source)},
                     {"elements", row.result.elements},
                     {"ms", row.result.ms},
                     {"checksum_known", row.result.golden},

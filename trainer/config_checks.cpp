@@ -76,7 +76,8 @@ void finish_model(Config& config, int64_t corpus_vocab_size) {
                     "model.vocab_size = {}",
                     model.vocab_size, corpus_vocab_size, corpus_vocab_size));
   }
-  for (const std::string& text : recipe_problems(config)) problems.push_back(text);
+  for (const std::string& text : recipe_problems(config, Purpose::kTraining))
+    problems.push_back(text);
   if (!problems.empty()) {
     throw ops::Error(ops::ExitCode::kConfig,
                      fmt::format("the model does not fit\n  {}", fmt::join(problems, "\n  ")));

@@ -1,5 +1,8 @@
 #include "trainer/delayed_state.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "precision/element_format.h"
 
 namespace qstep::trainer {
@@ -13,21 +16,17 @@ using precision::QuantSpec;
 
 namespace {
 
-// The two operands of a tensor, in the order of LinearTensor.
-constexpr std::array<std::array<OperandSlot, 2>, 3> kSlots{
-    {{OperandSlot::kXFprop, OperandSlot::kXWgrad},
-     {OperandSlot::kWFprop, OperandSlot::kWDgrad},
-     {OperandSlot::kDyDgrad, OperandSlot::kDyWgrad}}};
-
-// Where both operands are delayed they have the same format (precision::problems).
-float largest_code(const OperandTable& table, size_t tensor) {
-  for (const OperandSlot slot : kSlots[tensor]) {
+// Of the tensor's delayed operands, which have one format (precision::problems); 0: none is.
+float largest_code(const OperandTable& table, const precision::TensorOperands& tensor) {
+  for (const OperandSlot slot : {tensor.row, tensor.column}) {
     const QuantSpec& spec = table[slot];
-    if (spec.amax == AmaxScope::kDelayed && spec.format == QuantFormat::kFp8E5m2) {
-      return precision::traits(precision::ElementFormat::kE5m2).max;
-    }
+    if (!spec.quantized() || spec.amax != AmaxScope::kDelayed) continue;
+    const bool e5m2 = spec.format == QuantFormat::kFp8E5m2;
+    return precision::traits(e5m2 ? precision::ElementFormat::kE5m2
+                                  : precision::ElementFormat::kE4m3)
+        .max;
   }
-  return precision::traits(precision::ElementFormat::kE4m3).max;
+  return 0;
 }
 
 }  // namespace
@@ -41,24 +40,25 @@ DelayedTensors DelayedTensors::lay_out(ops::Arena& arena, const PrecisionPlan& p
     return arena.take("delayed scales", Dtype::kF32, rows, cols);
   };
   t.scale = take(1, n);
+  t.largest_code = take(1, n);
   if (purpose == Purpose::kEvaluation) return t;
   t.history = take(n, plan.delayed.history);
   t.amax = take(1, n);
-  t.largest_code = take(1, n);
   return t;
 }
 
 DelayedState::DelayedState(ops::Ops& ops, const PrecisionPlan& plan, const DelayedTensors& tensors)
     : t_(tensors), rule_(plan.delayed) {
   if (!t_.scale) return;
-  const std::vector<float> ones(static_cast<size_t>(t_.scale.size()), 1.0f);
-  ops.upload(t_.scale, ones.data());
-  if (!t_.history) return;
+  host_scale_.assign(static_cast<size_t>(t_.scale.size()), 1.0f);
+  host_code_.assign(host_scale_.size(), 0.0f);
+  ops.upload(t_.scale, host_scale_.data());
+  ops.upload(t_.largest_code, host_code_.data());
   for (const PrecisionPhase& phase : plan.phases) {
     std::vector<float>& row = largest_code_.emplace_back();
     if (!phase.has_delayed()) continue;
     for (const OperandTable& table : phase.tables) {
-      for (size_t tensor = 0; tensor < kSlots.size(); ++tensor) {
+      for (const precision::TensorOperands& tensor : precision::kOperandsOf) {
         row.push_back(largest_code(table, tensor));
       }
     }
@@ -67,7 +67,20 @@ DelayedState::DelayedState(ops::Ops& ops, const PrecisionPlan& plan, const Delay
 
 void DelayedState::enter_phase(ops::Ops& ops, size_t phase) {
   if (largest_code_.empty() || largest_code_[phase].empty()) return;
-  ops.upload(t_.largest_code, largest_code_[phase].data());
+  ops.download(host_scale_.data(), t_.scale);
+  ops.download(host_code_.data(), t_.largest_code);
+  for (size_t row = 0; row < host_code_.size(); ++row) {
+    const float code = largest_code_[phase][row];
+    if (code == 0) continue;
+    float& before = host_code_[row];
+    if (before != 0) {
+      host_scale_[row] =
+          std::min(host_scale_[row] * (code / before), std::numeric_limits<float>::max());
+    }
+    before = code;
+  }
+  ops.upload(t_.scale, host_scale_.data());
+  ops.upload(t_.largest_code, host_code_.data());
 }
 
 void DelayedState::end_step(ops::Ops& ops, size_t phase, bool skipped) {
@@ -82,7 +95,10 @@ void DelayedState::end_step(ops::Ops& ops, size_t phase, bool skipped) {
 std::vector<NamedTensor> DelayedState::named_tensors() const {
   std::vector<NamedTensor> named;
   if (t_.history) named.push_back({kDelayedHistoryName, t_.history});
-  if (t_.scale) named.push_back({kDelayedScaleName, t_.scale});
+  if (t_.scale) {
+    named.push_back({kDelayedScaleName, t_.scale});
+    named.push_back({kDelayedCodeName, t_.largest_code});
+  }
   return named;
 }
 

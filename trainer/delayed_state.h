@@ -10,9 +10,8 @@
 
 namespace qstep::trainer {
 
-// The tensors of a linear layer, in the order of their slots in random bits (numerics 4.3).
-enum class LinearTensor : uint8_t { kX, kW, kDy };
-inline constexpr std::array<std::string_view, 3> kLinearTensorNames{"x", "w", "dy"};
+using precision::kLinearTensorNames;
+using precision::LinearTensor;
 inline constexpr auto kTensorsPerLinear = static_cast<int64_t>(kLinearTensorNames.size());
 
 // Row of the state, and of every other table that has one entry per tensor.
@@ -20,20 +19,20 @@ constexpr int64_t tensor_row(int64_t module, LinearTensor tensor) {
   return module * kTensorsPerLinear + static_cast<int64_t>(tensor);
 }
 
-enum class Purpose : uint8_t { kTraining, kEvaluation };
-
 // Checkpoint names of the state.
 inline const std::string kDelayedHistoryName = "delayed/history";
 inline const std::string kDelayedScaleName = "delayed/scale";
+inline const std::string kDelayedCodeName = "delayed/largest_code";
 
 // What a recipe without delayed scaling leaves empty. One row per tensor of every linear layer,
 // whether its scale is delayed or not.
 struct DelayedTensors {
-  ops::Tensor history;       // [tensors, steps]
-  ops::Tensor scale, amax;   // [1, tensors]
-  ops::Tensor largest_code;  // [1, tensors]: 448 or 57344 in this phase
+  ops::Tensor history;      // [tensors, steps]
+  ops::Tensor scale, amax;  // [1, tensors]
+  // [1, tensors]: that of the format which the scale is for, 448 or 57344; 0: none was delayed yet.
+  ops::Tensor largest_code;
 
-  // Evaluation has the scales alone.
+  // Evaluation has neither history nor amax.
   static DelayedTensors lay_out(ops::Arena& arena, const PrecisionPlan& plan,
                                 const ModelConfig& model, Purpose purpose);
 };
@@ -48,7 +47,9 @@ class DelayedState {
   ops::Tensor scale(int64_t row) const { return t_.scale.col_range(row, 1); }
   ops::Tensor amax(int64_t row) const { return t_.amax.col_range(row, 1); }
 
-  // Another phase of the plan: the tensors may have other formats.
+  // Another phase of the plan: the tensors may have other formats. The scale of one that has is
+  // multiplied by new largest code / old one, at most FLT_MAX: what the amaxes of earlier steps ask
+  // for, exactly, as the ratio is a power of 2 (57344 / 448 = 128).
   void enter_phase(ops::Ops& ops, size_t phase);
   // The end of an optimizer step: the largest amax of its micro-batches enters the history. A
   // skipped step leaves no trace.
@@ -60,7 +61,9 @@ class DelayedState {
  private:
   DelayedTensors t_;
   precision::DelayedScaling rule_;
-  std::vector<std::vector<float>> largest_code_;  // by phase and row; empty: none is delayed
+  // By phase and row, 0: not delayed in it; empty: none is.
+  std::vector<std::vector<float>> largest_code_;
+  std::vector<float> host_scale_, host_code_;
 };
 
 }  // namespace qstep::trainer

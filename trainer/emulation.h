@@ -2,21 +2,31 @@
 // the one place that says so, for logs, reports and files.
 #pragma once
 
+#include <string>
 #include <string_view>
 
-#include "precision/recipe.h"
+#include "trainer/config.h"
+#include "trainer/layer_precision.h"
 
 namespace qstep::trainer {
 
 // The compute type: FP32 never is, BF16 where the processor has no product of it.
 bool emulated(precision::ComputeType compute);
-// A quantized operand always is on a CPU: it is decoded to BF16, exactly.
+// A quantized operand is decoded to BF16, exactly, on a CPU.
+inline constexpr bool kQuantizedEmulated = true;
 inline bool emulated(const precision::QuantSpec& spec, precision::ComputeType compute) {
-  return spec.quantized() || emulated(compute);
+  return (spec.quantized() && kQuantizedEmulated) || emulated(compute);
 }
-// Any of its operands, in any layer and at any step.
+// Any of its operands, whatever the model; of a run a plan says more.
 inline bool emulated(const precision::Recipe& recipe) {
-  return recipe.quantized() || emulated(recipe.compute);
+  return (recipe.quantized() && kQuantizedEmulated) || emulated(recipe.compute);
+}
+// What runs in a model, in any layer and at any step.
+inline bool emulated(const PrecisionPlan& plan, precision::ComputeType compute) {
+  return (!plan.plain() && kQuantizedEmulated) || emulated(compute);
+}
+inline bool emulated(const Config& config) {
+  return emulated(plan_precision(config), config.precision.loaded.compute);
 }
 
 // What quantized formats are on this machine, for people.
@@ -26,5 +36,11 @@ inline constexpr std::string_view kQuantizedFormatsText =
 constexpr std::string_view emulation_text(bool emulated) {
   return emulated ? "emulated" : "native";
 }
+
+// What forward passes under this plan compute in: "nvfp4 emulated", or "bf16 native" where none of
+// them is quantized.
+std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan);
+// The same of a run's evaluations (precision.eval).
+std::string evaluation_text(const Config& config);
 
 }  // namespace qstep::trainer

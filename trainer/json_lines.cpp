@@ -31,12 +31,18 @@ void keep_rows(const std::string& path, int64_t last_step,
   for (std::string line; last_step > 0 && std::getline(in, line);) {
     const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!row.is_object()) continue;
-    const int64_t step = row.value("step", int64_t{0});
+    const auto found = row.find("step");
+    const int64_t step = found != row.end() && found->is_number() ? found->get<int64_t>() : 0;
     if (step > last_step) continue;
     f(row, step);
     kept += line + '\n';
   }
   CheckpointFiles().replace_file(path, kept);
+}
+
+std::string type_of_row(const nlohmann::json& row) {
+  const auto type = row.find("type");
+  return type != row.end() && type->is_string() ? type->get<std::string>() : std::string();
 }
 
 JsonLines::JsonLines(const std::string& path) : path_(path) {
@@ -60,6 +66,11 @@ void JsonLines::put_key(std::string_view key) {
 void JsonLines::put(std::string_view key, std::string_view text) {
   put_key(key);
   fmt::format_to(std::back_inserter(line_), "{}", nlohmann::json(text).dump());
+}
+
+void JsonLines::put_null(std::string_view key) {
+  put_key(key);
+  fmt::format_to(std::back_inserter(line_), "null");
 }
 
 void JsonLines::open_object(std::string_view key) {

@@ -21,6 +21,9 @@ namespace qstep::trainer {
 void keep_rows(const std::string& path, int64_t last_step,
                const std::function<void(const nlohmann::json& row, int64_t step)>& f);
 
+// Its "type"; "" where that is no text.
+std::string type_of_row(const nlohmann::json& row);
+
 class JsonLines {
  public:
   // Appends to the file, which may be new. Error (disk).
@@ -39,6 +42,7 @@ class JsonLines {
     put_value(value);
   }
   void put(std::string_view key, std::string_view text);  // escaped
+  void put_null(std::string_view key);
   void open_object(std::string_view key);
   void close_object();
   void append();

@@ -13,6 +13,8 @@
 
 namespace qstep::trainer {
 
+enum class Purpose : uint8_t { kTraining, kEvaluation };
+
 // The linear layers of a block, in the order of the forward pass.
 enum class LinearKind : uint8_t { kQkv, kAttnOut, kUp, kDown };
 inline constexpr std::array<std::string_view, 4> kLinearNames{"qkv", "attn_out", "up", "down"};

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ops/error.h"
+#include "trainer/emulation.h"
 
 namespace qstep::trainer {
 
@@ -36,18 +37,55 @@ void for_each_field(Row& r, F&& f) {
 bool keeps_header(const std::string& path, int64_t last_step) {
   bool header = false;
   keep_rows(path, last_step, [&](const nlohmann::json& row, int64_t) {
-    header = header || row.value("type", "") == "ledger";
+    header = header || type_of_row(row) == "ledger";
   });
   return header;
 }
 
-void check_schema(const std::string& path, const nlohmann::json& header) {
-  const int schema = header.value("schema", 0);
+// A row that is read, with where it stands.
+struct RowReader {
+  const std::string& path;
+  int64_t line;
+  const nlohmann::json& json;
+
+  // A key that is not there leaves the field as it is.
+  template <class T>
+  void read(const char* key, T& field) const {
+    const auto found = json.find(key);
+    if (found == json.end()) return;
+    if constexpr (std::is_same_v<T, float>) {
+      expect(found->is_number() || found->is_null(), key, "a number or null");
+      field = found->is_null() ? std::numeric_limits<float>::quiet_NaN() : found->get<float>();
+    } else {
+      if constexpr (std::is_same_v<T, bool>) {
+        expect(found->is_boolean(), key, "true or false");
+      } else if constexpr (std::is_same_v<T, int64_t>) {
+        expect(found->is_number_integer(), key, "an integer");
+      } else {
+        expect(found->is_string(), key, "a text");
+      }
+      field = found->template get<T>();
+    }
+  }
+
+ private:
+  void expect(bool holds, const char* key, std::string_view expected) const {
+    if (holds) return;
+    throw Error(ExitCode::kData,
+                fmt::format("{}:{}: {}: expected {}, found {}: the row is not as qstep wrote it; "
+                            "remove the line, or train anew",
+                            path, line, key, expected, json.at(key).dump()));
+  }
+};
+
+void check_schema(const RowReader& header) {
+  int64_t schema = 0;
+  header.read("schema", schema);
   if (schema == kLedgerSchema) return;
   throw Error(
       ExitCode::kConfig,
-      fmt::format("{}: schema {}, this qstep reads {}; read it with the qstep that wrote it", path,
-                  schema, kLedgerSchema));
+      fmt::format("{}: schema {}, this qstep reads {}; read it with the qstep that wrote it",
+                  header.path, schema, kLedgerSchema));
 }
 
 }  // namespace
@@ -61,7 +99,7 @@ LedgerRow ledger_row(int64_t step, const LedgerEntry& entry) {
           .layer = module_name(entry.module),
           .operand = std::string(precision::kOperandSlotNames[static_cast<size_t>(entry.slot)]),
           .format = *entry.format,
-          .emulated = true,
+          .emulated = kQuantizedEmulated,
           .elements = static_cast<int64_t>(s.elements),
           .blocks = static_cast<int64_t>(s.blocks),
           .amax = static_cast<float>(s.amax),
@@ -114,23 +152,19 @@ std::vector<LedgerRow> read_ledger(const std::string& path) {
                             path));
   }
   std::vector<LedgerRow> rows;
+  int64_t number = 0;
   for (std::string line; std::getline(in, line);) {
+    ++number;
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!json.is_object()) continue;
-    const std::string type = json.value("type", "");
-    if (type == "ledger") check_schema(path, json);
+    const RowReader reader{path, number, json};
+    std::string type;
+    reader.read("type", type);
+    if (type == "ledger") check_schema(reader);
     if (type != "operand") continue;
     LedgerRow& row = rows.emplace_back();
-    row.step = json.value("step", int64_t{0});
-    for_each_field(row, [&]<class T>(const char* key, T& field) {
-      const auto found = json.find(key);
-      if (found == json.end()) return;  // as default
-      if constexpr (std::is_same_v<T, float>) {
-        field = found->is_null() ? std::numeric_limits<float>::quiet_NaN() : found->get<float>();
-      } else {
-        field = found->template get<T>();
-      }
-    });
+    reader.read("step", row.step);
+    for_each_field(row, [&](const char* key, auto& field) { reader.read(key, field); });
   }
   if (rows.empty()) {
     throw Error(ExitCode::kConfig,

@@ -49,7 +49,8 @@ class LedgerFile {
 };
 
 // All rows, in the order of the file; a torn last line is left out. Error (config) where there is
-// no ledger, or one of another schema, with what to do about it.
+// no ledger, or one of another schema, with what to do about it; Error (data) with path and line
+// for a field of another type.
 std::vector<LedgerRow> read_ledger(const std::string& path);
 
 }  // namespace qstep::trainer

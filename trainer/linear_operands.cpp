@@ -65,6 +65,18 @@ void lay_out_scratch(ops::Arena& arena, LinearTensors& t, const OperandTable& ta
                                    Orientation::kColumnwise, n_tokens, shape.out);
 }
 
+ops::QuantRandom quant_random(uint64_t seed, uint32_t step, uint64_t micro_batch, int64_t module,
+                              LinearTensor tensor) {
+  const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
+  return {.seed = seed,
+          .step = step,
+          .micro_batch = tensor == LinearTensor::kW ? 0 : micro_batch,
+          .module = static_cast<uint32_t>(module),
+          .slot = static_cast<uint32_t>(tensor),
+          .gemm_row = uses.row_gemm,
+          .gemm_column = uses.column_gemm};
+}
+
 OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& q, const Tensor& source,
                                  LinearTensor tensor) const {
   const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
@@ -79,13 +91,7 @@ OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& q, const Te
     };
     ops::QuantStats row_stats, column_stats;
     ops::QuantCall call{
-        .random = {.seed = pass_->seed,
-                   .step = pass_->step,
-                   .micro_batch = tensor == LinearTensor::kW ? 0 : pass_->micro_batch,
-                   .module = static_cast<uint32_t>(module_),
-                   .slot = static_cast<uint32_t>(tensor),
-                   .gemm_row = uses.row_gemm,
-                   .gemm_column = uses.column_gemm},
+        .random = quant_random(pass_->seed, pass_->step, pass_->micro_batch, module_, tensor),
         .delayed_scale = {},
         .delayed_amax = {},
         .non_finite = non_finite_.col_range(static_cast<int64_t>(tensor), 1),

@@ -15,19 +15,13 @@
 
 namespace qstep::trainer {
 
-// The GEMM that reads an operand: which Hadamard signs it gets.
-enum Gemm : uint32_t { kFprop, kDgrad, kWgrad };
+using precision::kOperandsOf;
+using precision::TensorOperands;
 
-// The two operands of a tensor, and who reads them.
-struct TensorOperands {
-  precision::OperandSlot row, column;
-  Gemm row_gemm, column_gemm;
-};
-// In the order of LinearTensor.
-inline constexpr std::array<TensorOperands, 3> kOperandsOf{
-    {{precision::OperandSlot::kXFprop, precision::OperandSlot::kXWgrad, kFprop, kWgrad},
-     {precision::OperandSlot::kWFprop, precision::OperandSlot::kWDgrad, kFprop, kDgrad},
-     {precision::OperandSlot::kDyDgrad, precision::OperandSlot::kDyWgrad, kDgrad, kWgrad}}};
+// The random bits of a tensor in a pass (numerics 4.3). The weight is quantized once for all
+// micro-batches of a step: its bits are those of micro-batch 0, whatever `micro_batch` says.
+ops::QuantRandom quant_random(uint64_t seed, uint32_t step, uint64_t micro_batch, int64_t module,
+                              LinearTensor tensor);
 
 // Hears what the quantizers did. Nobody asks for it in most steps: counting costs time.
 class QuantLedger {

@@ -1,9 +1,12 @@
 #include "trainer/loaded_model.h"
 
+#include <fmt/ranges.h>
+
 #include <filesystem>
 
 #include "trainer/checkpoint_manifest.h"
 #include "trainer/emulation.h"
+#include "trainer/recipe_check.h"
 
 namespace qstep::trainer {
 
@@ -56,6 +59,11 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   if (!recipe.empty()) {
     set_recipe(config_, recipe);
     config_.precision.eval = EvalPrecision::kRecipe;
+    const std::vector<std::string> problems = recipe_problems(config_, Purpose::kEvaluation);
+    if (!problems.empty()) {
+      throw Error(ExitCode::kConfig, fmt::format("{} cannot compute in the recipe {}\n  {}", path_,
+                                                 recipe, fmt::join(problems, "\n  ")));
+    }
   }
   if (config_.precision.eval == EvalPrecision::kRecipe) plan_ = plan_precision(config_);
 
@@ -82,21 +90,20 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
                       "scaling such as fp8-current",
                       path_, config_.precision.recipe));
     }
-    delayed_scales_.resize(static_cast<size_t>(n_modules(config_.model) * kTensorsPerLinear));
-    reader.read({kDelayedScaleName, ops::view(std::span(delayed_scales_))});
+    for (const std::string& name : {kDelayedScaleName, kDelayedCodeName}) {
+      std::vector<float>& values = delayed_state_[name];
+      values.resize(static_cast<size_t>(n_modules(config_.model) * kTensorsPerLinear));
+      reader.read({name, ops::view(std::span(values))});
+    }
   }
 }
 
 bool LoadedModel::emulated() const {
-  return !plan_.plain() || trainer::emulated(config_.precision.loaded.compute);
+  return trainer::emulated(plan_, config_.precision.loaded.compute);
 }
 
 std::string LoadedModel::precision_text() const {
-  const precision::Recipe& recipe = config_.precision.loaded;
-  const bool not_quantized = plan_.plain() && recipe.quantized();
-  return fmt::format("{}{} {}", config_.precision.recipe,
-                     not_quantized ? fmt::format(" in {}", name(recipe.compute)) : "",
-                     emulation_text(emulated()));
+  return trainer::precision_text(config_.precision, plan_);
 }
 
 PrecisionTensors LoadedModel::lay_out_precision(ops::Arena& arena, int64_t n_tokens) const {
@@ -108,8 +115,9 @@ std::unique_ptr<ModelPrecision> LoadedModel::precision(ops::Ops& ops,
   auto precision =
       std::make_unique<ModelPrecision>(ops, plan_, std::move(tensors), config_.train.seed);
   for (const NamedTensor& named : precision->named_tensors()) {
-    ops.upload(named.tensor, delayed_scales_.data());
+    ops.upload(named.tensor, delayed_state_.at(named.name).data());
   }
+  precision->restored(ops, state_.step);
   precision->begin_evaluation(state_.step, EvalPrecision::kRecipe);
   return precision;
 }

@@ -1,6 +1,7 @@
 // A checkpoint's model ready to be run: configuration, tokenizer, and weights in the compute type.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -38,11 +39,11 @@ class LoadedModel {
   const CheckpointState& state() const { return state_; }
   const Config& config() const { return config_; }
   const ModelWeights<ops::Tensor>& weights() const { return group_.views; }
-  // For forward passes of up to n_tokens as the run's own evaluations do them (precision.eval), or
-  // in the recipe that was asked for.
-  // What those compute in, for reports: "nvfp4 emulated", "nvfp4 in bf16 native".
+  // What its forward passes compute in, for reports: "nvfp4 emulated", "bf16 native".
   bool emulated() const;
   std::string precision_text() const;
+  // For forward passes of up to n_tokens as the run's own evaluations do them (precision.eval), or
+  // in the recipe that was asked for.
   PrecisionTensors lay_out_precision(ops::Arena& arena, int64_t n_tokens) const;
   std::unique_ptr<ModelPrecision> precision(ops::Ops& ops, PrecisionTensors tensors) const;
   // Error (config) when the checkpoint has none (imported models).
@@ -55,7 +56,7 @@ class LoadedModel {
   ops::Buffer buffer_;
   ParameterGroup group_;
   PrecisionPlan plan_;
-  std::vector<float> delayed_scales_;
+  std::map<std::string, std::vector<float>> delayed_state_;  // by name in the checkpoint
 };
 
 }  // namespace qstep::trainer

@@ -11,7 +11,7 @@ namespace {
 int64_t drop_after(const std::string& path, int64_t last_step) {
   int64_t last_eval_step = 0;
   keep_rows(path, last_step, [&](const nlohmann::json& row, int64_t step) {
-    if (row.value("type", "") == "eval") last_eval_step = step;
+    if (type_of_row(row) == "eval") last_eval_step = step;
   });
   return last_eval_step;
 }
@@ -45,6 +45,11 @@ void MetricsFile::step(const StepRow& row) {
   lines_.put("model_flops_per_s", row.model_flops_per_s);
   lines_.put("peak_rss_bytes", row.peak_rss_bytes);
   lines_.put("skipped", row.skipped);
+  if (row.non_finite_input.empty()) {
+    lines_.put_null("non_finite_input");
+  } else {
+    lines_.put("non_finite_input", row.non_finite_input);
+  }
   lines_.open_object("phases_ms");
   for (size_t i = 0; i < kPhaseNames.size(); ++i) lines_.put(kPhaseNames[i], row.phases_ms[i]);
   lines_.close_object();
@@ -57,6 +62,7 @@ void MetricsFile::eval(const EvalRow& row) {
   lines_.put("bits_per_byte", row.bits_per_byte);
   lines_.put("tokens", row.tokens);
   lines_.put("eval_ms", row.eval_ms);
+  lines_.put("precision", row.precision);
   lines_.append();
   last_eval_step_ = row.step;
 }

@@ -31,6 +31,7 @@ struct StepRow {
   double model_flops_per_s = 0;  // causal attention
   int64_t peak_rss_bytes = 0;
   bool skipped = false;
+  std::string non_finite_input;  // "blocks.3.down dy", the first such; empty: none
   PhaseTimes phases_ms{};
 };
 
@@ -40,6 +41,7 @@ struct EvalRow {
   double bits_per_byte = 0;  // NaN when the store does not know its bytes
   int64_t tokens = 0;
   double eval_ms = 0;
+  std::string precision;  // what it was computed in: "nvfp4 emulated"
 };
 
 struct CheckpointRow {

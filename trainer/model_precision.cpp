@@ -98,6 +98,13 @@ void ModelPrecision::end_step(ops::Ops& ops, bool skipped) {
   delayed_.end_step(ops, training_phase_, skipped);
 }
 
+// The state may be of another recipe, which had other formats in this phase.
+void ModelPrecision::restored(ops::Ops& ops, int64_t steps_done) {
+  if (plain_) return;
+  training_phase_ = plan_.phase_at(std::max<int64_t>(1, steps_done));
+  delayed_.enter_phase(ops, training_phase_);
+}
+
 void ModelPrecision::begin_evaluation(int64_t step, EvalPrecision precision) {
   if (plain_) return;
   pass_ = {.training = false,

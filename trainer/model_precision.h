@@ -49,8 +49,10 @@ class ModelPrecision {
   // order of the computation ("blocks.3.down dy"); empty when there was none.
   std::string first_non_finite(ops::Ops& ops);
 
-  // State for the checkpoint; none in most recipes.
+  // State for the checkpoint; none in most recipes. Once it was set from outside, restored() with
+  // the steps that it has seen.
   std::vector<NamedTensor> named_tensors() const { return delayed_.named_tensors(); }
+  void restored(ops::Ops& ops, int64_t steps_done);
 
  private:
   PrecisionPlan plan_;

@@ -90,6 +90,7 @@ double QuantizedMatrix::snr_db() const {
 
 QuantizedMatrix quantize_matrix(const MatrixQuantizer& quantizer, const Tensor& x,
                                 ops::QuantCall call) {
+  ops::check(quantizer.spec.quantized(), "quantize_matrix: the spec is bf16");
   QuantizedMatrix m;
   m.memory = lay_out(m.q, quantizer, x);
   m.q.spec.source = precision::Source::kHighPrecision;

@@ -141,6 +141,40 @@ class Misfits {
   std::vector<Misfit> list_;
 };
 
+// Operands that do not go together, with all layers in which they meet.
+class Conflicts {
+ public:
+  void add(int64_t first_step, int64_t module, const precision::OperandProblem& problem) {
+    auto found = std::find_if(list_.begin(), list_.end(), [&](const Conflict& c) {
+      return c.first_step == first_step && c.problem == problem;
+    });
+    if (found == list_.end()) found = list_.insert(list_.end(), {first_step, problem, {}});
+    found->modules.push_back(module);
+  }
+  std::vector<std::string> texts() const {
+    std::vector<std::string> texts;
+    for (const Conflict& c : list_) {
+      texts.push_back(
+          fmt::format("from step {} on, {} {}: {}", c.first_step, module_names(c.modules),
+                      kOperandSlotNames[static_cast<size_t>(c.problem.slot)], c.problem.text));
+    }
+    return texts;
+  }
+
+ private:
+  struct Conflict {
+    int64_t first_step = 1;
+    precision::OperandProblem problem;
+    std::vector<int64_t> modules;
+  };
+  std::vector<Conflict> list_;
+};
+
+bool is_read(OperandSlot slot, Purpose purpose) {
+  return purpose == Purpose::kTraining || slot == OperandSlot::kXFprop ||
+         slot == OperandSlot::kWFprop;
+}
+
 void add_new(std::vector<std::string>& list, const std::string& text) {
   if (std::find(list.begin(), list.end(), text) == list.end()) list.push_back(text);
 }
@@ -194,30 +228,30 @@ std::string module_names(const std::vector<int64_t>& modules) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
-std::vector<std::string> recipe_problems(const Config& config) {
+std::vector<std::string> recipe_problems(const Config& config, Purpose purpose) {
   if (!config.precision.loaded.quantized()) return {};
   std::vector<std::string> problems;
   add_idle_patterns(config, problems);
+  Conflicts conflicts;
   Misfits misfits;
   for (const PrecisionPhase& phase : plan_precision(config).phases) {
-    for (size_t module = 0; module < phase.tables.size(); ++module) {
-      const precision::OperandTable& table = phase.tables[module];
+    for (size_t i = 0; i < phase.tables.size(); ++i) {
+      const precision::OperandTable& table = phase.tables[i];
+      const auto module = static_cast<int64_t>(i);
       for (const auto& p : precision::problems(table, config.precision.loaded.compute)) {
-        add_new(problems, fmt::format("from step {} on, {} {}: {}", phase.first_step,
-                                      module_name(static_cast<int64_t>(module)),
-                                      kOperandSlotNames[static_cast<size_t>(p.slot)], p.text));
+        if (is_read(p.slot, purpose)) conflicts.add(phase.first_step, module, p);
       }
-      const auto kind = static_cast<LinearKind>(static_cast<int64_t>(module) % kLinearsPerBlock);
-      for (size_t i = 0; i < kOperandSlots; ++i) {
-        const auto slot = static_cast<OperandSlot>(i);
+      const auto kind = static_cast<LinearKind>(module % kLinearsPerBlock);
+      for (size_t s = 0; s < kOperandSlots; ++s) {
+        const auto slot = static_cast<OperandSlot>(s);
+        if (!is_read(slot, purpose)) continue;
         const OperandDimensions d = dimensions_of(slot, config, kind);
-        misfits.add(d.k, multiple_of_k(table[slot]), static_cast<int64_t>(module), slot,
-                    table[slot]);
-        misfits.add(d.rows, multiple_of_rows(table[slot]), static_cast<int64_t>(module), slot,
-                    table[slot]);
+        misfits.add(d.k, multiple_of_k(table[slot]), module, slot, table[slot]);
+        misfits.add(d.rows, multiple_of_rows(table[slot]), module, slot, table[slot]);
       }
     }
   }
+  for (const std::string& text : conflicts.texts()) problems.push_back(text);
   for (const std::string& text : misfits.texts()) problems.push_back(text);
   return problems;
 }

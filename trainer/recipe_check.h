@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "trainer/config.h"
+#include "trainer/layer_precision.h"
 
 namespace qstep::trainer {
 
@@ -13,7 +14,8 @@ namespace qstep::trainer {
 // micro-batches, one text each that names layer, operand, what was found and what to write instead:
 // dimensions that are not multiples of the quantizer's unit, patterns that match no layer, operands
 // that do not go together once overrides and switches are applied. Empty when it can run.
-std::vector<std::string> recipe_problems(const Config& config);
+// For evaluation only what forward passes read counts.
+std::vector<std::string> recipe_problems(const Config& config, Purpose purpose);
 
 // The names of linear layers by number (layer_precision.h), ascending, in short:
 // "blocks.0-6.*, blocks.7.{qkv,up}".

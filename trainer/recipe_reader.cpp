@@ -86,25 +86,21 @@ class RecipeReader {
     return given;
   }
 
-  // What is wrong with `operands` and was not with those of `before`, on the line of the operand or
-  // of its section.
-  void check(const OperandTable& operands, const std::vector<OperandProblem>& before,
-             const GivenOperands& given, int64_t section_line) {
-    if (!given.sound || !base_sound_) return;
-    for (const OperandProblem& p : problems(operands, recipe_.compute)) {
-      if (std::find(before.begin(), before.end(), p) != before.end()) continue;
-      const auto slot = static_cast<size_t>(p.slot);
-      problems_.push_back({given.given[slot] ? given.lines[slot] : section_line,
-                           fmt::format("{}: {}", kOperandSlotNames[slot], p.text)});
-    }
+  void add(const OperandProblem& p, int64_t line) {
+    problems_.push_back(
+        {line, fmt::format("{}: {}", kOperandSlotNames[static_cast<size_t>(p.slot)], p.text)});
   }
 
-  static OperandTable replaced(OperandTable operands, const std::array<bool, kOperandSlots>& given,
-                               const OperandTable& by) {
-    for (size_t slot = 0; slot < kOperandSlots; ++slot) {
-      if (given[slot]) operands.specs[slot] = by.specs[slot];
+  // What no other operand could mend. Which operands meet in a layer follows from all sections
+  // together and from the model (recipe_problems).
+  void check_each(const OperandTable& operands, const GivenOperands& given) {
+    for (size_t i = 0; given.sound && i < kOperandSlots; ++i) {
+      if (!given.given[i]) continue;
+      const auto slot = static_cast<precision::OperandSlot>(i);
+      for (const OperandProblem& p : problems(slot, operands.specs[i], recipe_.compute)) {
+        add(p, given.lines[i]);
+      }
     }
-    return operands;
   }
 
   // ---- sections -----------------------------------------------------------------------
@@ -115,9 +111,12 @@ class RecipeReader {
     RecipeSection section(*table, "operands.", problems_);
     const GivenOperands given = read_operands(section, recipe_.operands);
     section.refuse_unknown();
-    check(recipe_.operands, {}, given, section.line());
     base_sound_ = given.sound;
-    base_problems_ = problems(recipe_.operands, recipe_.compute);
+    if (!given.sound) return;
+    for (const OperandProblem& p : problems(recipe_.operands, recipe_.compute)) {
+      const auto slot = static_cast<size_t>(p.slot);
+      add(p, given.given[slot] ? given.lines[slot] : section.line());
+    }
   }
 
   void read_count(RecipeSection& section, std::string_view key, BlockCount& count) {
@@ -166,13 +165,12 @@ class RecipeReader {
       const GivenOperands given = read_operands(section, o.operands);
       finish(section, "override", given);
       o.given = given.given;
-      check(replaced(recipe_.operands, o.given, o.operands), base_problems_, given, section.line());
+      check_each(o.operands, given);
     }
   }
 
   void read_switches() {
     constexpr std::string_view kExample = "[[switch]] and lines at = 0.82, x_fprop = \"bf16\"";
-    OperandTable before = recipe_.operands;
     for (const toml::table* table : root_.tables("switch", kExample)) {
       RecipeSection section(*table, "switch.", problems_);
       precision::RecipeSwitch& s = recipe_.switches.emplace_back();
@@ -190,23 +188,7 @@ class RecipeReader {
       const GivenOperands given = read_operands(section, s.operands);
       finish(section, "switch", given);
       s.given = given.given;
-      const OperandTable after = replaced(before, s.given, s.operands);
-      check(after, problems(before, recipe_.compute), given, section.line());
-      check_overridden(s, given, section.line());
-      before = after;
-    }
-  }
-
-  // The layers of each override go through the switches, too.
-  void check_overridden(const precision::RecipeSwitch& s, const GivenOperands& given,
-                        int64_t line) {
-    const std::vector<OperandProblem> plain =
-        problems(replaced(recipe_.operands, s.given, s.operands), recipe_.compute);
-    for (const precision::LayerOverride& o : recipe_.overrides) {
-      const OperandTable overridden = replaced(recipe_.operands, o.given, o.operands);
-      std::vector<OperandProblem> known = problems(overridden, recipe_.compute);
-      known.insert(known.end(), plain.begin(), plain.end());
-      check(replaced(overridden, s.given, s.operands), known, given, line);
+      check_each(s.operands, given);
     }
   }
 
@@ -238,7 +220,6 @@ class RecipeReader {
   Recipe& recipe_;
   RecipeProblems& problems_;
   bool base_sound_ = true;
-  std::vector<OperandProblem> base_problems_;
 };
 
 }  // namespace

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "trainer/config_diff.h"
+#include "trainer/delayed_state.h"
 #include "trainer/loaded_model.h"
 
 namespace qstep::trainer {
@@ -12,6 +14,7 @@ namespace qstep::trainer {
 namespace fs = std::filesystem;
 using ops::Error;
 using ops::ExitCode;
+using ops::Tensor;
 
 namespace {
 
@@ -86,6 +89,34 @@ void check_continues(const Config& config, const data::TokenStore& store,
                             "({:.12}); set data.allow_change = true to continue on other text",
                             store.path(), hash, checkpoint.path(), state.data_content_hash));
   }
+}
+
+std::string read_precision_state(const CheckpointReader& checkpoint,
+                                 std::span<const NamedTensor> tensors) {
+  std::string note;
+  for (const NamedTensor& named : tensors) {
+    if (!checkpoint.has(named.name)) continue;
+    const Tensor& to = named.tensor;
+    const int64_t length = checkpoint.cols(named.name);
+    if (named.name != kDelayedHistoryName || length == to.cols) {
+      checkpoint.read(named);
+      continue;
+    }
+    std::vector<float> saved(static_cast<size_t>(to.rows * length));
+    checkpoint.read({named.name, ops::view(std::span(saved), to.rows, length)});
+    // The newest step is the last column, and column 0 is none (ops/delayed_scaling.h).
+    const int64_t kept = std::min(length, to.cols) - 1;
+    for (int64_t row = 0; row < to.rows; ++row) {
+      float* const out = to.as<float>() + row * to.ld;
+      std::fill_n(out, to.cols, 0.0f);
+      std::copy_n(saved.data() + (row + 1) * length - kept, kept, out + to.cols - kept);
+    }
+    note = fmt::format("note: the recipe's delayed.history is {} and the checkpoint's was {}: {}\n",
+                       to.cols, length,
+                       length > to.cols ? "only the newest amaxes count from here on"
+                                        : "the steps in between count as without values");
+  }
+  return note;
 }
 
 std::string resume_note(const Config& config, const CheckpointReader& checkpoint) {

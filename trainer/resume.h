@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 
 #include "data/token_store.h"
@@ -23,6 +24,12 @@ std::optional<std::string> checkpoint_to_resume(const Config& config, const RunD
 // same corpus unless data.allow_change is set. Throws Error (config, data).
 void check_continues(const Config& config, const data::TokenStore& store,
                      const CheckpointReader& checkpoint);
+
+// Fills the state of the recipe (Trainer::precision_state) as far as the checkpoint has it; the
+// rest stays as a new run begins. Of an amax history of another length the newest steps are taken,
+// and steps that it lacks are 0: the note that is returned says so; otherwise it is empty.
+std::string read_precision_state(const CheckpointReader& checkpoint,
+                                 std::span<const NamedTensor> tensors);
 
 // What the user should know of settings that changed since the checkpoint; empty when none did.
 std::string resume_note(const Config& config, const CheckpointReader& checkpoint);

@@ -29,7 +29,7 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
 RunReport::RunReport(const Config& config, const data::StoreInfo& data)
     : config_(config),
       data_(data),
-      runs_(emulation_text(emulated(config.precision.loaded))),
+      runs_(emulation_text(emulated(config))),
       last_eval_(std::numeric_limits<double>::quiet_NaN()) {
   step_ms_.reserve(kRecentSteps);
 }
@@ -150,7 +150,7 @@ void RunReport::summary(const CheckpointState& state, const std::string& checkpo
     line("  {} updates skipped because loss or gradient was not finite", state.skipped_steps);
   }
   line("  metrics {}/metrics.jsonl", config_.run.dir);
-  if (config_.precision.ledger_every > 0 && config_.precision.loaded.quantized()) {
+  if (config_.precision.ledger_every > 0 && !plan_precision(config_).plain()) {
     line("  ledger {0}/ledger.jsonl, shown by qstep recipe ledger {0}", config_.run.dir);
   }
   line("  checkpoint {}", checkpoint);

@@ -31,7 +31,8 @@ std::string describe(const SelfTestCase& test) {
   QuantSpec spec = test.spec;
   spec.source = Source::kHighPrecision;
   std::string text = precision::describe(spec);
-  if (test.spec.source == Source::kForward) text += " of " + precision::describe(test.forward);
+  if (test.spec.source == Source::kForward) text += " of " + precision::describe(test.rowwise);
+  if (test.together) text += " beside " + precision::describe(test.rowwise);
   return text;
 }
 
@@ -55,13 +56,14 @@ std::vector<SelfTestCase> self_test_cases(const Recipe& recipe) {
   };
   for (const TensorOperands& tensor : kOperandsOf) {
     const std::vector<QuantSpec> rows = specs_of(tensor.row), columns = specs_of(tensor.column);
-    for (const QuantSpec& row : rows) add({row, Orientation::kRowwise, {}});
+    for (const QuantSpec& row : rows) add({row, Orientation::kRowwise});
     for (const QuantSpec& column : columns) {
       QuantSpec plain = column;
       plain.source = Source::kHighPrecision;
-      add({plain, Orientation::kColumnwise, {}});
-      if (column.source != Source::kForward) continue;
-      for (const QuantSpec& row : rows) add({column, Orientation::kColumnwise, row});
+      add({plain, Orientation::kColumnwise});
+      for (const QuantSpec& row : rows) {
+        add({column, Orientation::kColumnwise, row, column.source != Source::kForward});
+      }
     }
   }
   return cases;
@@ -98,17 +100,8 @@ std::vector<float> self_test_source() {
 }
 
 ops::QuantRandom self_test_random() {
-  return {.seed = 0x0123456789ABCDEFull,
-          .step = 1000,
-          .micro_batch = 3,
-          .module = 0x25,
-          .slot = static_cast<uint32_t>(LinearTensor::kDy),
-          .gemm_row = kDgrad,
-          .gemm_column = kWgrad};
-}
-
-Dtype source_type(const Recipe& recipe) {
-  return recipe.compute == precision::ComputeType::kFp32 ? Dtype::kF32 : Dtype::kBf16;
+  return quant_random(0x0123456789ABCDEFull, /*step=*/1000, /*micro_batch=*/3, /*module=*/0x25,
+                      LinearTensor::kDy);
 }
 
 std::string self_test_checksum(const EncodedTensor& e) {
@@ -122,15 +115,12 @@ std::string self_test_checksum(const EncodedTensor& e) {
 
 namespace {
 
-// The tensor in the type that the quantizers read.
 struct TestSource {
-  explicit TestSource(Dtype dtype) : values(self_test_source()) {
-    for (const float v : values) narrow.push_back(precision::to_bf16(v));
-    tensor = dtype == Dtype::kF32 ? ops::view(std::span(values), kSelfTestRows, kSelfTestCols)
-                                  : ops::view(std::span(narrow), kSelfTestRows, kSelfTestCols);
+  TestSource() {
+    for (const float v : self_test_source()) values.push_back(precision::to_bf16(v));
+    tensor = ops::view(std::span(values), kSelfTestRows, kSelfTestCols);
   }
-  std::vector<float> values;
-  std::vector<Bf16> narrow;
+  std::vector<Bf16> values;
   Tensor tensor;
 };
 
@@ -146,6 +136,12 @@ struct TestOperand {
   ops::Buffer memory;
   QuantizedTensor q;
 };
+
+// As a run lays out both operands of a tensor (linear_operands.cpp): the column one has no values
+// of its own where it is the transpose.
+void share_values(const TestOperand& row, TestOperand& column) {
+  if (precision::transposable(row.q.spec, column.q.spec)) column.q.values = row.q.values;
+}
 
 // "" or the first element in which two tensors differ.
 template <class T>
@@ -181,7 +177,7 @@ std::string first_difference(const QuantizedTensor& expected, const QuantizedTen
 }
 
 const GoldenChecksum* find(std::span<const GoldenChecksum> golden, const SelfTestCase& test) {
-  if (test.spec.source == Source::kForward) return nullptr;
+  if (test.spec.source == Source::kForward || test.together) return nullptr;
   const std::string text = describe(test);
   for (const GoldenChecksum& line : golden) {
     if (line.spec == text && line.orientation == test.orientation) return &line;
@@ -199,17 +195,30 @@ SelfTestResult compare(const SelfTestCase& test, const TestSource& source,
   call.random = self_test_random();
   call.delayed_scale = ops::matrix(&delayed_scale, Dtype::kF32, 1, 1);
 
-  const TestOperand found(test.spec, test.orientation), expected(test.spec, test.orientation);
+  TestOperand found(test.spec, test.orientation);
+  const TestOperand expected(test.spec, test.orientation);
   EncodedTensor encoded;
   if (forward) {
-    const TestOperand found_row(test.forward, Orientation::kRowwise);
-    const TestOperand expected_row(test.forward, Orientation::kRowwise);
+    const TestOperand found_row(test.rowwise, Orientation::kRowwise);
+    const TestOperand expected_row(test.rowwise, Orientation::kRowwise);
+    share_values(found_row, found);
     quantize(found_row.q, found.q, source.tensor, call);
     ops::quantize_scalar(expected_row.q, source.tensor, call);
     ops::ForwardSource from = ops::forward_source(expected_row.q, test.spec);
     encoded = ops::quantize_scalar(
         expected.q, ops::view(std::span(from.values), kSelfTestRows, kSelfTestCols), call);
     if (expected.q.scale) *expected.q.scale.as<float>() *= from.factor;
+  } else if (test.together) {
+    const TestOperand found_row(test.rowwise, Orientation::kRowwise);
+    const TestOperand expected_row(test.rowwise, Orientation::kRowwise);
+    share_values(found_row, found);
+    quantize(found_row.q, found.q, source.tensor, call);
+    ops::quantize_scalar(expected_row.q, source.tensor, call);
+    encoded = ops::quantize_scalar(expected.q, source.tensor, call);
+    result.failure = first_difference(expected_row.q, found_row.q);
+    if (!result.failure.empty()) result.failure = "rowwise " + result.failure;
+    if (result.failure.empty()) result.failure = first_difference(expected.q, found.q);
+    return result;
   } else {
     quantize(rowwise ? found.q : QuantizedTensor{}, rowwise ? QuantizedTensor{} : found.q,
              source.tensor, call);
@@ -238,10 +247,9 @@ SelfTestResult timed(const SelfTestCase& test, const TestSource& source,
 
 }  // namespace
 
-SelfTestResult run_self_test(const SelfTestCase& test, Dtype source,
-                             const QuantizeFunction& quantize,
+SelfTestResult run_self_test(const SelfTestCase& test, const QuantizeFunction& quantize,
                              std::span<const GoldenChecksum> golden) {
-  return timed(test, TestSource(source), quantize, golden);
+  return timed(test, TestSource(), quantize, golden);
 }
 
 std::string refusal(const SelfTestCase& test, const SelfTestResult& result) {
@@ -257,7 +265,7 @@ std::string refusal(const SelfTestCase& test, const SelfTestResult& result) {
 void require_self_test(const Recipe& recipe, const QuantizeFunction& quantize) {
   const std::vector<SelfTestCase> cases = self_test_cases(recipe);
   if (cases.empty()) return;
-  const TestSource source(source_type(recipe));
+  const TestSource source;
   for (const SelfTestCase& test : cases) {
     const SelfTestResult result = timed(test, source, quantize, golden_checksums());
     if (!result.failure.empty()) {

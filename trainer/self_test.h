@@ -21,15 +21,17 @@ namespace qstep::trainer {
 struct SelfTestCase {
   precision::QuantSpec spec;
   ops::Orientation orientation = ops::Orientation::kRowwise;
-  // With spec.source = kForward: the rowwise quantizer whose result is quantized.
-  precision::QuantSpec forward;
+  // With spec.source = kForward: the rowwise quantizer whose result is quantized. With `together`:
+  // the one of the same call, which shares the decoded values where precision::transposable.
+  precision::QuantSpec rowwise = {};
+  bool together = false;
   friend bool operator==(const SelfTestCase&, const SelfTestCase&) = default;
 };
 
-// "nvfp4 1x16 stochastic hadamard-16", "... of nvfp4 1x16"
+// "nvfp4 1x16 stochastic hadamard-16", "... of nvfp4 1x16", "... beside nvfp4 1x16"
 std::string describe(const SelfTestCase& test);
 
-// Every quantizer of any layer at any step, each once.
+// Every quantizer of any layer at any step, each once, alone and with each other one of the tensor.
 std::vector<SelfTestCase> self_test_cases(const precision::Recipe& recipe);
 
 // What is tested: Ops::quantize, on memory of the host.
@@ -44,12 +46,9 @@ struct SelfTestResult {
   std::string failure;  // what was expected where, and what was found; empty: passed
 };
 
-// source: the recipe's compute type, FP32 or BF16.
-SelfTestResult run_self_test(const SelfTestCase& test, ops::Dtype source,
-                             const QuantizeFunction& quantize,
+// From a BF16 tensor: no recipe that quantizes computes in another type.
+SelfTestResult run_self_test(const SelfTestCase& test, const QuantizeFunction& quantize,
                              std::span<const GoldenChecksum> golden = golden_checksums());
-
-ops::Dtype source_type(const precision::Recipe& recipe);
 
 // Throws an Error (self-test) that names the quantizer, the element, what was expected, what was
 // found, and what to do, unless every quantizer of the recipe passes.

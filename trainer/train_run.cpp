@@ -124,10 +124,7 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
   for (const NamedTensor& tensor : named_tensors(config_.model, trainer_->parameters())) {
     checkpoint.read(tensor);
   }
-  // A recipe that was taken up since begins with the state that a new run begins with.
-  for (const NamedTensor& tensor : trainer_->precision_state()) {
-    if (checkpoint.has(tensor.name)) checkpoint.read(tensor);
-  }
+  const std::string recipe_note = read_precision_state(checkpoint, trainer_->precision_state());
   trainer_->refresh_weights();
   trainer_->set_steps_done(checkpoint.state().step);
   const CheckpointState& saved = checkpoint.state();
@@ -137,7 +134,7 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
   state_.skipped_steps = saved.skipped_steps;
   state_.bad_steps_in_a_row = saved.bad_steps_in_a_row;
   last_checkpoint_ = checkpoint.path();
-  report_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint));
+  report_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint) + recipe_note);
 }
 
 void TrainRun::open_ledger() {
@@ -181,6 +178,7 @@ void TrainRun::one_step(BatchSource& batches) {
                     .model_flops_per_s = tokens_per_s * flops,
                     .peak_rss_bytes = peak_rss_bytes(),
                     .skipped = result.skipped,
+                    .non_finite_input = result.non_finite_input,
                     .phases_ms = result.phases_ms};
   metrics_->step(row);
   report_->step(row, state_.skipped_steps);
@@ -218,7 +216,8 @@ void TrainRun::evaluate_now() {
                     .loss = result.loss,
                     .bits_per_byte = result.bits_per_byte,
                     .tokens = result.tokens,
-                    .eval_ms = ms_since(start)};
+                    .eval_ms = ms_since(start),
+                    .precision = evaluation_text(config_)};
   metrics_->eval(row);
   report_->eval(row);
 }
@@ -281,7 +280,7 @@ ExitCode TrainRun::run() {
   metrics_->run({.first_step = state_.step + 1,
                  .config_hash = state_.config_hash,
                  .recipe = config_.precision.recipe,
-                 .emulated = emulated(config_.precision.loaded),
+                 .emulated = emulated(config_),
                  .n_parameters = n_parameters(config_.model),
                  .flops_per_token = flops_per_token(config_.model, config_.train.seq_len,
                                                     AttentionCount::kCausal)});

@@ -117,6 +117,11 @@ float Trainer::evaluate(const MicroBatch& batch) {
   return host;
 }
 
+void Trainer::set_steps_done(int64_t steps) {
+  steps_done_ = steps;
+  precision_->restored(ops_, steps);
+}
+
 void Trainer::refresh_weights() {
   if (parameters_.weight.flat.dtype != Dtype::kF32) {
     ops_.cast(parameters_.weight.flat, parameters_.master.flat);

@@ -58,7 +58,7 @@ class Trainer {
   float evaluate(const MicroBatch& batch);
 
   // After a checkpoint was read: the steps that were done.
-  void set_steps_done(int64_t steps) { steps_done_ = steps; }
+  void set_steps_done(int64_t steps);
   // Hears of every quantization of the steps from now on; null: nobody.
   void set_ledger(QuantLedger* ledger) { ledger_ = ledger; }
 

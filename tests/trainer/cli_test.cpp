@@ -180,6 +180,12 @@ TEST_F(Cli, RecipesAreListedShownAndChecked) {
   EXPECT_EQ(groups[1].at("gemms").at("fprop").at("x_fprop"), "bf16");
 }
 
+// A vocabulary that is given needs no corpus.
+TEST_F(Cli, ARecipeIsCheckedOnAModelWithAVocabularyOfItsOwn) {
+  const Outcome outcome = qstep("recipe check nvfp4 model.vocab_size=256");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+}
+
 TEST_F(Cli, ARecipeThatCannotRunIsRefusedWithEveryLine) {
   write("bad.toml", "[operands]\nx_fprop = \"nvfp5\"\nw_fporp = \"nvfp4\"\n");
   for (const char* command : {"recipe check bad.toml", "recipe show bad.toml",
@@ -233,6 +239,19 @@ TEST_F(Cli, BenchPeakMeasures) {
   EXPECT_GT(json["fp32_flops_per_s"], 0);
   EXPECT_GT(json["triad_bytes_per_s"], 0);
   EXPECT_GE(json["bf16_flops_per_s"], json["bf16_gemm_flops_per_s"]);
+}
+
+// Recipes take turns two steps at a time.
+TEST_F(Cli, BenchStepCountsWhatItTimed) {
+  const auto steps = [&](const std::string& recipes) {
+    const Outcome outcome = qstep(
+        "bench step --model llama-1m --batch 1 --seq 32 --steps 1 --warmup 1 --json --precision " +
+        recipes);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return nlohmann::json::parse(outcome.out, nullptr, false)["steps"];
+  };
+  EXPECT_EQ(steps("fp32"), 1);
+  EXPECT_EQ(steps("fp32,bf16"), 2);
 }
 
 }  // namespace

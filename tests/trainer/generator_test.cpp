@@ -137,7 +137,8 @@ TEST_P(Generation, RefusesMorePositionsThanWereLearned) {
   Trainer trainer(*ops, step_config(model(), 1, kPositions));
   save(trainer);
   const LoadedModel loaded(*ops, folder_.path(), "");
-  const ops::ExitCode code = code_of([&] { Generator(*ops, loaded, model().max_seq_len + 1, model().vocab_size); });
+  const ops::ExitCode code =
+      code_of([&] { Generator(*ops, loaded, model().max_seq_len + 1, model().vocab_size); });
   const bool learned = model().position == PositionKind::kLearned;
   EXPECT_EQ(learned ? ops::ExitCode::kConfig : ops::ExitCode::kOk, code);
 }

@@ -229,5 +229,32 @@ TEST_F(LedgerFiles, ThatCannotBeReadSayWhy) {
             error("{\"type\":\"ledger\",\"step\":0,\"schema\":1}\n").find("no step has been"));
 }
 
+// A field of another type is damage with a place, not a bug of the reader.
+TEST(LedgerReader, NamesTheLineOfAFieldOfAnotherType) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "ledger.jsonl";
+  const std::string header = "{\"type\":\"ledger\",\"step\":0,\"schema\":1}\n";
+  const std::vector<std::pair<std::string, std::string>> rows{
+      {R"({"type":"operand","step":"1"})", ":2: step: expected an integer, found \"1\""},
+      {R"({"type":"operand","step":1.5})", ":2: step: expected an integer, found 1.5"},
+      {R"({"type":"operand","layer":3})", ":2: layer: expected a text, found 3"},
+      {R"({"type":"operand","emulated":1})", ":2: emulated: expected true or false, found 1"},
+      {R"({"type":"operand","amax":"big"})", ":2: amax: expected a number or null, found \"big\""},
+      {R"({"type":["operand"]})", ":2: type: expected a text, found [\"operand\"]"},
+      {R"({"type":"ledger","schema":{}})", ":2: schema: expected an integer, found {}"}};
+  for (const auto& [row, expected] : rows) {
+    std::ofstream(path) << header << row << "\n";
+    try {
+      read_ledger(path);
+      ADD_FAILURE() << row;
+    } catch (const ops::Error& error) {
+      EXPECT_EQ(ops::ExitCode::kData, error.code()) << row;
+      EXPECT_NE(std::string::npos, std::string(error.what()).find(path + expected)) << error.what();
+    }
+    // A run that goes on writes behind such a row, or over it.
+    EXPECT_NO_THROW(LedgerFile(path, 3)) << row;
+  }
+}
+
 }  // namespace
 }  // namespace qstep::trainer::testing

@@ -91,8 +91,14 @@ TEST_F(Metrics, HasARowOfEveryKind) {
     step.step = 1;
     step.loss = std::numeric_limits<float>::quiet_NaN();
     step.grad_norm = std::numeric_limits<float>::infinity();
+    step.non_finite_input = "blocks.1.down dy";
     file.step(step);
-    file.eval({.step = 1, .loss = 2.5, .bits_per_byte = 1.25, .tokens = 64, .eval_ms = 3});
+    file.eval({.step = 1,
+               .loss = 2.5,
+               .bits_per_byte = 1.25,
+               .tokens = 64,
+               .eval_ms = 3,
+               .precision = "nvfp4 emulated"});
     file.checkpoint({.step = 1, .save_ms = 4, .path = "a \"quoted\"\\path"});
   }
   const std::vector<Json> all = rows();
@@ -104,13 +110,15 @@ TEST_F(Metrics, HasARowOfEveryKind) {
   EXPECT_EQ(true, all[0].at("emulated"));
   for (const char* key :
        {"loss", "lr", "grad_norm", "step_ms", "tokens", "tokens_total", "tokens_per_s",
-        "model_flops_per_s", "peak_rss_bytes", "skipped", "phases_ms"}) {
+        "model_flops_per_s", "peak_rss_bytes", "skipped", "non_finite_input", "phases_ms"}) {
     EXPECT_TRUE(all[1].contains(key)) << key;
   }
   EXPECT_TRUE(all[1].at("loss").is_null());  // JSON has no NaN
   EXPECT_TRUE(all[1].at("grad_norm").is_null());
   EXPECT_EQ(kPhaseNames.size(), all[1].at("phases_ms").size());
+  EXPECT_EQ("blocks.1.down dy", all[1].at("non_finite_input"));
   EXPECT_EQ(1.25, all[2].at("bits_per_byte"));
+  EXPECT_EQ("nvfp4 emulated", all[2].at("precision"));
   EXPECT_EQ("a \"quoted\"\\path", all[3].at("path"));
 }
 

@@ -160,7 +160,9 @@ class QuantizeCommand : public testing::Test {
   }
   reference::Quantized expected(const QuantSpec& spec, Orientation orientation,
                                 LinearTensor tensor = LinearTensor::kX) const {
-    ops::QuantRandom random{.seed = 9, .step = 3, .micro_batch = 2, .module = 5};
+    // One quantization of the weight serves all micro-batches (numerics 4.3).
+    const uint64_t micro_batch = tensor == LinearTensor::kW ? 0 : 2;
+    ops::QuantRandom random{.seed = 9, .step = 3, .micro_batch = micro_batch, .module = 5};
     random.slot = static_cast<uint32_t>(tensor);
     random.gemm_row = kOperandsOf[random.slot].row_gemm;
     random.gemm_column = kOperandsOf[random.slot].column_gemm;
@@ -168,21 +170,11 @@ class QuantizeCommand : public testing::Test {
                                {.random = random, .dtype = dtype_, .delayed_scale = 0.75f});
   }
   Hdf5File quantize(Words words) const {
-    const Words more{"--input",
-                     dir_ / "x.npy",
-                     "-o",
-                     dir_ / "q.h5",
-                     "--seed",
-                     "9",
-                     "--step",
-                     "3",
-                     "--micro-batch",
-                     "2",
-                     "--module",
-                     "5",
-                     "--delayed-scale",
-                     "0.75"};
+    const Words more{"--input", dir_ / "x.npy",  "-o", dir_ / "q.h5", "--seed", "9", "--step",
+                     "3",       "--micro-batch", "2",  "--module",    "5"};
+    const bool delayed = std::find(words.begin(), words.end(), "delayed") != words.end();
     words.insert(words.end(), more.begin(), more.end());
+    if (delayed) words.insert(words.end(), {"--delayed-scale", "0.75"});
     if (dtype_ == Dtype::kBf16) words.push_back("--bf16");
     run(words);
     return Hdf5File::open(dir_ / "q.h5");
@@ -241,7 +233,7 @@ TEST_F(QuantizeCommand, TheFormatAloneGivesItsDefaults) {
 
 TEST_F(QuantizeCommand, TheRootSaysWhatItWas) {
   write_source(16, 32, Dtype::kBf16);
-  const Hdf5File file = quantize({"--format", "nvfp4", "--slot", "w", "--orientation", "column"});
+  const Hdf5File file = quantize({"--format", "nvfp4", "--slot", "dy", "--orientation", "column"});
   EXPECT_FALSE(file.exists("/rowwise"));
   EXPECT_EQ(file.read_string("/", "format"), "quarterstep quantized tensor");
   EXPECT_EQ(file.read_u64("/", "format_version"), 1u);
@@ -254,7 +246,7 @@ TEST_F(QuantizeCommand, TheRootSaysWhatItWas) {
   EXPECT_EQ(file.read_u64("/", "step"), 3u);
   EXPECT_EQ(file.read_u64("/", "micro_batch"), 2u);
   EXPECT_EQ(file.read_u64("/", "module"), 5u);
-  EXPECT_EQ(file.read_string("/", "slot"), "w");
+  EXPECT_EQ(file.read_string("/", "slot"), "dy");
 }
 
 // Shapes that are no multiple of the block: what lies beyond counts as zero. Codes end with the
@@ -338,6 +330,29 @@ TEST_F(QuantizeCommand, AnOperandMadeFromTheForwardOne) {
                column.scale * (row.scale / row.denominator) / column.denominator);
 }
 
+// As in a run: without a quantized forward operand the tensor itself is the source.
+TEST_F(QuantizeCommand, AnOperandWhoseForwardOneIsNotQuantized) {
+  write_source(64, 64);
+  data::write_file(dir_ / "f.toml", R"([operands]
+x_wgrad = { format = "nvfp4", source = "forward" }
+dy_wgrad = "nvfp4"
+)");
+  const Hdf5File file = quantize({"--recipe", dir_ / "f.toml", "--operand", "x_wgrad"});
+  EXPECT_FALSE(file.exists("/rowwise"));
+  expect_group(file, "/columnwise",
+               expected(precision::default_spec(QuantFormat::kNvfp4), Orientation::kColumnwise));
+}
+
+// Stochastic rounding of the weight does not follow --micro-batch.
+TEST_F(QuantizeCommand, TheWeightHasTheBitsOfMicroBatchZero) {
+  write_source(64, 64);
+  QuantSpec spec = precision::default_spec(QuantFormat::kNvfp4);
+  spec.rounding = precision::Rounding::kStochastic;
+  const Hdf5File file = quantize({"--format", "nvfp4", "--rounding", "stochastic", "--slot", "w"});
+  EXPECT_EQ(file.read_u64("/", "micro_batch"), 0u);
+  expect_group(file, "/rowwise", expected(spec, Orientation::kRowwise, LinearTensor::kW));
+}
+
 // ---- the summary ----------------------------------------------------------------------------
 
 TEST_F(QuantizeCommand, Summary) {
@@ -401,10 +416,29 @@ TEST_F(QuantizeCommand, MistakesInTheQuantizerAreToldTogether) {
                 .find("block = 1x16 with --recipe"),
             std::string::npos);
   EXPECT_NE(with({"--recipe", "nvfp5", "--operand", "x_fprop"}).find("nvfp4"), std::string::npos);
+  EXPECT_NE(with({"--format", "nvfp4", "--hadamard", "0x10"}).find("hadamard = 0x10"),
+            std::string::npos);
+  EXPECT_NE(with({"--format", "nvfp4", "--delayed-scale", "2"}).find("add --amax delayed"),
+            std::string::npos);
+  EXPECT_NE(with({"--recipe", "nvfp4", "--operand", "x_fprop", "--delayed-scale", "2"})
+                .find("leave --delayed-scale out"),
+            std::string::npos);
   words.push_back("--format");
   words.push_back("nvfp5");
   EXPECT_THROW(run(words), CLI::ParseError);
   EXPECT_FALSE(std::filesystem::exists(dir_ / "q.h5"));
+}
+
+TEST_F(QuantizeCommand, TheInputIsNeverReplaced) {
+  write_source(16, 32);
+  const std::string before = data::read_file(dir_ / "x.npy");
+  for (const std::string& output : {dir_ / "x.npy", dir_ / "./x.npy"}) {
+    EXPECT_NE(refusal({"--format", "nvfp4", "--input", dir_ / "x.npy", "-o", output},
+                      ops::ExitCode::kConfig)
+                  .find("is the file of --input"),
+              std::string::npos);
+  }
+  EXPECT_EQ(data::read_file(dir_ / "x.npy"), before);
 }
 
 TEST_F(QuantizeCommand, UnfitInputs) {

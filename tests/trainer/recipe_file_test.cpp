@@ -40,7 +40,7 @@ TEST(RecipeFile, EveryShippedRecipeRunsOnModelsOfItsUnits) {
           load_config("", std::vector<std::string>{"model.preset=" + std::string(model),
                                                    "precision.recipe=" + std::string(name)})
               .config;
-      EXPECT_EQ(recipe_problems(config), Problems{});
+      EXPECT_EQ(recipe_problems(config, Purpose::kTraining), Problems{});
     }
   }
 }
@@ -193,29 +193,25 @@ x_wgrad = { format = "nvfp4", hadamard = 32 }
       }));
 }
 
-TEST(RecipeFile, OverridesAndSwitchesAreCheckedWithWhatTheyMeet) {
-  const std::string base = R"([operands]
-dy_wgrad = { format = "nvfp4", hadamard = 16 }
-x_wgrad = { format = "nvfp4", hadamard = 16 }
-)";
-  EXPECT_EQ(read(base).problems, Problems{});
-  const Problems of_override =
-      read(base + "[[override]]\nlayers = \"*\"\nx_wgrad = \"bf16\"\n").problems;
-  ASSERT_EQ(of_override.size(), 1u);
-  EXPECT_TRUE(of_override[0].starts_with("my.toml:4: dy_wgrad: its Hadamard transform"))
-      << of_override[0];
-  // Each is right with the base; together they are not.
-  const Problems together = read(base + R"([[override]]
-layers = "*"
-x_wgrad = "nvfp4"
+// What no other operand could mend is told here; what operands are together, with the model
+// (recipe_check_test.cpp).
+TEST(RecipeFile, OperandsOfOverridesAndSwitchesAreCheckedEachForItself) {
+  EXPECT_EQ(read(R"([operands]
 dy_wgrad = "nvfp4"
+[[override]]
+layers = "*"
+x_fprop = { format = "mxfp8-e4m3", rounding = "stochastic" }
+dy_wgrad = { format = "nvfp4", hadamard = 16 }
 [[switch]]
 at = 0.5
-x_wgrad = { format = "mxfp4", hadamard = 16 }
+dy_dgrad = { format = "nvfp4", source = "forward" }
+x_wgrad = { format = "nvfp4", hadamard = 16 }
 )")
-                                .problems;
-  ASSERT_EQ(together.size(), 1u);
-  EXPECT_TRUE(together[0].starts_with("my.toml:8: dy_wgrad: its Hadamard")) << together[0];
+                .problems,
+            (Problems{"my.toml:5: x_fprop: mxfp8-e4m3 is not rounded stochastically: only nvfp4 "
+                      "and mxfp4 are",
+                      "my.toml:9: dy_dgrad: source = \"forward\" is for w_dgrad and x_wgrad, the "
+                      "backward copies of what the forward pass read"}));
 }
 
 TEST(RecipeFile, SectionsAreSections) {

@@ -221,6 +221,75 @@ TEST(RecipeSwitch, ContinuesWithTheSameBitsAcrossIt) {
   expect_resumes(with_switch(load_recipe("bf16"), 3, operands_of("fp8-delayed")), 5);
 }
 
+// fp8-delayed with x and w in E5M2 instead of E4M3, or the other way round for dy.
+OperandTable other_delayed_formats() {
+  OperandTable table = operands_of("fp8-delayed");
+  for (precision::QuantSpec& spec : table.specs) {
+    const bool e4m3 = spec.format == precision::QuantFormat::kFp8E4m3;
+    spec.format = e4m3 ? precision::QuantFormat::kFp8E5m2 : precision::QuantFormat::kFp8E4m3;
+  }
+  return table;
+}
+
+std::vector<float> delayed_scales(Trainer& trainer) {
+  for (const NamedTensor& named : trainer.precision_state()) {
+    if (named.name != kDelayedScaleName) continue;
+    const float* const x = named.tensor.as<float>();
+    return {x, x + named.tensor.size()};
+  }
+  return {};
+}
+
+class Saturation final : public QuantLedger {
+ public:
+  void add(int64_t, OperandSlot, const ops::QuantStats& stats) override {
+    elements += stats.elements;
+    saturated += stats.saturated;
+    largest_share = std::max(largest_share, stats.saturated / stats.elements);
+  }
+  double elements = 0, saturated = 0, largest_share = 0;
+};
+
+// E4M3 reaches 448 and E5M2 57344: with the scale of the other format everything would saturate, or
+// most of it vanish.
+TEST(RecipeSwitch, DelayedScalesFollowTheFormat) {
+  const Recipe late = with_switch(without_kept_layers("fp8-delayed"), 4, other_delayed_formats());
+  TrainingRun run(recipe_config(late, 1, 6));
+  run.steps(3);
+  const std::vector<float> before = delayed_scales(run.trainer);
+  ASSERT_FALSE(before.empty());
+  Saturation counted;
+  run.trainer.set_ledger(&counted);
+  run.step();
+  EXPECT_GT(counted.elements, 0);
+  EXPECT_LT(counted.largest_share, 0.01);
+
+  // Taken up behind step 3 under a recipe that has had these formats all along: the rule alone.
+  Recipe other = without_kept_layers("fp8-delayed");
+  other.operands = other_delayed_formats();
+  TrainingRun rest(recipe_config(other, 1, 6), 4);
+  TrainingRun start(recipe_config(late, 1, 6));
+  start.steps(3);
+  const std::vector<NamedTensor> from = start.trainer.precision_state(),
+                                 to = rest.trainer.precision_state();
+  ASSERT_EQ(from.size(), to.size());
+  for (size_t i = 0; i < from.size(); ++i) rest.ops->upload(to[i].tensor, from[i].tensor.data);
+  rest.trainer.set_steps_done(3);
+  const std::vector<float> after = delayed_scales(rest.trainer);
+  for (size_t row = 0; row < before.size(); ++row) {
+    const bool dy = row % kTensorsPerLinear == static_cast<size_t>(LinearTensor::kDy);
+    EXPECT_EQ(dy ? before[row] / 128 : before[row] * 128, after[row]) << "row " << row;
+  }
+}
+
+TEST(RecipeSwitch, ContinuesWithTheSameBitsAcrossAChangeOfDelayedFormats) {
+  expect_resumes(with_switch(load_recipe("fp8-delayed"), 3, other_delayed_formats()), 5);
+  // Not delayed in between.
+  expect_resumes(with_switch(with_switch(load_recipe("fp8-delayed"), 2, operands_of("nvfp4")), 4,
+                             other_delayed_formats()),
+                 6);
+}
+
 // Phases share memory: the largest of them is what a run needs.
 TEST(RecipeSwitch, PhasesShareTheirMemory) {
   const auto quantized_bytes = [](const Recipe& recipe) {

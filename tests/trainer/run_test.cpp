@@ -466,5 +466,79 @@ TEST_F(Bf16, LossStaysNearFp32OnTheQuickstartCorpus) {
   EXPECT_LT(std::fabs(gap.end), 0.02);
 }
 
+// The newest amaxes of the checkpoint's history go on counting; the rest begins at 0.
+TEST_F(Run, ContinuesWithAHistoryOfAnotherLength) {
+  const auto write_recipe = [&](const std::string& name, int history) {
+    std::ofstream(folder_ / name) << "[operands]\n"
+                                     "x_fprop = { format = \"fp8-e4m3\", amax = \"delayed\" }\n"
+                                     "w_fprop = { format = \"fp8-e4m3\", amax = \"delayed\" }\n"
+                                     "[delayed]\nhistory = "
+                                  << history << "\n";
+    return "precision.recipe=" + (folder_ / name);
+  };
+  const std::string four = write_recipe("four.toml", 4);
+  ASSERT_EQ(0, run(train("run", {four, "train.steps=6"}))) << text_of(log());
+  const auto history = [&](const std::string& name, int64_t step, int64_t length) {
+    const CheckpointReader reader(checkpoint(name, step));
+    const int64_t rows = 2 * 4 * 3;  // blocks, layers, tensors
+    std::vector<float> values(static_cast<size_t>(rows * length));
+    reader.read({"delayed/history", ops::view(std::span(values), rows, length)});
+    return std::vector<float>(values.begin(), values.begin() + length);
+  };
+  const std::vector<float> saved = history("run", 6, 4);
+  EXPECT_NE(0, saved[1]);
+  for (const int length : {3, 6}) {
+    const std::string name = fmt::format("longer{}", length);
+    const std::string recipe = write_recipe(name + ".toml", length);
+    const Words words =
+        train(name, {recipe, "train.steps=7", "run.resume=" + checkpoint("run", 6)});
+    ASSERT_EQ(0, run(words)) << text_of(log());
+    EXPECT_NE(std::string::npos, text_of(log()).find(fmt::format(
+                                     "delayed.history is {} and the checkpoint's was 4", length)))
+        << text_of(log());
+    // Step 7 moved everything one place on.
+    const std::vector<float> found = history(name, 7, length);
+    std::vector<float> expected(static_cast<size_t>(length), 0.0f);
+    const int kept = std::min(length, 4) - 2;
+    std::copy_n(saved.end() - kept, kept, expected.end() - 1 - kept);
+    if (length > 4) expected[static_cast<size_t>(length) - 4] = saved[1];
+    expected.back() = found.back();
+    EXPECT_EQ(expected, found);
+  }
+}
+
+// Whatever the file quantizes, the model has no layer left for it.
+TEST_F(Run, ARecipeThatQuantizesNothingHereIsNotCalledEmulated) {
+  std::ofstream(folder_ / "kept.toml") << "[operands]\nx_fprop = \"fp8-e4m3\"\n"
+                                          "[keep]\nlayers = [\"*\"]\n";
+  ASSERT_EQ(0, run(train("run", {"precision.recipe=" + (folder_ / "kept.toml"), "train.steps=4"})))
+      << text_of(log());
+  EXPECT_EQ(std::string::npos, text_of(log()).find("ledger.jsonl")) << text_of(log());
+  const std::string bf16 = exact_part(rows_of(metrics("run"), "eval")).at(0);
+  ASSERT_EQ(0, run(train("bf16", {"precision.recipe=bf16", "train.steps=4"}))) << text_of(log());
+  EXPECT_EQ(bf16, exact_part(rows_of(metrics("bf16"), "eval")).at(0));
+  EXPECT_EQ(rows_of(metrics("bf16"), "run").at(0).at("emulated"),
+            rows_of(metrics("run"), "run").at(0).at("emulated"));
+}
+
+TEST_F(Run, ReportsSayWhatTheyComputedIn) {
+  ASSERT_EQ(0, run(train("run", {"precision.recipe=fp8-current", "train.steps=4"})))
+      << text_of(log());
+  EXPECT_EQ("fp8-current emulated", rows_of(metrics("run"), "eval").at(0).at("precision"));
+  const Words eval{"eval", "--json", "--checkpoint", dir("run"), "--batches", "1"};
+  const Words generate{"generate",        "--json", "--checkpoint", dir("run"),
+                       "--prompt-tokens", "1",      "--tokens",     "2"};
+  for (Words words : {eval, generate}) {
+    ASSERT_EQ(0, run(words)) << text_of(log());
+    EXPECT_EQ("fp8-current emulated", Json::parse(text_of(log())).at("precision"));
+    words.insert(words.end(), {"--precision", "fp32"});
+    ASSERT_EQ(0, run(words)) << text_of(log());
+    EXPECT_EQ("fp32 native", Json::parse(text_of(log())).at("precision"));
+    words.back() = "nvfp4";  // the width of 24 is no multiple of 16
+    ASSERT_EQ(20, run(words)) << text_of(log());
+    EXPECT_NE(std::string::npos, text_of(log()).find("model.width = 24")) << text_of(log());
+  }
+}
+
 }  // namespace
 }  // namespace qstep::trainer::testing
