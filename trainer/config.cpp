@@ -12,6 +12,7 @@
 #include <set>
 
 #include "trainer/config_value.h"
+#include "trainer/recipe_check.h"
 #include "trainer/recipe_file.h"
 #include "trainer/toml_node.h"
 
@@ -224,6 +225,13 @@ class Reader {
     mark("model.max_seq_len", given.max_seq_len, model.max_seq_len);
   }
 
+  bool model_is_sound(const Config& config) const {
+    const bool readable = std::none_of(faulty_.begin(), faulty_.end(), [](const std::string& name) {
+      return section_of(name) == "model" || section_of(name) == "train";
+    });
+    return readable && model_problems(config.model, config.train.seq_len).empty();
+  }
+
   void load_recipe_of(LoadedConfig& loaded, const std::string& recipe_toml) {
     const std::string option = "precision.recipe";
     if (faulty_.contains(option)) return;
@@ -241,6 +249,10 @@ class Reader {
       for (std::string& text : reading.problems) problems_.push_back({order, std::move(text)});
     }
     precision.loaded = std::move(reading.recipe);
+    if (!reading.found || reading.problems.empty() || !model_is_sound(loaded.config)) return;
+    for (std::string& text : shape_problems(loaded.config, Purpose::kTraining)) {
+      problems_.push_back({order, std::move(text)});
+    }
   }
 
   // A contradiction stands where the first of its options that the user wrote stands.

@@ -228,31 +228,43 @@ std::string module_names(const std::vector<int64_t>& modules) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
-std::vector<std::string> recipe_problems(const Config& config, Purpose purpose) {
+std::vector<std::string> shape_problems(const Config& config, Purpose purpose) {
   if (!config.precision.loaded.quantized()) return {};
   std::vector<std::string> problems;
   add_idle_patterns(config, problems);
-  Conflicts conflicts;
   Misfits misfits;
   for (const PrecisionPhase& phase : plan_precision(config).phases) {
     for (size_t i = 0; i < phase.tables.size(); ++i) {
-      const precision::OperandTable& table = phase.tables[i];
       const auto module = static_cast<int64_t>(i);
-      for (const auto& p : precision::problems(table, config.precision.loaded.compute)) {
-        if (is_read(p.slot, purpose)) conflicts.add(phase.first_step, module, p);
-      }
       const auto kind = static_cast<LinearKind>(module % kLinearsPerBlock);
       for (size_t s = 0; s < kOperandSlots; ++s) {
         const auto slot = static_cast<OperandSlot>(s);
         if (!is_read(slot, purpose)) continue;
+        const QuantSpec& spec = phase.tables[i][slot];
         const OperandDimensions d = dimensions_of(slot, config, kind);
-        misfits.add(d.k, multiple_of_k(table[slot]), module, slot, table[slot]);
-        misfits.add(d.rows, multiple_of_rows(table[slot]), module, slot, table[slot]);
+        misfits.add(d.k, multiple_of_k(spec), module, slot, spec);
+        misfits.add(d.rows, multiple_of_rows(spec), module, slot, spec);
       }
     }
   }
-  for (const std::string& text : conflicts.texts()) problems.push_back(text);
   for (const std::string& text : misfits.texts()) problems.push_back(text);
+  return problems;
+}
+
+std::vector<std::string> recipe_problems(const Config& config, Purpose purpose) {
+  if (!config.precision.loaded.quantized()) return {};
+  Conflicts conflicts;
+  for (const PrecisionPhase& phase : plan_precision(config).phases) {
+    for (size_t i = 0; i < phase.tables.size(); ++i) {
+      for (const auto& p : precision::problems(phase.tables[i], config.precision.loaded.compute)) {
+        if (is_read(p.slot, purpose)) {
+          conflicts.add(phase.first_step, static_cast<int64_t>(i), p);
+        }
+      }
+    }
+  }
+  std::vector<std::string> problems = conflicts.texts();
+  for (const std::string& text : shape_problems(config, purpose)) problems.push_back(text);
   return problems;
 }
 

@@ -17,6 +17,10 @@ namespace qstep::trainer {
 // For evaluation only what forward passes read counts.
 std::vector<std::string> recipe_problems(const Config& config, Purpose purpose);
 
+// Of these the dimensions and the patterns alone: also of a recipe in which some operands could not
+// be read (they count as bf16), so that its user hears everything at once.
+std::vector<std::string> shape_problems(const Config& config, Purpose purpose);
+
 // The names of linear layers by number (layer_precision.h), ascending, in short:
 // "blocks.0-6.*, blocks.7.{qkv,up}".
 std::string module_names(const std::vector<int64_t>& modules);

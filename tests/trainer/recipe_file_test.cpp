@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <fstream>
+
 #include "ops/error.h"
 #include "trainer/config.h"
 #include "trainer/recipe_check.h"
@@ -257,6 +260,25 @@ TEST(RecipeFile, ProblemsJoinThoseOfTheConfiguration) {
     EXPECT_NE(text.find("run.toml:4: precision.recipe = \"none\" is no recipe"), std::string::npos)
         << text;
   }
+}
+
+// A recipe file's mistakes and the dimensions that do not fit what could be read of it.
+TEST(RecipeFile, ProblemsJoinThoseOfTheModel) {
+  const std::string path = ::testing::TempDir() + "joined.toml";
+  std::ofstream(path) << "[operands]\nx_fprop = \"nvfp4\"\nw_fprop = \"nvfp5\"\n";
+  const std::vector<std::string> words{"precision.recipe=" + path, "model.preset=llama-15m",
+                                       "model.ffn_width=250"};
+  try {
+    load_config("", words);
+    ADD_FAILURE();
+  } catch (const ops::Error& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("joined.toml:3: operands.w_fprop = \"nvfp5\""), std::string::npos) << text;
+    EXPECT_NE(text.find("model.ffn_width = 250: x_fprop (nvfp4 1x16) of blocks."),
+              std::string::npos)
+        << text;
+  }
+  std::remove(path.c_str());
 }
 
 TEST(RecipeFile, TheHashFollowsTheNumbersAndNotTheProse) {
