@@ -1,6 +1,6 @@
 // One orientation of a quantized tensor as this machine's GEMM reads it: every code times its block
-// scale, decoded to BF16 (exact, numerics 6), in the layout of the source, with the FP32 factors
-// that do not fit into BF16 beside it.
+// scale, decoded to BF16 (exact but for the extreme exponents of E8M0: precision/README.md), in the
+// layout of the source, with the FP32 factors that do not fit into BF16 beside it.
 //
 //   x[r,c] ~ values[r,c] * tensor_factor * tile_scale of the tile that holds (r, c)
 //   tensor_factor = scale[0] / denominator

@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "precision/bf16.h"
+#include "precision/e8m0.h"
+#include "precision/element_format.h"
 #include "precision/philox.h"
+#include "precision/stochastic_rounding.h"
 #include "tests/gpu/device_apply.h"
 
 namespace qstep::precision {
@@ -29,6 +32,48 @@ struct WidenBf16 {
   QSTEP_HD Out operator()(In code) const { return std::bit_cast<uint32_t>(to_float(Bf16{code})); }
 };
 
+// Both roundings of a format, as codes, and the code of the lower one decoded again.
+template <ElementFormat kFormat>
+struct RoundToFormat {
+  using In = uint32_t;
+  using Out = uint64_t;
+  QSTEP_HD Out operator()(In pattern) const {
+    const float x = from_bits(pattern);
+    const uint8_t nearest = encode<kFormat>(round_nearest<kFormat>(x));
+    const uint8_t toward_zero = encode<kFormat>(round_toward_zero<kFormat>(x));
+    const uint32_t decoded = bits(decode<kFormat>(toward_zero));
+    return Out{decoded} << 32 | uint32_t{nearest} << 8 | toward_zero;
+  }
+};
+using RoundToE2m1 = RoundToFormat<ElementFormat::kE2m1>;
+using RoundToE4m3 = RoundToFormat<ElementFormat::kE4m3>;
+using RoundToE5m2 = RoundToFormat<ElementFormat::kE5m2>;
+
+// Both roundings, and the value and reciprocal of the lower one.
+struct RoundToE8m0 {
+  using In = uint32_t;
+  using Out = PhiloxWords;
+  QSTEP_HD Out operator()(In pattern) const {
+    const float x = from_bits(pattern);
+    const uint32_t down = e8m0_round_down(x);
+    return {{e8m0_round_up(x), down, bits(e8m0_value<float>(down)),
+             bits(e8m0_reciprocal<float>(down))}};
+  }
+};
+
+// With random bits that follow from the input; to E4M3 the magnitude, as for scales.
+struct RoundStochastically {
+  using In = uint32_t;
+  using Out = PhiloxWords;
+  QSTEP_HD Out operator()(In pattern) const {
+    const uint32_t word = philox4x32(11, {{pattern, 0, 0, 0}}).w[0];
+    const float x = from_bits(pattern), a = magnitude(x);
+    return {{bits(round_stochastic_e2m1(x, word & 0xFFu)), bits(round_stochastic_e2m1(x, 255u)),
+             is_nan(x) ? 0u : bits(round_stochastic_e4m3(a, word)),
+             is_nan(x) ? 0u : bits(round_stochastic_e4m3(a, 0xFFFFFFFFu))}};
+  }
+};
+
 struct PhiloxInput {
   uint64_t seed;
   PhiloxWords counter;
@@ -40,7 +85,7 @@ struct DrawPhilox {
   QSTEP_HD Out operator()(const In& in) const { return philox4x32(in.seed, in.counter); }
 };
 
-bool same_bits(uint32_t a, uint32_t b) { return a == b; }
+bool same_bits(uint64_t a, uint64_t b) { return a == b; }
 bool same_bits(const PhiloxWords& a, const PhiloxWords& b) {
   return std::equal(std::begin(a.w), std::end(a.w), std::begin(b.w));
 }
@@ -95,6 +140,11 @@ TEST(PrecisionOnDevice, SameBitsAsOnTheHostOrACleanRefusal) {
   }
   expect_same_bits<RoundToBf16>("to_bf16", float_patterns());
   expect_same_bits<WidenBf16>("to_float", bf16_codes());
+  expect_same_bits<RoundToE2m1>("E2M1", float_patterns());
+  expect_same_bits<RoundToE4m3>("E4M3", float_patterns());
+  expect_same_bits<RoundToE5m2>("E5M2", float_patterns());
+  expect_same_bits<RoundToE8m0>("E8M0", float_patterns());
+  expect_same_bits<RoundStochastically>("stochastic rounding", float_patterns());
   expect_same_bits<DrawPhilox>("philox4x32", philox_inputs());
 }
 

@@ -13,7 +13,7 @@ namespace qstep::precision {
 namespace {
 
 // A unit's plan by number, on both sides: every format, rounding and transform.
-constexpr int kPlans = 12;
+constexpr int kPlans = 19;
 
 QSTEP_HD UnitPlan plan_of(int which) {
   UnitPlan plan;
@@ -61,6 +61,29 @@ QSTEP_HD UnitPlan plan_of(int which) {
     case 11:
       spec.format = QuantFormat::kFp8E5m2;
       break;
+    case 12:
+      spec.four_over_six = FourOverSix::kMse;
+      break;
+    case 13:
+      spec.four_over_six = FourOverSix::kAbsMax;
+      spec.e4m3_max = 256;
+      break;
+    case 14:
+      spec.hadamard = 32;
+      spec.rounding = Rounding::kStochastic;
+      break;
+    case 15:
+      spec.amax = AmaxScope::kRow;
+      break;
+    case 16:
+      spec.block = {16, 16};
+      break;
+    case 17:
+      spec.format = QuantFormat::kMxfp8E4m3;
+      break;
+    case 18:
+      spec.format = QuantFormat::kFp8E4m3;
+      break;
     default:
       break;
   }
@@ -68,7 +91,15 @@ QSTEP_HD UnitPlan plan_of(int which) {
     spec.block = {1, 32};
     spec.scale = which == 9 ? ScaleRule::kPow2Floor : ScaleRule::kPow2Up;
   }
-  if (which >= 10) {
+  if (which == 17) {
+    spec.block = {32, 32};
+    spec.scale = ScaleRule::kPow2Up;
+  }
+  if (which == 18) {
+    spec.block = {128, 128};
+    spec.scale = ScaleRule::kFp32;
+  }
+  if (which == 10 || which == 11) {
     spec.block = {1, 128};
     spec.scale = which == 10 ? ScaleRule::kFp32 : ScaleRule::kFp32Pow2;
   }
@@ -116,10 +147,13 @@ struct QuantizeUnit {
   QSTEP_HD Out operator()(const In& in) const {
     const UnitPlan plan = plan_of(in.which);
     const bool eden = plan.spec.rounding == Rounding::kMsEden;
-    constexpr float kAmax = 6.0f;
+    // Of a row: another one for every unit.
+    const float row_amax = 1.0f + static_cast<float>(in.first / kMaxUnit % 64) * 0x1p-5f;
+    const float amax = plan.spec.amax == AmaxScope::kRow ? row_amax : 6.0f;
     UnitContext<float> context{};
-    context.outer_amax = eden ? ms_eden_factor(kAmax) : kAmax;
-    context.outer = nvfp4_factors(kAmax, plan.range, false);
+    context.block_amax = 1.75f;  // of a square block that other units are part of
+    context.outer_amax = eden ? ms_eden_factor(amax) : amax;
+    context.outer = nvfp4_factors(amax, plan.range, false);
     UnitScales<float> scales{};
     float v[kMaxUnit];
     for (int i = 0; i < kMaxUnit; ++i) v[i] = from_bits(in.v[i]);
