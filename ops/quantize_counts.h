@@ -58,9 +58,9 @@ class ElementCounts {
     U32x16 largest = broadcast_bits(0);
     for (int i = 0; i < n; ++i) largest = max_bits(largest, bits(magnitude(v[i])));
     if (count(less_bits(largest, infinity)) == kLanes) return;
-    for (int i = 0; i < n; ++i) {
-      non_finite_ += kLanes - count(less_bits(bits(magnitude(v[i])), infinity));
-    }
+    int finite = 0;  // apart from this object, in which v might lie as far as a compiler knows
+    for (int i = 0; i < n; ++i) finite += count(less_bits(bits(magnitude(v[i])), infinity));
+    non_finite_ += n * kLanes - finite;
   }
   // n vectors in which every lane has one block: before, multiplied by enc, and as decoded, where
   // one stands for `factor`.

@@ -1,5 +1,6 @@
 // What the quantizers report besides: counts for the ledger, the flag of non-finite sources, the
 // amax of delayed scaling.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,9 +13,11 @@ namespace {
 
 using precision::AmaxScope;
 using precision::FourOverSix;
+using precision::Headroom;
 using precision::QuantFormat;
 using precision::Rounding;
 using precision::ScaleRule;
+using precision::Source;
 
 ops::QuantStats counted(const reference::Quantized& q, const Values& x) {
   ops::QuantStats s;
@@ -71,6 +74,8 @@ std::vector<QuantSpec> counted_specs() {
   stochastic.hadamard = 16;
   QuantSpec adaptive = nvfp4();
   adaptive.four_over_six = FourOverSix::kMae;
+  QuantSpec adaptive_256 = adaptive;
+  adaptive_256.e4m3_max = 256;
   QuantSpec ms_eden = nvfp4();
   ms_eden.rounding = Rounding::kMsEden;
   ms_eden.hadamard = 32;
@@ -80,70 +85,173 @@ std::vector<QuantSpec> counted_specs() {
   rows.amax = AmaxScope::kRow;
   QuantSpec floor_scale = default_spec(QuantFormat::kMxfp8E4m3);
   floor_scale.scale = ScaleRule::kPow2Floor;
+  QuantSpec three_quarters = default_spec(QuantFormat::kMxfp4);
+  three_quarters.scale = ScaleRule::kPow2Floor;
+  three_quarters.headroom = Headroom::kThreeQuarters;
+  QuantSpec fp8_rows = default_spec(QuantFormat::kFp8E4m3);
+  fp8_rows.amax = AmaxScope::kRow;
+  QuantSpec pow2_lines = with_block(default_spec(QuantFormat::kFp8E5m2), {1, 128});
+  pow2_lines.scale = ScaleRule::kFp32Pow2;
   QuantSpec delayed = default_spec(QuantFormat::kFp8E4m3);
   delayed.amax = AmaxScope::kDelayed;
   return {nvfp4(),
           with_block(nvfp4(), {16, 16}),
           stochastic,
           adaptive,
+          adaptive_256,
+          with_block(adaptive_256, {16, 16}),
           ms_eden,
           groups,
           rows,
           floor_scale,
+          three_quarters,
+          with_block(default_spec(QuantFormat::kMxfp8E4m3), {32, 32}),
           default_spec(QuantFormat::kMxfp8E5m2),
           default_spec(QuantFormat::kMxfp4),
           default_spec(QuantFormat::kFp8E4m3),
           delayed,
+          fp8_rows,
+          pow2_lines,
           with_block(default_spec(QuantFormat::kFp8E4m3), {1, 128}),
           with_block(default_spec(QuantFormat::kFp8E4m3), {128, 128})};
 }
 
-TEST(QuantizeStats, AreThoseOfAPlainCount) {
+void expect_plain_counts(const QuantSpec& spec, QuantInput in) {
   Quantizer quantize;
+  const std::string what = describe(spec) + " on " + in.what;
+  const reference::Quantized expected_row = in.expected(spec, Orientation::kRowwise);
+  const reference::Quantized expected_column = in.expected(spec, Orientation::kColumnwise);
+  const ops::QuantStats row_counts = counted(expected_row, in.x);
+  const ops::QuantStats column_counts = counted(expected_column, in.x);
+  const auto counts_of = [&](bool rowwise, bool columnwise) {
+    ops::QuantStats row_stats, column_stats;
+    if (rowwise) in.call.row_stats = &row_stats;
+    if (columnwise) in.call.column_stats = &column_stats;
+    QuantSide row = in.side(spec, Orientation::kRowwise);
+    QuantSide column = in.side(spec, Orientation::kColumnwise);
+    quantize(row.q, column.q, in);
+    if (rowwise) expect_counts(row_counts, row_stats, what + ": rowwise");
+    if (columnwise) expect_counts(column_counts, column_stats, what + ": columnwise");
+    in.call.row_stats = in.call.column_stats = nullptr;
+    // Counting changes nothing.
+    expect_reference(expected_row, row, what);
+    expect_reference(expected_column, column, what);
+  };
+  counts_of(true, true);
+  counts_of(true, false);
+  counts_of(false, true);
+}
+
+TEST(QuantizeStats, AreThoseOfAPlainCount) {
   for (const QuantSpec& spec : counted_specs()) {
     for (const Data data : {Data::kNarrow, Data::kWide, Data::kTies, Data::kZero}) {
-      QuantInput in(data, {128, 256}, Dtype::kBf16, 41);
-      ops::QuantStats row_stats, column_stats;
-      in.call.row_stats = &row_stats;
-      in.call.column_stats = &column_stats;
-      QuantSide row = in.side(spec, Orientation::kRowwise);
-      QuantSide column = in.side(spec, Orientation::kColumnwise);
-      quantize(row.q, column.q, in);
-      const std::string what = describe(spec) + " on " + in.what;
-      const reference::Quantized expected = in.expected(spec, Orientation::kRowwise);
-      expect_counts(counted(expected, in.x), row_stats, what + ": rowwise");
-      expect_counts(counted(in.expected(spec, Orientation::kColumnwise), in.x), column_stats,
-                    what + ": columnwise");
-      // Counting changes nothing.
-      expect_reference(expected, row, what);
+      expect_plain_counts(spec, QuantInput(data, {128, 256}, Dtype::kBf16, 41));
+    }
+    expect_plain_counts(spec, QuantInput(Data::kNarrow, {128, 256}, Dtype::kF32, 44));
+  }
+}
+
+// Without a transform: its groups are whole, and a tensor's dimensions multiples of them.
+TEST(QuantizeStats, OfRaggedShapesCountWhatIsThere) {
+  for (const QuantSpec& spec : counted_specs()) {
+    if (spec.hadamard != 0) continue;
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+      for (const Shape shape : {Shape{1, 1}, Shape{50, 77}, Shape{147, 533}}) {
+        expect_plain_counts(spec, QuantInput(Data::kNarrow, shape, dtype, 45, 3));
+      }
     }
   }
 }
 
+// Of what the rowwise operand stands for, its factor included.
+TEST(QuantizeStats, OfForwardValues) {
+  Quantizer quantize;
+  QuantSpec groups = nvfp4();
+  groups.amax = AmaxScope::kGroup128;
+  const QuantSpec fp8 = default_spec(QuantFormat::kFp8E4m3);
+  const QuantSpec mxfp8 = default_spec(QuantFormat::kMxfp8E4m3);
+  for (const auto& [row_spec, to] : {std::pair{nvfp4(), nvfp4()},
+                                     {groups, nvfp4()},
+                                     {nvfp4(), groups},
+                                     {mxfp8, nvfp4()},
+                                     {fp8, nvfp4()},
+                                     {fp8, with_block(fp8, {1, 128})}}) {
+    QuantSpec column_spec = to;
+    column_spec.source = Source::kForward;
+    QuantInput in(Data::kNarrow, {128, 256}, Dtype::kF32, 46);
+    ops::QuantStats row_stats, column_stats;
+    in.call.row_stats = &row_stats;
+    in.call.column_stats = &column_stats;
+    QuantSide row = in.side(row_spec, Orientation::kRowwise);
+    QuantSide column = in.side(column_spec, Orientation::kColumnwise);
+    quantize(row.q, column.q, in);
+
+    const reference::Quantized expected = in.expected(row_spec, Orientation::kRowwise);
+    const ForwardColumn forward = expected_of_forward(expected, column_spec, in);
+    ops::QuantStats counts = counted(forward.column, forward.source);
+    const auto factor = static_cast<double>(forward.factor);
+    counts.amax *= factor;
+    counts.scale *= factor;
+    counts.squared *= factor * factor;
+    counts.squared_error *= factor * factor;
+    const std::string what = describe(row_spec) + " then " + describe(column_spec);
+    expect_counts(counted(expected, in.x), row_stats, what + ": rowwise");
+    expect_counts(counts, column_stats, what + ": columnwise");
+  }
+}
+
+// Each orientation by itself and both at once, with statistics and without.
 TEST(QuantizeStats, NonFiniteSourcesAreCountedAndFlagged) {
   Quantizer quantize;
   for (const QuantSpec& spec : counted_specs()) {
     for (const Data data : {Data::kNarrow, Data::kInfinities, Data::kNans}) {
       QuantInput in(data, {128, 256}, Dtype::kBf16, 42);
+      const auto non_finite = static_cast<double>(
+          std::count_if(in.x.begin(), in.x.end(), [](float v) { return !std::isfinite(v); }));
       Guarded flag(Dtype::kI32, 1, 1);
-      flag.set(0, 0, 0);
       in.call.non_finite = flag;
-      ops::QuantStats row_stats;
-      in.call.row_stats = &row_stats;
       QuantSide row = in.side(spec, Orientation::kRowwise);
-      quantize(row.q, {}, in);
-      EXPECT_EQ(flag.at(0, 0), data == Data::kNarrow ? 0 : 1) << describe(spec) << in.what;
-      EXPECT_EQ(row_stats.non_finite,
-                static_cast<double>(std::count_if(in.x.begin(), in.x.end(),
-                                                  [](float v) { return !std::isfinite(v); })))
-          << describe(spec) << in.what;
-      EXPECT_TRUE(std::isfinite(row_stats.amax));
-      // The flag stays once it is set, and is set without statistics too.
-      in.call.row_stats = nullptr;
-      flag.set(0, 0, 0);
-      quantize(row.q, {}, in);
-      EXPECT_EQ(flag.at(0, 0), data == Data::kNarrow ? 0 : 1) << describe(spec) << in.what;
+      QuantSide column = in.side(spec, Orientation::kColumnwise);
+      const ops::QuantizedTensor none;
+      for (const auto& [rowwise, columnwise] :
+           {std::pair{row.q, none}, {none, column.q}, {row.q, column.q}}) {
+        const std::string what =
+            fmt::format("{} {}{} on {}", describe(spec), rowwise ? "rowwise" : "",
+                        columnwise ? "columnwise" : "", in.what);
+        ops::QuantStats row_stats, column_stats;
+        in.call.row_stats = &row_stats;
+        in.call.column_stats = &column_stats;
+        flag.set(0, 0, 0);
+        quantize(rowwise, columnwise, in);
+        EXPECT_EQ(flag.at(0, 0), non_finite > 0 ? 1 : 0) << what;
+        for (const auto& [side, stats] :
+             {std::pair{rowwise, row_stats}, {columnwise, column_stats}}) {
+          if (!side) continue;
+          EXPECT_EQ(stats.non_finite, non_finite) << what;
+          EXPECT_TRUE(std::isfinite(stats.amax)) << what;
+        }
+        in.call.row_stats = in.call.column_stats = nullptr;
+        flag.set(0, 0, 0);
+        quantize(rowwise, columnwise, in);
+        EXPECT_EQ(flag.at(0, 0), non_finite > 0 ? 1 : 0) << what;
+      }
     }
+  }
+}
+
+// Finite numbers whose sums are not: flagged where a transform adds them, and only there.
+TEST(QuantizeStats, AnOverflowOfTheTransformIsFlagged) {
+  Quantizer quantize;
+  for (const QuantSpec& spec : counted_specs()) {
+    const Shape shape{128, 256};
+    QuantInput in(Values(static_cast<size_t>(shape.rows * shape.cols), 0x1.fp127f), shape,
+                  Dtype::kF32);
+    Guarded flag(Dtype::kI32, 1, 1);
+    flag.set(0, 0, 0);
+    in.call.non_finite = flag;
+    QuantSide row = in.side(spec, Orientation::kRowwise);
+    quantize(row.q, {}, in);
+    EXPECT_EQ(flag.at(0, 0), spec.hadamard > 0 ? 1 : 0) << describe(spec);
   }
 }
 

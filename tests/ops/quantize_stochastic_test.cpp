@@ -195,6 +195,41 @@ TEST(QuantizeStochastic, DrawsTheSameBitsAgain) {
   }
 }
 
+// Element numbers beyond 2^36 need the upper word of the counter, as late micro-batches of a large
+// tensor do; along a ragged line the sixteen bytes of a block lie in two calls.
+TEST(QuantizeStochastic, CountsElementsInSixtyFourBits) {
+  QuantSpec ms_eden = nvfp4();
+  ms_eden.rounding = Rounding::kMsEden;
+  ms_eden.hadamard = 32;
+  Quantizer quantize;
+  for (const QuantSpec& spec :
+       {stochastic(QuantFormat::kNvfp4), stochastic(QuantFormat::kMxfp4), ms_eden}) {
+    for (const Shape shape : {Shape{64, 128}, Shape{50, 77}, Shape{147, 333}}) {
+      for (const uint64_t micro_batch : {uint64_t{1} << 33, (uint64_t{1} << 33) - 1}) {
+        QuantInput in(Data::kNarrow, shape, Dtype::kBf16, 72);
+        in.call.random.micro_batch = micro_batch;
+        for (const Orientation orientation : {Orientation::kRowwise, Orientation::kColumnwise}) {
+          const bool rowwise = orientation == Orientation::kRowwise;
+          QuantSide side = in.side(spec, orientation);
+          quantize(rowwise ? side.q : ops::QuantizedTensor{},
+                   rowwise ? ops::QuantizedTensor{} : side.q, in);
+          const std::string what =
+              fmt::format("{} {} of {}, micro-batch {}", describe(spec),
+                          rowwise ? "rowwise" : "columnwise", in.what, micro_batch);
+          expect_reference(in.expected(spec, orientation), side, what);
+          // The lower word alone would give the bits of an earlier micro-batch.
+          QuantSide earlier = in.side(spec, orientation);
+          in.call.random.micro_batch = micro_batch % (uint64_t{1} << 33);
+          quantize(rowwise ? earlier.q : ops::QuantizedTensor{},
+                   rowwise ? ops::QuantizedTensor{} : earlier.q, in);
+          in.call.random.micro_batch = micro_batch;
+          EXPECT_EQ(side.bits() == earlier.bits(), micro_batch < uint64_t{1} << 33) << what;
+        }
+      }
+    }
+  }
+}
+
 // The bits belong to the logical element: micro-batch 1 of M rows holds the elements that rows M to
 // 2 M of one tensor would.
 TEST(QuantizeStochastic, DoesNotDependOnHowTheTensorIsCut) {

@@ -180,6 +180,22 @@ QuantInput::QuantInput(Values numbers, Shape s, Dtype type, int64_t gap)
   call.delayed_scale = delayed_scale;
 }
 
+ForwardColumn expected_of_forward(const reference::Quantized& row, const QuantSpec& column_spec,
+                                  const QuantInput& in) {
+  reference::Options options = in.options();
+  options.dtype = Dtype::kBf16;
+  ForwardColumn forward{.source = row.values, .column = {}};
+  if (reference::has_tensor_factor(row.spec) && reference::has_tensor_factor(column_spec)) {
+    forward.factor = row.scale / row.denominator;
+  } else {
+    forward.source = reference::forward_values(row);
+    for (float& v : forward.source) v = reference::bf16(v);
+  }
+  forward.column = reference::quantize(forward.source, in.shape.rows, in.shape.cols, column_spec,
+                                       Orientation::kColumnwise, options);
+  return forward;
+}
+
 QuantSide::QuantSide(const QuantSpec& spec, Orientation orientation, int64_t rows, int64_t cols,
                      int64_t gap)
     : values(Dtype::kBf16, 0, 0), scale(Dtype::kF32, 0, 0), tile_scales(Dtype::kF32, 0, 0) {

@@ -99,6 +99,18 @@ struct QuantInput {
   std::string what;
 };
 
+// The columnwise operand with Source::kForward, and what it is quantized from. What numerics leaves
+// open: with a factor for the whole tensor on both sides the decoded values without it are the
+// source (they are exact in BF16) and `factor` goes into the factor of the column; otherwise the
+// values are rounded to BF16 with their factor, and `factor` is 1.
+struct ForwardColumn {
+  Values source;
+  reference::Quantized column;
+  float factor = 1.0f;
+};
+ForwardColumn expected_of_forward(const reference::Quantized& row, const QuantSpec& column_spec,
+                                  const QuantInput& in);
+
 class Quantizer {
  public:
   void operator()(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
