@@ -297,6 +297,7 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
 }
 
 EncodedTensor quantize_encoded(const QuantizedTensor& q, const Tensor& x, const QuantCall& call) {
+  check(static_cast<bool>(q), "quantize_encoded: nowhere to put the values");
   const bool rowwise = q.orientation == Orientation::kRowwise;
   check_quantize(rowwise ? q : QuantizedTensor{}, rowwise ? QuantizedTensor{} : q, x, call);
   const QuantSpec& spec = q.spec;
