@@ -1,10 +1,14 @@
 #include "ops/quantize.h"
 
-#include <cmath>
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <span>
 
 #include "ops/elementwise.h"
 #include "ops/parallel_for.h"
 #include "ops/quantize_side.h"
+#include "ops/unit_plan.h"
 
 namespace qstep::ops {
 
@@ -97,7 +101,7 @@ void set_tensor_factors(Side& side, float amax, const QuantCall& call) {
       *stored = amax;
     }
   } else if (side.elementwise) {
-    const float fp8_max = spec.format == QuantFormat::kFp8E4m3 ? 448.0f : 57344.0f;
+    const float fp8_max = precision::traits(element_of(spec.format)).max;
     if (spec.amax == AmaxScope::kDelayed) {
       side.scale = *call.delayed_scale.as<float>();
     } else if (spec.amax == AmaxScope::kTensor) {
@@ -114,7 +118,7 @@ void set_tensor_factors(Side& side, float amax, const QuantCall& call) {
 void store_row_factors(const Side& side, int64_t n) {
   const QuantSpec& spec = side.spec();
   float* const scales = side.q->tile_scales.as<float>();
-  const float fp8_max = spec.format == QuantFormat::kFp8E4m3 ? 448.0f : 57344.0f;
+  const float fp8_max = precision::traits(element_of(spec.format)).max;
   for (int64_t i = 0; i < n; ++i) {
     scales[i * side.q->tile_scales.ld] =
         spec.format == QuantFormat::kNvfp4

@@ -2,46 +2,21 @@
 
 #include <algorithm>
 
+#include "ops/unit_plan.h"
+
 namespace qstep::ops {
 
 using precision::AmaxScope;
 using precision::BlockScale;
 using precision::ElementFormat;
 using precision::FourOverSix;
-using precision::Headroom;
 using precision::QuantFormat;
-using precision::RandomPurpose;
 using precision::RandomWords;
 using precision::Rounding;
 using precision::ScaleRule;
-using precision::Signs;
 using precision::UnitContext;
 using precision::UnitPlan;
 using precision::UnitScales;
-
-UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
-                   const QuantRandom& random) {
-  const bool row = orientation == Orientation::kRowwise;
-  const auto stream = [&](RandomPurpose purpose) {
-    return precision::random_stream(purpose, row ? 0 : 1, random.slot, random.module);
-  };
-  UnitPlan plan;
-  plan.spec = spec;
-  plan.unit = std::max(16, precision::unit_k(spec));
-  plan.headroom = spec.headroom == Headroom::kSixteenSeventeenths;
-  plan.range = precision::nvfp4_range(spec.e4m3_max, plan.headroom);
-  plan.largest_scale = source == Dtype::kBf16 ? 0x1.fep127f : precision::kMaxFloat;
-  plan.seed = random.seed;
-  plan.step = random.step;
-  plan.element_stream = stream(RandomPurpose::kElements);
-  plan.scale_stream = stream(RandomPurpose::kScales);
-  plan.signs =
-      spec.signs == Signs::kFixed
-          ? precision::fixed_signs()
-          : precision::drawn_signs(random.seed, row ? random.gemm_row : random.gemm_column,
-                                   random.module, spec.signs == Signs::kPerStep ? random.step : 0);
-  return plan;
-}
 
 namespace {
 
@@ -71,19 +46,6 @@ struct UnitRandom {
     return call(number / 4, stream).w[number % 4];
   }
 };
-
-uint8_t encode(QuantFormat format, float value) {
-  switch (format) {
-    case QuantFormat::kMxfp8E4m3:
-    case QuantFormat::kFp8E4m3:
-      return precision::encode<ElementFormat::kE4m3>(value);
-    case QuantFormat::kMxfp8E5m2:
-    case QuantFormat::kFp8E5m2:
-      return precision::encode<ElementFormat::kE5m2>(value);
-    default:
-      return precision::encode<ElementFormat::kE2m1>(value);
-  }
-}
 
 class ScalarQuantizer {
  public:
@@ -273,7 +235,8 @@ class ScalarQuantizer {
     const int64_t ld = q_.values.ld;
     q_.values.as<Bf16>()[along_rows_ ? line * ld + i : i * ld + line] = precision::to_bf16(decoded);
     const int64_t row = turned_ ? i : line, k = turned_ ? line : i;
-    e_.codes[static_cast<size_t>(row * e_.k + k)] = encode(spec_.format, rounded);
+    e_.codes[static_cast<size_t>(row * e_.k + k)] =
+        encode_element(element_of(spec_.format), rounded);
   }
   void store(int64_t line, int64_t first, const float* decoded, const float* rounded,
              const UnitScales<float>& scales) {

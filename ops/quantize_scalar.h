@@ -4,13 +4,8 @@
 #pragma once
 
 #include "ops/quantize.h"
-#include "precision/quantize_unit.h"
 
 namespace qstep::ops {
-
-// What is the same for every unit of a tensor of type `source`.
-precision::UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
-                              const QuantRandom& random);
 
 // As cpu::quantize_encoded: fills q and returns the codes. Of `call` it reads random and
 // delayed_scale; statistics, amaxes and the flag of non-finite elements stay untouched.

@@ -1,22 +1,18 @@
 #include "ops/quantize_side.h"
 
-#include <cmath>
 #include <optional>
 
 #include "ops/quantize_counts.h"
+#include "ops/unit_plan.h"
 
 namespace qstep::ops::cpu {
 
 using precision::AmaxScope;
 using precision::ElementFormat;
-using precision::FourOverSix;
-using precision::Headroom;
 using precision::Nvfp4Factors;
 using precision::QuantFormat;
-using precision::RandomPurpose;
 using precision::Rounding;
 using precision::ScaleRule;
-using precision::Signs;
 using precision::UnitContext;
 using precision::UnitPlan;
 using precision::UnitScales;
@@ -25,37 +21,12 @@ namespace {
 
 constexpr int kBlocksAtOnce = 64;  // elements
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
-constexpr float kLargestBf16 = 0x1.fep127f;
-
-ElementFormat element_of(QuantFormat format) {
-  switch (format) {
-    case QuantFormat::kMxfp8E4m3:
-    case QuantFormat::kFp8E4m3:
-      return ElementFormat::kE4m3;
-    case QuantFormat::kMxfp8E5m2:
-    case QuantFormat::kFp8E5m2:
-      return ElementFormat::kE5m2;
-    default:
-      return ElementFormat::kE2m1;
-  }
-}
-
-uint8_t encode_element(ElementFormat format, float q) {
-  switch (format) {
-    case ElementFormat::kE4m3:
-      return precision::encode<ElementFormat::kE4m3>(q);
-    case ElementFormat::kE5m2:
-      return precision::encode<ElementFormat::kE5m2>(q);
-    default:
-      return precision::encode<ElementFormat::kE2m1>(q);
-  }
-}
 
 // What lies this far up rounds beyond the largest value: it is clipped, not rounded.
 float saturation_limit(ElementFormat format) {
-  const precision::ElementTraits t = precision::traits(format);
-  const float step = std::ldexp(1.0f, t.emax - t.mantissa_bits);
-  return t.max + 0.5f * step;
+  return format == ElementFormat::kE4m3   ? precision::kOverflow<ElementFormat::kE4m3>
+         : format == ElementFormat::kE5m2 ? precision::kOverflow<ElementFormat::kE5m2>
+                                          : precision::kOverflow<ElementFormat::kE2m1>;
 }
 
 }  // namespace
@@ -91,31 +62,12 @@ Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bo
 
   const bool row = q.orientation == Orientation::kRowwise;
   UnitPlan& plan = side.plan;
-  plan.spec = spec;
-  plan.unit = std::max(16, precision::unit_k(spec));
+  plan = unit_plan(spec, q.orientation, source, call.random);
   // Several blocks at a time where they are independent: they wait for their divisions together,
   // and rows are read in whole cache lines. (Columns: quantize_wide_columns.)
   const bool grouped = spec.amax == AmaxScope::kGroup128 || spec.rounding == Rounding::kMsEden;
   if (spec.format == QuantFormat::kNvfp4 && row && !grouped && !spec.block.square()) {
     plan.unit = std::max(kBlocksAtOnce, plan.unit);
-  }
-  plan.headroom = spec.headroom == Headroom::kSixteenSeventeenths;
-  plan.range = precision::nvfp4_range(spec.e4m3_max, plan.headroom);
-  plan.largest_scale = source == Dtype::kBf16 ? kLargestBf16 : precision::kMaxFloat;
-  plan.seed = call.random.seed;
-  plan.step = call.random.step;
-  const uint32_t direction = row ? 0 : 1;
-  const auto stream = [&](RandomPurpose purpose) {
-    return precision::random_stream(purpose, direction, call.random.slot, call.random.module);
-  };
-  plan.element_stream = stream(RandomPurpose::kElements);
-  plan.scale_stream = stream(RandomPurpose::kScales);
-  if (spec.hadamard > 0) {
-    const uint32_t gemm = row ? call.random.gemm_row : call.random.gemm_column;
-    plan.signs = spec.signs == Signs::kFixed
-                     ? precision::fixed_signs()
-                     : precision::drawn_signs(plan.seed, gemm, call.random.module,
-                                              spec.signs == Signs::kPerStep ? plan.step : 0);
   }
   return side;
 }

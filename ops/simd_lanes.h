@@ -271,8 +271,6 @@ namespace qstep::precision {
 template <>
 struct Lanes<ops::F32x16> {
   using Bits = ops::U32x16;
-  using Mask = ops::Mask16;
-  static constexpr int kCount = 16;
 };
 template <>
 inline ops::F32x16 all<ops::F32x16>(float x) {

@@ -13,15 +13,13 @@
 
 namespace qstep::precision {
 
-// Lanes<F>::Bits holds the bits of each lane, Lanes<F>::Mask a truth value.
+// Lanes<F>::Bits holds the bits of each lane.
 template <class F>
 struct Lanes;
 
 template <>
 struct Lanes<float> {
   using Bits = uint32_t;
-  using Mask = bool;
-  static constexpr int kCount = 1;
 };
 
 template <class F>

@@ -1,0 +1,68 @@
+#include "ops/unit_plan.h"
+
+#include <algorithm>
+
+namespace qstep::ops {
+
+using precision::ElementFormat;
+using precision::Headroom;
+using precision::QuantFormat;
+using precision::RandomPurpose;
+using precision::Signs;
+using precision::UnitPlan;
+
+namespace {
+
+constexpr float kLargestBf16 = 0x1.fep127f;
+
+}  // namespace
+
+UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
+                   const QuantRandom& random) {
+  const bool row = orientation == Orientation::kRowwise;
+  const auto stream = [&](RandomPurpose purpose) {
+    return precision::random_stream(purpose, row ? 0 : 1, random.slot, random.module);
+  };
+  UnitPlan plan;
+  plan.spec = spec;
+  plan.unit = std::max(16, precision::unit_k(spec));
+  plan.headroom = spec.headroom == Headroom::kSixteenSeventeenths;
+  plan.range = precision::nvfp4_range(spec.e4m3_max, plan.headroom);
+  plan.largest_scale = source == Dtype::kBf16 ? kLargestBf16 : precision::kMaxFloat;
+  plan.seed = random.seed;
+  plan.step = random.step;
+  plan.element_stream = stream(RandomPurpose::kElements);
+  plan.scale_stream = stream(RandomPurpose::kScales);
+  plan.signs =
+      spec.signs == Signs::kFixed
+          ? precision::fixed_signs()
+          : precision::drawn_signs(random.seed, row ? random.gemm_row : random.gemm_column,
+                                   random.module, spec.signs == Signs::kPerStep ? random.step : 0);
+  return plan;
+}
+
+ElementFormat element_of(QuantFormat format) {
+  switch (format) {
+    case QuantFormat::kMxfp8E4m3:
+    case QuantFormat::kFp8E4m3:
+      return ElementFormat::kE4m3;
+    case QuantFormat::kMxfp8E5m2:
+    case QuantFormat::kFp8E5m2:
+      return ElementFormat::kE5m2;
+    default:
+      return ElementFormat::kE2m1;
+  }
+}
+
+uint8_t encode_element(ElementFormat format, float value) {
+  switch (format) {
+    case ElementFormat::kE4m3:
+      return precision::encode<ElementFormat::kE4m3>(value);
+    case ElementFormat::kE5m2:
+      return precision::encode<ElementFormat::kE5m2>(value);
+    default:
+      return precision::encode<ElementFormat::kE2m1>(value);
+  }
+}
+
+}  // namespace qstep::ops
