@@ -12,7 +12,8 @@ namespace qstep::ops {
 
 using precision::Bf16;
 
-enum class Dtype : uint8_t { kF32, kBf16, kI32 };
+// kU8: bytes that nothing computes with.
+enum class Dtype : uint8_t { kF32, kBf16, kI32, kU8 };
 
 template <class T>
 struct DtypeOf;
@@ -28,11 +29,27 @@ template <>
 struct DtypeOf<int32_t> {
   static constexpr Dtype value = Dtype::kI32;
 };
+template <>
+struct DtypeOf<uint8_t> {
+  static constexpr Dtype value = Dtype::kU8;
+};
 
-constexpr int64_t size_bytes(Dtype dtype) { return dtype == Dtype::kBf16 ? 2 : 4; }
+constexpr int64_t size_bytes(Dtype dtype) {
+  return dtype == Dtype::kU8 ? 1 : dtype == Dtype::kBf16 ? 2 : 4;
+}
 
 constexpr std::string_view name(Dtype dtype) {
-  return dtype == Dtype::kF32 ? "fp32" : dtype == Dtype::kBf16 ? "bf16" : "int32";
+  switch (dtype) {
+    case Dtype::kF32:
+      return "fp32";
+    case Dtype::kBf16:
+      return "bf16";
+    case Dtype::kI32:
+      return "int32";
+    case Dtype::kU8:
+      return "uint8";
+  }
+  return "";
 }
 
 // A matrix [rows, cols], row-major, rows `ld` elements apart. A vector is one row. Higher ranks are

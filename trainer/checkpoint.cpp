@@ -34,6 +34,8 @@ data::Hdf5Type stored_type(ops::Dtype dtype) {
       return data::Hdf5Type::kU16;  // HDF5 has no bfloat16; the attribute dtype says it
     case ops::Dtype::kI32:
       return data::Hdf5Type::kI32;
+    case ops::Dtype::kU8:
+      return data::Hdf5Type::kU8;
   }
   ops::check(false, "checkpoint: unknown tensor type");
   return {};

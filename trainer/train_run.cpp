@@ -240,7 +240,8 @@ void TrainRun::save() {
 // Every rank must see the same answer, or one would leave the others waiting.
 bool TrainRun::stop_requested() {
   int32_t stop = stop_signal() ? 1 : 0;
-  comm_->all_reduce(ops::matrix(&stop, ops::Dtype::kI32, 1, 1), parallel::Reduce::kMax);
+  const ops::Tensor flag = ops::matrix(&stop, ops::Dtype::kI32, 1, 1);
+  comm_->wait(comm_->all_reduce(flag, parallel::Reduce::kMax));
   return stop != 0;
 }
 

@@ -17,7 +17,10 @@ TEST(SingleProcess, CollectivesLeaveTensorsAsTheyAre) {
   comm->all_reduce(view, Reduce::kSum);
   comm->all_reduce(view, Reduce::kMax);
   comm->broadcast(view, 0);
-  comm->barrier();
+  const std::vector<int64_t> whole{0, 3};
+  comm->reduce_scatter(view, whole);
+  comm->all_gather(view, whole);
+  comm->wait(comm->barrier());
   EXPECT_EQ((std::vector<float>{1.5f, -2.0f, 3.25f}), x);
 }
 
@@ -26,7 +29,14 @@ TEST(SingleProcess, RefusesAnotherRootAndStridedTensors) {
   std::vector<float> x(6);
   const ops::Tensor view = ops::view(std::span(x), 2, 3);
   EXPECT_THROW(comm->broadcast(view, 1), ops::Error);
+  EXPECT_THROW(comm->send(view, 0), ops::Error);
   EXPECT_THROW(comm->all_reduce(view.col_range(0, 2), Reduce::kSum), ops::Error);
+}
+
+TEST(SingleProcess, GathersItsOwnText) {
+  const auto comm = make_single();
+  EXPECT_EQ(std::vector<std::string>{"a text"}, all_gather_text(*comm, "a text"));
+  EXPECT_EQ("another", broadcast_text(*comm, "another", 0));
 }
 
 }  // namespace
