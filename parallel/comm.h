@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "ops/tensor.h"
+#include "parallel/collective_observer.h"
 
 namespace qstep::parallel {
 
@@ -72,6 +73,11 @@ class Comm {
   virtual std::unique_ptr<Comm> split(int color, int key) = 0;
 
   virtual CommTimes times() const = 0;
+
+  // From now on the observer hears of all collectives of this world, whichever group they are of
+  // (parallel/collective_observer.h); nullptr ends that. It is the caller's, and outlives the world
+  // or is taken back. A world of one rank has nothing to tell.
+  virtual void observe(CollectiveObserver*) {}
 };
 
 // One rank: every collective leaves its tensor as it is.
