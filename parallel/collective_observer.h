@@ -1,7 +1,7 @@
 // What a world tells whoever watches over it, and what it asks: the hooks of a watchdog.
 //
-// A world makes all these calls from its communication thread, one at a time, and holds no lock
-// meanwhile. They must neither block nor throw, nor use the world.
+// A world makes all these calls from its communication thread, one at a time. They must neither
+// block nor throw, nor call the world.
 #pragma once
 
 #include <cstdint>

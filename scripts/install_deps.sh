@@ -8,6 +8,7 @@ packages=(
   g++ cmake ninja-build ccache pkg-config
   # libraries of qstep; what Debian packages of oneDNN looks for OpenCL, GPU or not
   libdnnl-dev ocl-icd-opencl-dev
+  libopenmpi-dev openmpi-bin
   libhdf5-dev libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
   libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
   # what its tests and benchmarks need

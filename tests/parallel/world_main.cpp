@@ -1,0 +1,70 @@
+// Runs tests on every rank of a world: <program> single|mpi NUMBER_OF_RANKS [GTEST OPTION...].
+//
+// A test passes if it passed on all ranks; each rank prints its own failures. A test must make the
+// same collectives on all ranks whatever it finds: EXPECT, never ASSERT.
+#include "tests/parallel/world_main.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "parallel/mpi_world.h"
+
+namespace qstep::parallel {
+namespace {
+
+Comm* the_world = nullptr;
+
+// One line for each failure, with the rank: the ranks share one terminal.
+class FailuresOfOneRank : public testing::EmptyTestEventListener {
+  void OnTestPartResult(const testing::TestPartResult& result) override {
+    if (!result.failed()) return;
+    const testing::TestInfo* const test = testing::UnitTest::GetInstance()->current_test_info();
+    fmt::print(stderr, "[rank {}] {}.{} failed at {}:{}: {}\n", the_world->rank(),
+               test == nullptr ? "" : test->test_suite_name(), test == nullptr ? "" : test->name(),
+               result.file_name() == nullptr ? "" : result.file_name(), result.line_number(),
+               result.message());
+    std::fflush(stderr);
+  }
+};
+
+int run(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  ops::check(argc == 3, "expected the world's name and its number of ranks");
+  const std::string kind = argv[1];
+  const std::unique_ptr<Comm> comm = kind == "mpi" ? make_mpi() : make_single();
+  the_world = comm.get();
+  // Without this, ranks that do not find each other would each pass alone.
+  ops::check_equal(std::stoi(argv[2]), comm->size(), "ranks of the world");
+  auto& listeners = testing::UnitTest::GetInstance()->listeners();
+  if (comm->rank() != 0) delete listeners.Release(listeners.default_result_printer());
+  if (comm->size() > 1) listeners.Append(new FailuresOfOneRank);
+
+  int32_t failed = RUN_ALL_TESTS();
+  comm->wait(comm->all_reduce(ops::view(std::span(&failed, 1)), Reduce::kMax));
+  if (failed != 0 && comm->rank() == 0) {
+    fmt::print(stderr, "Some rank failed; its lines begin with [rank ...]\n");
+  }
+  return failed;
+}
+
+}  // namespace
+
+Comm& world() { return *the_world; }
+
+}  // namespace qstep::parallel
+
+int main(int argc, char** argv) {
+  try {
+    return qstep::parallel::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    std::fflush(stderr);
+    // Not exit(): handlers of MPI may wait for ranks that wait for this one.
+    ::_exit(1);
+  }
+}
