@@ -13,6 +13,7 @@
 #include <string>
 
 #include "parallel/mpi_world.h"
+#include "parallel/world.h"
 
 namespace qstep::parallel {
 namespace {
@@ -36,10 +37,14 @@ int run(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   ops::check(argc == 3, "expected the world's name and its number of ranks");
   const std::string kind = argv[1];
-  const std::unique_ptr<Comm> comm = kind == "mpi" ? make_mpi() : make_single();
+  const int n_ranks = std::stoi(argv[2]);
+  // A world of one rank is not MPI unless it must.
+  const bool mpi_alone = kind == "mpi" && n_ranks == 1;
+  const std::unique_ptr<Comm> comm = mpi_alone ? make_mpi() : make_world(find_launch());
   the_world = comm.get();
   // Without this, ranks that do not find each other would each pass alone.
-  ops::check_equal(std::stoi(argv[2]), comm->size(), "ranks of the world");
+  ops::check_equal(n_ranks, comm->size(), "ranks of the world");
+  ops::check_equal(kind, comm->name(), "the world");
   auto& listeners = testing::UnitTest::GetInstance()->listeners();
   if (comm->rank() != 0) delete listeners.Release(listeners.default_result_printer());
   if (comm->size() > 1) listeners.Append(new FailuresOfOneRank);

@@ -1,4 +1,6 @@
 // Order, overlap, groups, point to point, and misuse, in a world of any size.
+#include "parallel/world.h"
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -6,6 +8,8 @@
 #include <list>
 #include <thread>
 
+#include "parallel/cpu_share.h"
+#include "parallel/mesh.h"
 #include "tests/parallel/rank_data.h"
 #include "tests/parallel/world_main.h"
 
@@ -189,6 +193,31 @@ TEST(World, GroupsAndTheirWorldInterleave) {
     const int sizes[] = {size, columns, size / columns, 1};
     EXPECT_EQ(std::vector<float>(2000, static_cast<float>(sizes[i % 4])), x[i]) << i;
   }
+}
+
+TEST(World, IsWhatTheLauncherSaid) {
+  const Launch launch = find_launch();
+  EXPECT_EQ(launch.rank, world().rank());
+  EXPECT_EQ(launch.size, world().size());
+  EXPECT_EQ(launch.rank, launch.local_rank);  // these tests run on one machine
+  EXPECT_EQ(launch.size, launch.local_size);
+}
+
+TEST(World, RanksShareTheProcessors) {
+  const auto n_cpus = static_cast<int>(parse_cpu_list(allowed_cpus()).size());
+  EXPECT_EQ(std::max(1, n_cpus / world().size()), cpu_share(world()));
+}
+
+TEST(World, SplitsIntoAMesh) {
+  const int size = world().size();
+  const Mesh mesh = make_mesh(size, size % 2 == 0 ? 2 : 1, size);
+  const std::unique_ptr<Comm> data = split_data(world(), mesh);
+  const std::unique_ptr<Comm> tensor = split_tensor(world(), mesh);
+  EXPECT_EQ(mesh.data, data->size());
+  EXPECT_EQ(mesh.tensor, tensor->size());
+  EXPECT_EQ(world().rank(), mesh.rank(data->rank(), tensor->rank()));
+  // A sum over the tensor group, then over the data group, is one over the world.
+  EXPECT_EQ(size * (size - 1) / 2, sum_in(*data, sum_in(*tensor, world().rank())));
 }
 
 TEST(World, CountsWhatItSends) {
