@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <set>
 #include <system_error>
 
-#include "data/hdf5.h"
+#include "trainer/agreement.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/checkpoint_manifest.h"
+#include "trainer/checkpoint_rank_file.h"
 #include "trainer/checkpoint_state.h"
+#include "trainer/disk_errors.h"
 
 namespace qstep::trainer {
 namespace fs = std::filesystem;
@@ -17,96 +18,32 @@ namespace {
 
 constexpr double kSpaceFactor = 1.1;  // of the size, to be free before a save begins
 
-// Room for the object headers of one dataset with its attributes, generously.
-constexpr int64_t kHeaderBytes = 2048;
+// Where one save works.
+struct SavePaths {
+  SavePaths(const std::string& root, int64_t step, const std::string& nonce)
+      : latest(root + "/" + kLatestFile),
+        final_folder(root + "/" + step_folder(step)),
+        temporary(final_folder + kTemporaryMark + nonce),
+        old(final_folder + kOldMark + nonce) {}
 
-int64_t planned_bytes(const CheckpointState& state, std::span<const NamedTensor> tensors) {
-  auto bytes = static_cast<int64_t>(state.config_toml.size() + state.tokenizer_model.size());
-  for (const NamedTensor& t : tensors) bytes += t.tensor.bytes() + kHeaderBytes;
-  return bytes;
+  std::string latest, final_folder, temporary;
+  std::string old;  // a checkpoint of the same step, out of the way of its replacement
+};
+
+// Rank 0: makes the temporary folder if there is room; returns the nonce of this save.
+std::string make_room(const CheckpointFiles& files, const std::string& root, int64_t step,
+                      int64_t bytes) {
+  files.create_folders(root);
+  const double needed = kSpaceFactor * static_cast<double>(bytes);
+  files.require_space(root, static_cast<int64_t>(needed));
+  std::string nonce = make_nonce();
+  files.create_folder(SavePaths(root, step, nonce).temporary);
+  return nonce;
 }
 
-data::Hdf5Type stored_type(ops::Dtype dtype) {
-  switch (dtype) {
-    case ops::Dtype::kF32:
-      return data::Hdf5Type::kF32;
-    case ops::Dtype::kBf16:
-      return data::Hdf5Type::kU16;  // HDF5 has no bfloat16; the attribute dtype says it
-    case ops::Dtype::kI32:
-      return data::Hdf5Type::kI32;
-    case ops::Dtype::kU8:
-      return data::Hdf5Type::kU8;
-  }
-  ops::check(false, "checkpoint: unknown tensor type");
-  return {};
-}
-
-// Writes one tensor, all of it, and says where it went.
-ManifestTensor write_tensor(data::Hdf5File& file, const NamedTensor& named) {
-  const ops::Tensor& x = named.tensor;
-  ops::check(x.data != nullptr && x.size() > 0 && x.contiguous(),
-             "checkpoint: tensor " + named.name + " is empty or strided");
-  TensorSlice slice;
-  slice.file = rank_file(0);
-  slice.rows = x.rows;
-  slice.cols = x.cols;
-  slice.hash = hash_hex(x.data, static_cast<size_t>(x.bytes()));
-
-  const std::string object = "/" + named.name;
-  const std::string group = object.substr(0, object.rfind('/'));
-  if (!group.empty() && !file.exists(group)) file.create_group(group);
-  const auto elements = static_cast<uint64_t>(x.size());
-  data::Hdf5Dataset dataset = file.create_dataset(object, stored_type(x.dtype), elements);
-  dataset.write(0, elements, x.data);
-  slice.offset = static_cast<int64_t>(dataset.file_offset());
-  dataset.close();
-  file.write_attribute(object, "dtype", ops::name(x.dtype));
-  file.write_attribute(object, "rows", x.rows);
-  file.write_attribute(object, "cols", x.cols);
-  file.write_attribute(object, "first_row", slice.first_row);
-  file.write_attribute(object, "first_col", slice.first_col);
-  file.write_attribute(object, "slice_rows", slice.rows);
-  file.write_attribute(object, "slice_cols", slice.cols);
-  return {named.name, x.dtype, x.rows, x.cols, {slice}};
-}
-
-ManifestFile describe_file(const std::string& folder, const std::string& name) {
-  const std::string path = folder + "/" + name;
-  return {name, static_cast<int64_t>(fs::file_size(path)), hash_file(path)};
-}
-
-// This rank's file: written, closed, on disk, and read back for its checksum.
-void write_rank_file(const CheckpointFiles& files, const std::string& folder, int64_t step,
-                     std::span<const NamedTensor> tensors, Manifest& manifest) {
-  const std::string path = folder + "/" + rank_file(0);
-  try {
-    files.step("create", path);
-    data::Hdf5File file = data::Hdf5File::create(path);
-    file.write_attribute("/", "step", step);
-    file.write_attribute("/", "rank", int64_t{0});
-    file.write_attribute("/", "ranks", manifest.ranks);
-    std::set<std::string> names;
-    for (const NamedTensor& tensor : tensors) {
-      ops::check(names.insert(tensor.name).second, "checkpoint: two tensors " + tensor.name);
-      files.step("write", path + "/" + tensor.name);
-      manifest.tensors.push_back(write_tensor(file, tensor));
-    }
-    files.step("close", path);
-    file.close();
-  } catch (const data::Error& error) {
-    throw ops::Error(ops::ExitCode::kDisk, error.what());
-  }
-  files.sync_file(path);
-  files.step("checksum", path);
-  manifest.files.push_back(describe_file(folder, rank_file(0)));
-}
-
-void write_contents(const CheckpointFiles& files, const std::string& folder,
-                    const CheckpointState& state, std::span<const NamedTensor> tensors,
-                    std::string& manifest_text) {
-  Manifest manifest{.step = state.step, .ranks = 1, .files = {}, .tensors = {}};
-  files.create_folder(folder);
-  write_rank_file(files, folder, state.step, tensors, manifest);
+// Rank 0: everything beside the tensors; the manifest comes last. Returns its text.
+std::string complete_folder(const CheckpointFiles& files, const std::string& folder,
+                            const CheckpointState& state, Manifest manifest) {
   const auto add_file = [&](const char* name, const std::string& text) {
     files.write_file(folder + "/" + name, text);
     manifest.files.push_back(describe_file(folder, name));
@@ -114,29 +51,42 @@ void write_contents(const CheckpointFiles& files, const std::string& folder,
   add_file(kStateFile, state_to_json(state));
   if (!state.tokenizer_model.empty()) add_file(kTokenizerFile, state.tokenizer_model);
   files.sync_folder(folder);
-  manifest_text = to_json(manifest);
-  files.write_file(folder + "/" + kManifestFile, manifest_text);
+  const std::string problem = completeness_problem(manifest);
+  ops::check(problem.empty(), "checkpoint: " + problem);
+  std::string text = to_json(manifest);
+  files.write_file(folder + "/" + kManifestFile, text);
   files.sync_folder(folder);
+  return text;
 }
 
-// Gives the finished `temporary` its name. A checkpoint of the same step (saved before a crash, now
-// saved again) steps aside first; its new name is returned, for removal.
-std::string publish_folder(const CheckpointFiles& files, const std::string& temporary,
-                           const std::string& final_path, const std::string& nonce) {
-  std::string aside;
-  if (fs::exists(final_path)) {
-    aside = final_path + kOldMark + nonce;
-    files.rename(final_path, aside);
+// One manifest of those that the ranks have sent.
+Manifest manifest_of_all(std::span<const std::string> texts) {
+  std::vector<Manifest> parts;
+  std::vector<ManifestTensor> entries;
+  for (size_t rank = 0; rank < texts.size(); ++rank) {
+    parts.push_back(manifest_from_json(texts[rank], fmt::format("manifest of rank {}", rank)));
+    const std::vector<ManifestTensor>& tensors = parts.back().tensors;
+    entries.insert(entries.end(), tensors.begin(), tensors.end());
   }
+  Manifest all{.step = parts[0].step, .ranks = parts[0].ranks, .files = {}, .tensors = {}};
+  for (const Manifest& part : parts) all.files.push_back(part.files.at(0));
+  all.tensors = join_slices(entries);
+  return all;
+}
+
+// Gives the finished temporary folder its name. A checkpoint of the same step (saved before a
+// crash, now saved again) steps aside first.
+void publish_folder(const CheckpointFiles& files, const SavePaths& paths) {
+  const bool again = fs::exists(paths.final_folder);
+  if (again) files.rename(paths.final_folder, paths.old);
   try {
-    files.rename(temporary, final_path);
+    files.rename(paths.temporary, paths.final_folder);
   } catch (...) {
     std::error_code ignored;
-    if (!aside.empty()) fs::rename(aside, final_path, ignored);
+    if (again) fs::rename(paths.old, paths.final_folder, ignored);
     throw;
   }
-  files.sync_folder(parent_folder(final_path));
-  return aside;
+  files.sync_folder(parent_folder(paths.final_folder));
 }
 
 // Removal in two steps: a folder without its full name is never taken for a checkpoint.
@@ -162,36 +112,50 @@ void apply_retention(const CheckpointFiles& files, const std::string& root, int6
 
 }  // namespace
 
-void save_checkpoint(const std::string& root, const CheckpointState& state,
+void save_checkpoint(parallel::Comm& comm, const std::string& root, const CheckpointState& state,
                      std::span<const NamedTensor> tensors, int64_t keep_last,
                      const StepHook& before_step) {
   const CheckpointFiles files(before_step);
-  files.create_folders(root);
-  const auto planned = static_cast<double>(planned_bytes(state, tensors));
-  files.require_space(root, static_cast<int64_t>(kSpaceFactor * planned));
-
-  const std::string nonce = make_nonce();
-  const std::string final_path = root + "/" + step_folder(state.step);
-  const std::string temporary = final_path + kTemporaryMark + nonce;
+  std::vector<NamedTensor> own;
+  const std::vector<std::string> sizes = agree_texts(comm, [&] {
+    own = own_slices(tensors, comm.rank());
+    return std::to_string(planned_bytes(own));
+  });
+  const std::string nonce = text_of_first_rank(comm, [&] {
+    auto bytes = static_cast<int64_t>(state.config_toml.size() + state.tokenizer_model.size());
+    for (const std::string& size : sizes) bytes += std::stoll(size);
+    return make_room(files, root, state.step, bytes);
+  });
+  const SavePaths paths(root, state.step, nonce);
   std::string manifest_text;
-  std::string replaced;
   try {
-    write_contents(files, temporary, state, tensors, manifest_text);
-    replaced = publish_folder(files, temporary, final_path, nonce);
-  } catch (const std::system_error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);
-    throw ops::Error(ops::ExitCode::kDisk, fmt::format("{}: {}{}", temporary, error.what(),
-                                                       disk_advice(error.code().value())));
+    const std::vector<std::string> manifests = agree_texts(comm, [&] {
+      return to_json(
+          write_rank_file(files, paths.temporary, state.step, comm.rank(), comm.size(), own));
+    });
+    on_first_rank(comm, [&] {
+      with_disk_errors(paths.temporary, [&] {
+        manifest_text = complete_folder(files, paths.temporary, state, manifest_of_all(manifests));
+        publish_folder(files, paths);
+      });
+    });
   } catch (...) {
     std::error_code ignored;
-    fs::remove_all(temporary, ignored);
+    if (comm.rank() == 0) fs::remove_all(paths.temporary, ignored);
     throw;
   }
-  files.replace_file(root + "/" + kLatestFile,
-                     fmt::format("{} {}\n", step_folder(state.step), manifest_hash(manifest_text)));
-  if (!replaced.empty()) files.remove_tree(replaced);
-  apply_retention(files, root, keep_last, final_path);
+  on_first_rank(comm, [&] {
+    files.replace_file(paths.latest, fmt::format("{} {}\n", step_folder(state.step),
+                                                 manifest_hash(manifest_text)));
+    if (fs::exists(paths.old)) files.remove_tree(paths.old);
+    apply_retention(files, root, keep_last, paths.final_folder);
+  });
+}
+
+void save_checkpoint(const std::string& root, const CheckpointState& state,
+                     std::span<const NamedTensor> tensors, int64_t keep_last,
+                     const StepHook& before_step) {
+  save_checkpoint(*parallel::make_single(), root, state, tensors, keep_last, before_step);
 }
 
 }  // namespace qstep::trainer

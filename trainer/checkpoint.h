@@ -3,6 +3,9 @@
 // A checkpoint is a folder step-00000100/ with one HDF5 file per rank, state.json, the tokenizer
 // and, written last, manifest.json with a checksum per file. `latest` is a hint; the truth is the
 // newest folder whose manifest verifies. trainer/README.md specifies the files byte by byte.
+//
+// Ranks store what they hold, and read what they need: any number of ranks, cut in any way, takes
+// up what another number wrote. Functions with a Comm are called by all its ranks together.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +17,19 @@
 #include <vector>
 
 #include "ops/tensor.h"
+#include "parallel/comm.h"
 #include "trainer/checkpoint_files.h"
+#include "trainer/slice.h"
 
 namespace qstep::trainer {
 
-// A tensor by its global name ("master/blocks.3.qkv.weight"), in host memory, contiguous.
+// A tensor by its global name ("master/blocks.3.qkv.weight"), or what one rank holds of it: the
+// elements of `slice` in its order, of any shape. Contiguous, in host memory. A rank may hold
+// several slices of one name, and empty ones.
 struct NamedTensor {
   std::string name;
   ops::Tensor tensor;
+  std::optional<Slice> slice = std::nullopt;  // nothing: all of it, with equal bits on every rank
 };
 
 // All state that is not a tensor. checkpoint_state.cpp lists the fields once for writing and
@@ -47,6 +55,7 @@ struct CheckpointInfo {
   std::string path;  // folder
   int64_t step = 0;
   int64_t bytes = 0;
+  int64_t ranks = 0;    // that wrote it
   std::string problem;  // empty: complete and, where asked for, verified
 };
 
@@ -58,6 +67,15 @@ enum class Verify : uint8_t { kFast, kFull };  // manifest, names and sizes; or 
 // folder is left where it can be removed. One process at a time may save into a root (RunDir sees
 // to it).
 void save_checkpoint(const std::string& root, const CheckpointState& state,
+                     std::span<const NamedTensor> tensors, int64_t keep_last,
+                     const StepHook& before_step = {});
+
+// The same by all ranks of `comm`, each of which writes its own file. The slices of all ranks must
+// hold every element of every tensor exactly once; a tensor without a slice is written by rank 0
+// alone. `state`, `keep_last`, the tokenizer and all that concerns the folder count on rank 0;
+// `state.step` and `root` are the same on all. When one rank fails, nothing is published and all
+// throw its Error, "rank 2: ...".
+void save_checkpoint(parallel::Comm& comm, const std::string& root, const CheckpointState& state,
                      std::span<const NamedTensor> tensors, int64_t keep_last,
                      const StepHook& before_step = {});
 
@@ -75,6 +93,10 @@ std::string verify_checkpoint(const std::string& path, Verify verify);
 // none verifies.
 std::optional<std::string> newest_checkpoint(
     const std::string& root, const std::function<void(const CheckpointInfo&)>& on_fallback);
+// Rank 0 looks, and alone calls `on_fallback`; all get its answer.
+std::optional<std::string> newest_checkpoint(
+    parallel::Comm& comm, const std::string& root,
+    const std::function<void(const CheckpointInfo&)>& on_fallback);
 
 // <path>/checkpoints where that exists (a run folder), else `path`.
 std::string checkpoint_root(const std::string& path);
@@ -83,11 +105,16 @@ std::string checkpoint_root(const std::string& path);
 // for its own replacement. Only for the process that may save into <root>, before
 // newest_checkpoint.
 void remove_stale_temporaries(const std::string& root, const StepHook& before_step = {});
+// Rank 0 does it; all throw when it cannot.
+void remove_stale_temporaries(parallel::Comm& comm, const std::string& root,
+                              const StepHook& before_step = {});
 
 class CheckpointReader {
  public:
   // Verifies the folder in full before anything is read.
   explicit CheckpointReader(const std::string& path);
+  // Rank 0 verifies in full, the others manifest, names and sizes; all throw when one fails.
+  CheckpointReader(parallel::Comm& comm, const std::string& path);
   CheckpointReader(const CheckpointReader&) = delete;
   CheckpointReader& operator=(const CheckpointReader&) = delete;
   ~CheckpointReader();
@@ -98,11 +125,15 @@ class CheckpointReader {
   std::vector<std::string> names() const;
   // Columns of a tensor that it has.
   int64_t cols(const std::string& name) const;
-  // Fills `into.tensor` and checks its shape, type and checksum against the file's.
+  // Fills `into.tensor` with the elements of `into.slice`, whoever wrote them. Checks type and
+  // global shape, and the checksum of every stored slice of which all is read. Not a collective:
+  // ranks read what each needs (trainer/agreement.h tells them of each other's errors).
   void read(const NamedTensor& into) const;
 
  private:
   struct Impl;
+  void open(const std::string& path);
+
   CheckpointState state_;
   std::unique_ptr<Impl> impl_;
 };

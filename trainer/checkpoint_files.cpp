@@ -64,25 +64,22 @@ std::string to_hex(XXH128_hash_t hash) {
 
 constexpr int64_t kToEnd = -1;
 
-std::string hash_descriptor(const std::string& path, int64_t offset, int64_t n) {
-  const Descriptor file(path, O_RDONLY);
-  if (file.get() < 0) fail_to_read(path, errno);
+std::string hash_range(const InputFile& file, int64_t offset, int64_t n) {
   const std::unique_ptr<XXH3_state_t, FreeHash> state(XXH3_createState());
   XXH3_128bits_reset(state.get());
   std::vector<char> buffer(size_t{1} << 20);  // stays in the second-level cache
   while (n != 0) {
-    size_t want = buffer.size();
-    if (n != kToEnd) want = std::min(want, static_cast<size_t>(n));
-    const ssize_t got = ::pread(file.get(), buffer.data(), want, offset);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail_to_read(path, errno);
-    if (got == 0) {
-      if (n == kToEnd) break;
-      fail_to_read(path, EIO);  // shorter than promised
+    size_t got = buffer.size();
+    if (n == kToEnd) {
+      got = file.read_some(offset, got, buffer.data());
+      if (got == 0) break;
+    } else {
+      got = std::min(got, static_cast<size_t>(n));
+      file.read(offset, static_cast<int64_t>(got), buffer.data());
+      n -= static_cast<int64_t>(got);
     }
-    XXH3_128bits_update(state.get(), buffer.data(), static_cast<size_t>(got));
-    offset += got;
-    if (n != kToEnd) n -= got;
+    XXH3_128bits_update(state.get(), buffer.data(), got);
+    offset += static_cast<int64_t>(got);
   }
   return to_hex(XXH3_128bits_digest(state.get()));
 }
@@ -189,26 +186,51 @@ std::string parent_folder(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
+InputFile::InputFile(std::string path) : path_(std::move(path)) {
+  do {
+    fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  } while (fd_ < 0 && errno == EINTR);
+  if (fd_ < 0) fail_to_read(path_, errno);
+}
+
+InputFile::~InputFile() { ::close(fd_); }
+
+size_t InputFile::read_some(int64_t offset, size_t n, void* out) const {
+  size_t done = 0;
+  while (done < n) {
+    const ssize_t got =
+        ::pread(fd_, static_cast<char*>(out) + done, n - done, offset + static_cast<int64_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_to_read(path_, errno);
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
+void InputFile::read(int64_t offset, int64_t n, void* out) const {
+  const auto wanted = static_cast<size_t>(n);
+  if (read_some(offset, wanted, out) != wanted) fail_to_read(path_, EIO);  // shorter than promised
+}
+
 std::string read_file(const std::string& path) {
-  const Descriptor file(path, O_RDONLY);
-  if (file.get() < 0) fail_to_read(path, errno);
+  const InputFile file(path);
   std::string text;
   std::vector<char> buffer(size_t{1} << 16);
   for (;;) {
-    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail_to_read(path, errno);
+    const size_t got =
+        file.read_some(static_cast<int64_t>(text.size()), buffer.size(), buffer.data());
     if (got == 0) return text;
-    text.append(buffer.data(), static_cast<size_t>(got));
+    text.append(buffer.data(), got);
   }
 }
 
 std::string hash_hex(const void* data, size_t n) { return to_hex(XXH3_128bits(data, n)); }
 
-std::string hash_file(const std::string& path) { return hash_descriptor(path, 0, kToEnd); }
+std::string hash_file(const std::string& path) { return hash_range(InputFile(path), 0, kToEnd); }
 
 std::string hash_file_range(const std::string& path, int64_t offset, int64_t n) {
-  return hash_descriptor(path, offset, n);
+  return hash_range(InputFile(path), offset, n);
 }
 
 std::string disk_advice(int code) {

@@ -58,6 +58,24 @@ std::string make_nonce();
 // Folder that holds `path`.
 std::string parent_folder(const std::string& path);
 
+// A file that is open for reading. Throws std::system_error.
+class InputFile {
+ public:
+  explicit InputFile(std::string path);
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+  ~InputFile();
+
+  // Bytes [offset, offset + n); it is an error when there are fewer.
+  void read(int64_t offset, int64_t n, void* out) const;
+  // At most n bytes from `offset` on; fewer only at the end of the file.
+  size_t read_some(int64_t offset, size_t n, void* out) const;
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
 // Whole file. Throws std::system_error.
 std::string read_file(const std::string& path);
 

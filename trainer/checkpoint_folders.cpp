@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "trainer/agreement.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_manifest.h"
 
@@ -58,6 +59,7 @@ CheckpointInfo inspect(const std::string& path, const FolderName& name, Verify v
   try {
     const Manifest manifest = read_manifest(path);
     info.bytes = manifest.bytes();
+    info.ranks = manifest.ranks;
     if (manifest.step != name.step) {
       info.problem = fmt::format("{}: the folder's name says step {}, its manifest {}", path,
                                  name.step, manifest.step);
@@ -140,6 +142,15 @@ std::optional<std::string> newest_checkpoint(
           root, all.size(), problems));
 }
 
+std::optional<std::string> newest_checkpoint(
+    parallel::Comm& comm, const std::string& root,
+    const std::function<void(const CheckpointInfo&)>& on_fallback) {
+  std::string path = text_of_first_rank(
+      comm, [&] { return newest_checkpoint(root, on_fallback).value_or(std::string()); });
+  if (path.empty()) return std::nullopt;
+  return path;
+}
+
 std::string checkpoint_root(const std::string& path) {
   const std::string inner = (fs::path(path) / "checkpoints").string();
   std::error_code ignored;
@@ -165,6 +176,11 @@ void remove_stale_temporaries(const std::string& root, const StepHook& before_st
       files.remove_tree(root + "/" + name);
     }
   }
+}
+
+void remove_stale_temporaries(parallel::Comm& comm, const std::string& root,
+                              const StepHook& before_step) {
+  on_first_rank(comm, [&] { remove_stale_temporaries(root, before_step); });
 }
 
 }  // namespace qstep::trainer

@@ -1,14 +1,9 @@
 #include "trainer/checkpoint_manifest.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "ops/error.h"
 #include "trainer/checkpoint_files.h"
@@ -19,7 +14,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "quarterstep checkpoint";
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;
+// Written by one rank: every tensor has one slice, a whole block under the tensor's own name.
+constexpr int64_t kBlocksOnlyVersion = 1;
 constexpr size_t kHashDigits = 32;
 constexpr std::string_view kBeforeHash = ",\n \"xxh3_128\": \"";
 constexpr std::string_view kAfterHash = "\"\n}\n";
@@ -44,30 +41,43 @@ std::string plain_name(const Json& json) {
   return name;
 }
 
-TensorSlice slice_from(const Json& json, const ManifestTensor& tensor) {
+TensorSlice slice_from(const Json& json, const ManifestTensor& tensor, int64_t version) {
   TensorSlice slice;
   slice.file = plain_name(json.at("file"));
-  slice.first_row = json.at("first").at(0);
-  slice.first_col = json.at("first").at(1);
-  slice.rows = json.at("shape").at(0);
-  slice.cols = json.at("shape").at(1);
+  slice.held = {.rows = tensor.rows,
+                .cols = tensor.cols,
+                .first_row = json.at("first").at(0),
+                .first_col = json.at("first").at(1),
+                .block_rows = json.at("shape").at(0),
+                .block_cols = json.at("shape").at(1),
+                .first = 0,
+                .count = 1};
+  const auto check_held = [&] {
+    if (slice.held.valid()) return;
+    fail(fmt::format("tensor {}: a slice reaches outside", tensor.name));
+  };
+  check_held();  // before the size of the block is computed
+  if (version == kBlocksOnlyVersion) {
+    slice.dataset = "/" + tensor.name;
+    slice.held.count = slice.held.block_rows * slice.held.block_cols;
+  } else {
+    slice.dataset = json.at("dataset");
+    slice.held.first = json.at("run").at(0);
+    slice.held.count = json.at("run").at(1);
+    check_held();
+  }
   slice.offset = json.at("offset");
   slice.hash = json.at("xxh3_128");
-  const auto inside = [](int64_t first, int64_t n, int64_t size) {
-    return first >= 0 && n > 0 && first <= size && n <= size - first;
-  };
-  if (!inside(slice.first_row, slice.rows, tensor.rows) ||
-      !inside(slice.first_col, slice.cols, tensor.cols) || slice.offset < 0) {
-    fail(fmt::format("tensor {}: a slice reaches outside", tensor.name));
-  }
+  if (slice.offset < 0) fail(fmt::format("tensor {}: a slice begins nowhere", tensor.name));
   return slice;
 }
 
 Manifest from_json(const Json& json) {
   if (json.at("format") != kFormat) fail("not a checkpoint of qstep");
-  if (json.at("format_version") != kFormatVersion) {
-    fail(fmt::format("expected format_version {}, found {}; use the qstep that wrote it",
-                     kFormatVersion, json.at("format_version").dump()));
+  const int64_t version = json.at("format_version");
+  if (version != kFormatVersion && version != kBlocksOnlyVersion) {
+    fail(fmt::format("expected format_version {} or {}, found {}; use the qstep that wrote it",
+                     kBlocksOnlyVersion, kFormatVersion, version));
   }
   Manifest manifest;
   manifest.step = json.at("step");
@@ -81,54 +91,15 @@ Manifest from_json(const Json& json) {
     tensor.dtype = dtype_from(row.at("dtype"));
     tensor.rows = row.at("shape").at(0);
     tensor.cols = row.at("shape").at(1);
-    constexpr int64_t kMaxElements = int64_t{1} << 56;  // so that no product below overflows
-    if (tensor.rows <= 0 || tensor.cols <= 0 || tensor.rows > kMaxElements / tensor.cols) {
+    if (!possible_shape(tensor.rows, tensor.cols)) {
       fail(fmt::format("tensor {}: impossible shape", tensor.name));
     }
-    for (const Json& slice : row.at("slices")) tensor.slices.push_back(slice_from(slice, tensor));
+    for (const Json& slice : row.at("slices")) {
+      tensor.slices.push_back(slice_from(slice, tensor, version));
+    }
     manifest.tensors.push_back(std::move(tensor));
   }
   return manifest;
-}
-
-// The tensor of `file` whose bytes do not match, as text; empty when all do.
-std::string damaged_tensor(const Manifest& manifest, const std::string& path,
-                           const std::string& file) {
-  for (const ManifestTensor& tensor : manifest.tensors) {
-    for (const TensorSlice& slice : tensor.slices) {
-      if (slice.file != file) continue;
-      const int64_t bytes = slice.rows * slice.cols * ops::size_bytes(tensor.dtype);
-      const std::string found = hash_file_range(path, slice.offset, bytes);
-      if (found == slice.hash) continue;
-      return fmt::format("tensor {} is damaged: expected XXH3 {}, found {}", tensor.name,
-                         slice.hash, found);
-    }
-  }
-  return "";
-}
-
-std::string file_problem(const Manifest& manifest, const std::string& folder,
-                         const ManifestFile& file, Verify verify) {
-  const std::string path = folder + "/" + file.name;
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
-    return fmt::format("{}: {}", path, errno == ENOENT ? "is missing" : std::strerror(errno));
-  }
-  if (!S_ISREG(status.st_mode)) return fmt::format("{}: is not a file", path);
-  if (status.st_size != file.bytes) {
-    return fmt::format("{}: expected {} bytes, found {}", path, file.bytes, status.st_size);
-  }
-  if (verify == Verify::kFast) return "";
-  try {
-    const std::string found = hash_file(path);
-    if (found == file.hash) return "";
-    const std::string tensor = damaged_tensor(manifest, path, file.name);
-    if (!tensor.empty()) return fmt::format("{}: {}", path, tensor);
-    return fmt::format("{}: is damaged outside the tensors: expected XXH3 {}, found {}", path,
-                       file.hash, found);
-  } catch (const std::system_error& error) {
-    return fmt::format("{}: cannot read: {}", path, error.code().message());
-  }
 }
 
 }  // namespace
@@ -137,6 +108,23 @@ int64_t Manifest::bytes() const {
   int64_t sum = 0;
   for (const ManifestFile& file : files) sum += file.bytes;
   return sum;
+}
+
+std::vector<ManifestTensor> join_slices(std::span<const ManifestTensor> entries) {
+  std::vector<ManifestTensor> tensors;
+  std::map<std::string_view, size_t> index;
+  for (const ManifestTensor& entry : entries) {
+    const auto [at, is_new] = index.emplace(entry.name, tensors.size());
+    if (is_new) {
+      tensors.push_back(entry);
+      continue;
+    }
+    ManifestTensor& known = tensors[at->second];
+    ops::check(known.dtype == entry.dtype && known.rows == entry.rows && known.cols == entry.cols,
+               "checkpoint: type or shape of tensor " + entry.name + " differs between slices");
+    known.slices.insert(known.slices.end(), entry.slices.begin(), entry.slices.end());
+  }
+  return tensors;
 }
 
 std::string rank_file(int64_t rank) { return fmt::format("rank{:05}.h5", rank); }
@@ -156,8 +144,10 @@ std::string to_json(const Manifest& manifest) {
     Json slices = Json::array();
     for (const TensorSlice& slice : tensor.slices) {
       slices.push_back({{"file", slice.file},
-                        {"first", {slice.first_row, slice.first_col}},
-                        {"shape", {slice.rows, slice.cols}},
+                        {"dataset", slice.dataset},
+                        {"first", {slice.held.first_row, slice.held.first_col}},
+                        {"shape", {slice.held.block_rows, slice.held.block_cols}},
+                        {"run", {slice.held.first, slice.held.count}},
                         {"offset", slice.offset},
                         {"xxh3_128", slice.hash}});
     }
@@ -180,43 +170,21 @@ std::string_view manifest_hash(std::string_view text) {
   return text.substr(text.size() - tail, kHashDigits);
 }
 
-Manifest read_manifest(const std::string& folder) {
-  const std::string path = folder + "/" + kManifestFile;
-  std::string text;
-  try {
-    text = read_file(path);
-  } catch (const std::system_error& error) {
-    const bool missing = error.code() == std::errc::no_such_file_or_directory;
-    fail(fmt::format("{}: {}", path, missing ? "is missing" : error.code().message()));
-  }
+Manifest manifest_from_json(std::string_view text, const std::string& where) {
   const std::string_view expected = manifest_hash(text);
-  if (expected.empty()) fail(fmt::format("{}: is truncated or damaged", path));
+  if (expected.empty()) fail(fmt::format("{}: is truncated or damaged", where));
   const size_t covered = text.size() - kHashDigits - kAfterHash.size();
   const std::string found = hash_hex(text.data(), covered);
   if (expected != found) {
-    fail(fmt::format("{}: is damaged: expected XXH3 {}, found {}", path, expected, found));
+    fail(fmt::format("{}: is damaged: expected XXH3 {}, found {}", where, expected, found));
   }
   try {
     return from_json(Json::parse(text));
   } catch (const Json::exception& error) {
-    fail(fmt::format("{}: not the manifest of a checkpoint: {}", path, error.what()));
+    fail(fmt::format("{}: not the manifest of a checkpoint: {}", where, error.what()));
   } catch (const ops::Error& error) {
-    fail(fmt::format("{}: {}", path, error.what()));
+    fail(fmt::format("{}: {}", where, error.what()));
   }
-}
-
-std::string manifest_problem(const Manifest& manifest, const std::string& folder, Verify verify) {
-  // Names and sizes of all files first: they are cheap.
-  for (const ManifestFile& file : manifest.files) {
-    std::string problem = file_problem(manifest, folder, file, Verify::kFast);
-    if (!problem.empty()) return problem;
-  }
-  if (verify == Verify::kFast) return "";
-  for (const ManifestFile& file : manifest.files) {
-    std::string problem = file_problem(manifest, folder, file, Verify::kFull);
-    if (!problem.empty()) return problem;
-  }
-  return "";
 }
 
 }  // namespace qstep::trainer

@@ -1,10 +1,10 @@
 #include <fmt/format.h>
 
-#include <filesystem>
+#include <cstring>
 #include <map>
 #include <system_error>
 
-#include "data/hdf5.h"
+#include "trainer/agreement.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_manifest.h"
 #include "trainer/checkpoint_state.h"
@@ -16,15 +16,61 @@ namespace {
   throw ops::Error(ops::ExitCode::kCheckpoint, text);
 }
 
-// Runs f; what the data room and the system report becomes an Error (checkpoint).
+// Runs f; what the system reports becomes an Error (checkpoint).
 template <class F>
 auto with_checkpoint_errors(F&& f) {
   try {
     return f();
-  } catch (const data::Error& error) {
-    fail(error.what());
   } catch (const std::system_error& error) {
     fail(error.what());
+  }
+}
+
+void require_verified(const std::string& path, Verify verify) {
+  const std::string problem = verify_checkpoint(path, verify);
+  if (!problem.empty()) fail(problem);
+}
+
+void check_hash(const std::string& path, const ManifestTensor& tensor, const TensorSlice& stored,
+                const void* elements, int64_t bytes) {
+  const std::string hash = hash_hex(elements, static_cast<size_t>(bytes));
+  if (hash != stored.hash) fail(path + ": " + damage_text(tensor, stored, hash));
+}
+
+// Elements [in_wanted, in_wanted + n) of what is wanted, which a stored slice has at in_stored.
+struct CommonRun {
+  int64_t in_wanted = 0, in_stored = 0, n = 0;
+};
+
+// Puts what `stored` has of `wanted` into its place. All of a stored slice is checked against its
+// checksum; of parts only the file has one.
+void read_common(const std::string& folder, const ManifestTensor& tensor, const TensorSlice& stored,
+                 const Slice& wanted, char* out) {
+  std::vector<CommonRun> runs;
+  int64_t n = 0;
+  for_each_common_run(wanted, stored.held,
+                      [&](int64_t in_wanted, int64_t in_stored, int64_t count) {
+                        runs.push_back({in_wanted, in_stored, count});
+                        n += count;
+                      });
+  if (runs.empty()) return;
+  const std::string path = folder + "/" + stored.file;
+  const InputFile file(path);
+  const int64_t size = ops::size_bytes(tensor.dtype);
+  const bool complete = n == stored.held.count;
+  if (runs.size() == 1 || !complete) {
+    for (const CommonRun& run : runs) {
+      file.read(stored.offset + run.in_stored * size, run.n * size, out + run.in_wanted * size);
+    }
+    if (complete) check_hash(path, tensor, stored, out + runs[0].in_wanted * size, n * size);
+    return;
+  }
+  std::vector<char> elements(static_cast<size_t>(n * size));
+  file.read(stored.offset, n * size, elements.data());
+  check_hash(path, tensor, stored, elements.data(), n * size);
+  for (const CommonRun& run : runs) {
+    std::memcpy(out + run.in_wanted * size, elements.data() + run.in_stored * size,
+                static_cast<size_t>(run.n * size));
   }
 }
 
@@ -34,23 +80,26 @@ struct CheckpointReader::Impl {
   std::string path;
   Manifest manifest;
   std::map<std::string, const ManifestTensor*> tensors;  // into manifest
-  data::Hdf5File file;
 };
 
-CheckpointReader::CheckpointReader(const std::string& path) : impl_(std::make_unique<Impl>()) {
-  const std::string problem = verify_checkpoint(path, Verify::kFull);
-  if (!problem.empty()) fail(problem);
+CheckpointReader::CheckpointReader(const std::string& path) {
+  require_verified(path, Verify::kFull);
+  open(path);
+}
+
+CheckpointReader::CheckpointReader(parallel::Comm& comm, const std::string& path) {
+  on_first_rank(comm, [&] { require_verified(path, Verify::kFull); });
+  agree(comm, [&] {
+    if (comm.rank() != 0) require_verified(path, Verify::kFast);
+    open(path);
+  });
+}
+
+void CheckpointReader::open(const std::string& path) {
+  impl_ = std::make_unique<Impl>();
   impl_->path = path;
   impl_->manifest = read_manifest(path);
-  if (impl_->manifest.ranks != 1) {
-    fail(fmt::format("{}: saved by {} ranks; this version of qstep reads checkpoints of one rank",
-                     path, impl_->manifest.ranks));
-  }
   for (const ManifestTensor& tensor : impl_->manifest.tensors) {
-    if (tensor.slices.size() != 1 || tensor.slices[0].rows != tensor.rows ||
-        tensor.slices[0].cols != tensor.cols) {
-      fail(fmt::format("{}: tensor {} is not complete", path, tensor.name));
-    }
     impl_->tensors[tensor.name] = &tensor;
   }
   with_checkpoint_errors([&] {
@@ -59,7 +108,6 @@ CheckpointReader::CheckpointReader(const std::string& path) : impl_(std::make_un
     for (const ManifestFile& file : impl_->manifest.files) {
       if (file.name == kTokenizerFile) state_.tokenizer_model = read_file(path + "/" + file.name);
     }
-    impl_->file = data::Hdf5File::open(path + "/" + rank_file(0));
   });
 }
 
@@ -81,32 +129,28 @@ std::vector<std::string> CheckpointReader::names() const {
 
 void CheckpointReader::read(const NamedTensor& into) const {
   const ops::Tensor& x = into.tensor;
+  const Slice wanted = into.slice.value_or(whole(x));
+  if (into.slice && wanted.count == 0) return;
   ops::check(x.data != nullptr && x.contiguous(), "checkpoint: read into an empty or strided view");
+  ops::check(wanted.valid(), "checkpoint: read a slice outside the tensor " + into.name);
+  ops::check_equal(wanted.count, x.size(), "checkpoint: read " + into.name + ": elements");
   const auto found = impl_->tensors.find(into.name);
   if (found == impl_->tensors.end()) {
     fail(fmt::format("{}: has no tensor {}", impl_->path, into.name));
   }
   const ManifestTensor& tensor = *found->second;
-  if (tensor.rows != x.rows || tensor.cols != x.cols || tensor.dtype != x.dtype) {
+  if (tensor.rows != wanted.rows || tensor.cols != wanted.cols || tensor.dtype != x.dtype) {
     fail(fmt::format(
         "{}: tensor {}: expected {} [{}, {}], found {} [{}, {}]; the checkpoint belongs "
         "to another model",
-        impl_->path, into.name, ops::name(x.dtype), x.rows, x.cols, ops::name(tensor.dtype),
-        tensor.rows, tensor.cols));
+        impl_->path, into.name, ops::name(x.dtype), wanted.rows, wanted.cols,
+        ops::name(tensor.dtype), tensor.rows, tensor.cols));
   }
   with_checkpoint_errors([&] {
-    const data::Hdf5Dataset dataset = impl_->file.open_dataset("/" + into.name);
-    if (dataset.size() != static_cast<uint64_t>(x.size()) ||
-        data::size_bytes(dataset.type()) != static_cast<uint64_t>(ops::size_bytes(x.dtype))) {
-      fail(fmt::format("{}: differs from the manifest", dataset.where()));
+    for (const TensorSlice& stored : tensor.slices) {
+      read_common(impl_->path, tensor, stored, wanted, static_cast<char*>(x.data));
     }
-    dataset.read(0, dataset.size(), x.data);
   });
-  const std::string hash = hash_hex(x.data, static_cast<size_t>(x.bytes()));
-  if (hash != tensor.slices[0].hash) {
-    fail(fmt::format("{}/{}: tensor {} is damaged: expected XXH3 {}, found {}", impl_->path,
-                     tensor.slices[0].file, into.name, tensor.slices[0].hash, hash));
-  }
 }
 
 }  // namespace qstep::trainer
