@@ -54,7 +54,7 @@ QSTEP_HD inline void adamw_update(F& master, F& m, F& v, F grad, const AdamWCoef
   master = master - c.lr * (step + c.weight_decay * master);
 }
 
-// w [n] FP32 or BF16; master, m, v, grad [n] FP32; factor [1] FP32; all contiguous. An FP32 w is
+// w [n] FP32 or BF16; master, m, v, grad [n] FP32; factor [1] FP32; all contiguous. An FP32 w may be
 // master.
 inline void check_adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
                         const Tensor& grad, const Tensor& factor, const AdamWParams& params) {

@@ -146,8 +146,9 @@ class CpuOps final : public Ops {
   }
 
   void mean(const Tensor& out, const Tensor& x) override { cpu::mean(out, x, workspace_); }
-  void grad_norm(const Tensor& norm, const Tensor& g) override {
-    cpu::grad_norm(norm, g, workspace_);
+  void square_sums(const Tensor& sums, const Tensor& g) override { cpu::square_sums(sums, g); }
+  void norm_of_sums(const Tensor& norm, const Tensor& sums) override {
+    cpu::norm_of_sums(norm, sums);
   }
 
   void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss,

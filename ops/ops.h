@@ -182,7 +182,11 @@ class Ops {
 
   // In a fixed order: the same bits for any number of threads.
   virtual void mean(const Tensor& out, const Tensor& x) = 0;        // out[1] = mean of x, FP32
-  virtual void grad_norm(const Tensor& norm, const Tensor& g) = 0;  // norm[1] = sqrt(sum g^2)
+  // The norm of a gradient in two parts, so that ranks may share the first:
+  // sums[c] = sum of g^2 over elements [c kReduceChunk, (c + 1) kReduceChunk)    ops/reduce.h
+  // norm[1] = sqrt(sum_c sums[c])
+  virtual void square_sums(const Tensor& sums, const Tensor& g) = 0;
+  virtual void norm_of_sums(const Tensor& norm, const Tensor& sums) = 0;
 
   // ---- optimizer ----------------------------------------------------------------------
 

@@ -9,19 +9,20 @@ namespace qstep::ops::cpu {
 
 namespace {
 
-// The sum over all groups of sixteen of what `add(sum, x)` adds.
+// sums[c] = the sum over the groups of sixteen in chunk c of x of what `add(sum, x)` adds.
 template <class F>
-double sum_chunks(const float* x, int64_t n, Workspace& workspace, F&& add) {
-  const int64_t n_chunks = (n + kReduceChunk - 1) / kReduceChunk;
-  float* const partial = workspace.take<float>(n_chunks);
+void sum_chunks(float* sums, const float* x, int64_t n, F&& add) {
   parallel_blocks(n, kReduceChunk, [&](int64_t first, int64_t size) {
     const float* const chunk = x + first;
-    partial[first / kReduceChunk] = sum_groups(size, [&](F32x16 sum, int64_t i, int64_t lanes) {
+    sums[first / kReduceChunk] = sum_groups(size, [&](F32x16 sum, int64_t i, int64_t lanes) {
       return add(sum, load_n(chunk + i, lanes));
     });
   });
+}
+
+double in_order(const float* x, int64_t n) {
   double total = 0;
-  for (int64_t i = 0; i < n_chunks; ++i) total += static_cast<double>(partial[i]);
+  for (int64_t i = 0; i < n; ++i) total += static_cast<double>(x[i]);
   return total;
 }
 
@@ -29,16 +30,22 @@ double sum_chunks(const float* x, int64_t n, Workspace& workspace, F&& add) {
 
 void mean(const Tensor& out, const Tensor& x, Workspace& workspace) {
   check_mean(out, x);
-  const double sum =
-      sum_chunks(x.as<float>(), x.size(), workspace, [](F32x16 s, F32x16 v) { return s + v; });
+  const int64_t n_chunks = reduce_chunks(x.size());
+  float* const sums = workspace.take<float>(n_chunks);
+  sum_chunks(sums, x.as<float>(), x.size(), [](F32x16 s, F32x16 v) { return s + v; });
+  const double sum = in_order(sums, n_chunks);
   *out.as<float>() = static_cast<float>(sum / static_cast<double>(x.size()));
 }
 
-void grad_norm(const Tensor& norm, const Tensor& g, Workspace& workspace) {
-  check_grad_norm(norm, g);
-  const double sum = sum_chunks(g.as<float>(), g.size(), workspace,
-                                [](F32x16 s, F32x16 v) { return fma(v, v, s); });
-  *norm.as<float>() = static_cast<float>(std::sqrt(sum));
+void square_sums(const Tensor& sums, const Tensor& g) {
+  check_square_sums(sums, g);
+  sum_chunks(sums.as<float>(), g.as<float>(), g.size(),
+             [](F32x16 s, F32x16 v) { return fma(v, v, s); });
+}
+
+void norm_of_sums(const Tensor& norm, const Tensor& sums) {
+  check_norm_of_sums(norm, sums);
+  *norm.as<float>() = static_cast<float>(std::sqrt(in_order(sums.as<float>(), sums.size())));
 }
 
 }  // namespace qstep::ops::cpu

@@ -19,20 +19,31 @@ inline void check_mean(const Tensor& out, const Tensor& x) {
   check(x.size() > 0, "mean: x has no elements");
 }
 
-// norm [1]; g contiguous; both FP32.
-inline void check_grad_norm(const Tensor& norm, const Tensor& g) {
-  expect_vector(norm, 1, "grad_norm: norm");
-  expect_vector(g, g.size(), "grad_norm: g");
-  expect_dtype(norm, Dtype::kF32, "grad_norm: norm");
-  expect_dtype(g, Dtype::kF32, "grad_norm: g");
+constexpr int64_t reduce_chunks(int64_t n) { return (n + kReduceChunk - 1) / kReduceChunk; }
+
+// sums [chunks of g]; g contiguous; both FP32.
+inline void check_square_sums(const Tensor& sums, const Tensor& g) {
+  expect_vector(sums, reduce_chunks(g.size()), "square_sums: sums");
+  expect_vector(g, g.size(), "square_sums: g");
+  expect_dtype(sums, Dtype::kF32, "square_sums: sums");
+  expect_dtype(g, Dtype::kF32, "square_sums: g");
+}
+
+// norm [1]; sums contiguous; both FP32.
+inline void check_norm_of_sums(const Tensor& norm, const Tensor& sums) {
+  expect_vector(norm, 1, "norm_of_sums: norm");
+  expect_vector(sums, sums.size(), "norm_of_sums: sums");
+  expect_dtype(norm, Dtype::kF32, "norm_of_sums: norm");
+  expect_dtype(sums, Dtype::kF32, "norm_of_sums: sums");
 }
 
 namespace cpu {
 
 // out[0] = sum x / size.
 void mean(const Tensor& out, const Tensor& x, Workspace& workspace);
-// norm[0] = sqrt(sum g^2). Squares are FP32: an element above 1.8e19 counts as infinite.
-void grad_norm(const Tensor& norm, const Tensor& g, Workspace& workspace);
+// Squares are FP32: an element above 1.8e19 counts as infinite.
+void square_sums(const Tensor& sums, const Tensor& g);
+void norm_of_sums(const Tensor& norm, const Tensor& sums);
 
 }  // namespace cpu
 }  // namespace qstep::ops

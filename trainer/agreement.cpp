@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <exception>
 #include <string_view>
@@ -46,7 +47,12 @@ void throw_first(const std::vector<std::string>& messages) {
       const Error error = error_of(messages[rank]);
       if (is_symptom(error) != symptoms) continue;
       if (messages.size() == 1) throw error;
-      throw Error(error.code(), fmt::format("rank {}: {}", rank, error.what()));
+      const bool same_everywhere =
+          std::all_of(messages.begin(), messages.end(),
+                      [&](const std::string& other) { return other == messages[0]; });
+      throw AgreedError(error.code(), same_everywhere
+                                          ? std::string(error.what())
+                                          : fmt::format("rank {}: {}", rank, error.what()));
     }
   }
 }
@@ -70,7 +76,11 @@ void agree(parallel::Comm& comm, const std::function<void()>& f) {
 std::string text_of_first_rank(parallel::Comm& comm, const std::function<std::string()>& f) {
   std::string message =
       parallel::broadcast_text(comm, comm.rank() == 0 ? outcome(f) : std::string(), 0);
-  if (failed(message)) throw error_of(message);
+  if (failed(message)) {
+    const Error error = error_of(message);
+    if (comm.size() == 1) throw error;
+    throw AgreedError(error.code(), error.what());
+  }
   return message.substr(1);
 }
 

@@ -9,12 +9,20 @@
 #include <string>
 #include <vector>
 
+#include "ops/error.h"
 #include "parallel/comm.h"
 
 namespace qstep::trainer {
 
+// An Error that every rank of several throws at the same point: all may end in order, and one of
+// them tells it.
+class AgreedError : public ops::Error {
+ public:
+  using ops::Error::Error;
+};
+
 // Every rank runs f. When some throw, all throw the Error of the first of them, "rank 3: ..."
-// (without that in a world of one rank). Ranks that only noticed another's end (peer died, hang)
+// (without that where all threw the same). Ranks that only noticed another's end (peer died, hang)
 // come behind those that know of a cause.
 void agree(parallel::Comm& comm, const std::function<void()>& f);
 // The same; returns what f returned on rank 0, 1, ...

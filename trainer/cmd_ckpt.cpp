@@ -71,6 +71,7 @@ Json to_json(const std::vector<CheckpointInfo>& list) {
     rows.push_back({{"path", info.path},
                     {"step", info.step},
                     {"bytes", info.bytes},
+                    {"ranks", info.ranks},
                     {"latest", is_latest(info)},
                     {"ok", info.problem.empty()},
                     {"problem", info.problem}});
@@ -84,11 +85,11 @@ void print_list(const std::vector<CheckpointInfo>& list, const char* good) {
   for (const CheckpointInfo& info : list) {
     width = std::max(width, with_commas(info.step).size());
   }
-  fmt::print("{:>{}}  {:>9}  {:<8}  {}\n", "step", width, "size", "state", "path");
+  fmt::print("{:>{}}  {:>9}  {:>5}  {:<8}  {}\n", "step", width, "size", "ranks", "state", "path");
   for (const CheckpointInfo& info : list) {
-    fmt::print("{:>{}}  {:>9}  {:<8}  {}{}\n", with_commas(info.step), width,
-               bytes_text(info.bytes), info.problem.empty() ? good : "DAMAGED", info.path,
-               is_latest(info) ? "  (latest)" : "");
+    fmt::print("{:>{}}  {:>9}  {:>5}  {:<8}  {}{}\n", with_commas(info.step), width,
+               bytes_text(info.bytes), info.ranks, info.problem.empty() ? good : "DAMAGED",
+               info.path, is_latest(info) ? "  (latest)" : "");
     if (!info.problem.empty()) fmt::print("{:>{}}  {}\n", "", width, info.problem);
   }
 }
@@ -162,6 +163,7 @@ void print_info(const std::string& path, const Manifest& manifest, const Checkpo
     fmt::print("  {:<11} {} tensors, {} elements of {}\n", name, group.n_tensors,
                with_commas(group.n_elements), ops::name(group.dtype));
   }
+  fmt::print("  ranks       {}\n", manifest.ranks);
   fmt::print("  tokenizer   {} (SHA-256 {})\n", text_or_none(state.tokenizer),
              text_or_none(state.tokenizer_sha256));
   fmt::print("  data        content hash {}\n", text_or_none(state.data_content_hash));

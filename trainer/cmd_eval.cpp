@@ -55,7 +55,8 @@ void run(const Options& o) {
 
   const auto start = std::chrono::steady_clock::now();
   const EvalResult result =
-      evaluate(store, loader, o.batches > 0 ? o.batches : std::numeric_limits<int64_t>::max(),
+      evaluate(store, loader, *parallel::make_single(),
+               o.batches > 0 ? o.batches : std::numeric_limits<int64_t>::max(),
                [&](const MicroBatch& batch) {
                  ops->upload(model.activations().tokens, batch.tokens.data());
                  ops->upload(model.activations().targets, batch.targets.data());

@@ -5,7 +5,7 @@
 
 #include "trainer/commands.h"
 #include "trainer/config.h"
-#include "trainer/train_run.h"
+#include "trainer/launch_run.h"
 
 namespace qstep::trainer {
 
@@ -32,7 +32,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
   cmd->callback([options, &exit_code] {
     std::vector<std::string> words = options->words;
     if (!options->resume.empty()) words.push_back("run.resume=" + options->resume);
-    exit_code = static_cast<int>(run_training(load_config_words(words).config));
+    exit_code = static_cast<int>(launch_run([&] { return load_config_words(words).config; }));
   });
 }
 

@@ -18,6 +18,10 @@ namespace qstep::trainer {
 enum class Schedule : uint8_t { kConstant, kLinear, kCosine, kWsd };
 enum class Reduction : uint8_t { kTree, kRank };
 
+// Where master weights and moments live: a part on every data-parallel rank (ZeRO stage 1), or all
+// on all.
+enum class OptimizerState : uint8_t { kSharded, kReplicated };
+
 // What an evaluation computes with: the recipe's forward operands, or the compute type throughout.
 enum class EvalPrecision : uint8_t { kRecipe, kCompute };
 
@@ -64,6 +68,7 @@ struct PrecisionConfig {
 
 struct ParallelConfig {
   Reduction reduction = Reduction::kTree;  // order in which micro-batch gradients are added
+  OptimizerState optimizer = OptimizerState::kSharded;
 };
 
 struct RunConfig {

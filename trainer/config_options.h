@@ -39,6 +39,9 @@ inline constexpr std::array kScheduleNames{Choice<Schedule>{"constant", Schedule
                                            Choice<Schedule>{"wsd", Schedule::kWsd}};
 inline constexpr std::array kReductionNames{Choice<Reduction>{"tree", Reduction::kTree},
                                             Choice<Reduction>{"rank", Reduction::kRank}};
+inline constexpr std::array kOptimizerStateNames{
+    Choice<OptimizerState>{"sharded", OptimizerState::kSharded},
+    Choice<OptimizerState>{"replicated", OptimizerState::kReplicated}};
 inline constexpr std::array kEvalPrecisionNames{
     Choice<EvalPrecision>{"recipe", EvalPrecision::kRecipe},
     Choice<EvalPrecision>{"bf16", EvalPrecision::kCompute}};
@@ -48,6 +51,7 @@ constexpr const auto& choices_of(PositionKind) { return kPositionNames; }
 constexpr const auto& choices_of(ops::Activation) { return kActivationNames; }
 constexpr const auto& choices_of(Schedule) { return kScheduleNames; }
 constexpr const auto& choices_of(Reduction) { return kReductionNames; }
+constexpr const auto& choices_of(OptimizerState) { return kOptimizerStateNames; }
 constexpr const auto& choices_of(EvalPrecision) { return kEvalPrecisionNames; }
 
 // The names that precision/ gives its own.
@@ -163,6 +167,8 @@ void for_each_option(ConfigT& c, F&& f) {
 
   f("parallel.reduction", c.parallel.reduction,
     "order in which micro-batch gradients are added: tree gives the same bits for any split", any);
+  f("parallel.optimizer", c.parallel.optimizer,
+    "master weights and moments: a part on every rank (ZeRO-1), or all on all; same bits", any);
 
   auto& r = c.run;
   f("run.dir", r.dir, "run folder: metrics, checkpoints, resolved configuration",

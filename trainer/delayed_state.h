@@ -43,6 +43,9 @@ class DelayedState {
   // Scales 1, histories 0.
   DelayedState(ops::Ops& ops, const PrecisionPlan& plan, const DelayedTensors& tensors);
 
+  // [1, tensors]: the largest amax of this rank's micro-batches of a running step; empty where
+  // nothing is delayed. All ranks' maximum has to be in it when the step ends.
+  const ops::Tensor& amaxes() const { return t_.amax; }
   // [1, 1] each, for the quantizer.
   ops::Tensor scale(int64_t row) const { return t_.scale.col_range(row, 1); }
   ops::Tensor amax(int64_t row) const { return t_.amax.col_range(row, 1); }

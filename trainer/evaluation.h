@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "data/loader.h"
+#include "parallel/comm.h"
 #include "trainer/trainer.h"
 
 namespace qstep::trainer {
@@ -18,8 +19,9 @@ struct EvalResult {
 
 // Mean over the first `n_batches` validation micro-batches (all, when there are fewer), in order.
 // `loss_of` returns the mean loss of one. Tokens is 0 when the store has no validation part of T +
-// 1 tokens.
-EvalResult evaluate(const data::TokenStore& store, const data::Loader& loader, int64_t n_batches,
-                    const std::function<float(const MicroBatch&)>& loss_of);
+// 1 tokens. The ranks of `comm` share the batches and get the same result, which does not depend on
+// their number.
+EvalResult evaluate(const data::TokenStore& store, const data::Loader& loader, parallel::Comm& comm,
+                    int64_t n_batches, const std::function<float(const MicroBatch&)>& loss_of);
 
 }  // namespace qstep::trainer

@@ -63,6 +63,20 @@ ExitCode exit_code_of(const std::exception& error) {
   return no_memory ? ExitCode::kOutOfMemory : ExitCode::kInternal;
 }
 
+std::string error_text(const std::exception& error) {
+  switch (exit_code_of(error)) {
+    case ExitCode::kInternal:
+      return fmt::format("error: internal error, please report: {}", error.what());
+    case ExitCode::kOutOfMemory:
+      return fmt::format(
+          "error: out of memory ({}): use a smaller train.micro_batch, "
+          "train.seq_len or model",
+          error.what());
+    default:
+      return fmt::format("error: {}", error.what());
+  }
+}
+
 std::string to_json(const ExitReason& reason) {
   const ExitKind& kind = exit_kind(reason.code);
   const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());

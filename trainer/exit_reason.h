@@ -27,6 +27,9 @@ const ExitKind& exit_kind(ops::ExitCode code);
 // The code with which an exception that reached the top ends the process.
 ops::ExitCode exit_code_of(const std::exception& error);
 
+// The error as a user reads it: "error: ...", with what to do about the kinds that do not say it.
+std::string error_text(const std::exception& error);
+
 // What a process says about its end. Host and time are added when it is written.
 struct ExitReason {
   ops::ExitCode code = ops::ExitCode::kOk;

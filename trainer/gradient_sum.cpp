@@ -22,14 +22,18 @@ GradientSum::Target GradientSum::target(int64_t micro) {
   return {buffers_[depth_], ops::Accumulate::kNo};
 }
 
-void GradientSum::finished(ops::Ops& ops, int64_t micro) {
+void GradientSum::add_up(ops::Ops& ops, int64_t micro, int64_t first, int64_t size) {
   if (reduction_ == Reduction::kRank) return;
-  ++depth_;
-  for (int64_t i = parallel::merges_after(micro, n_micros_); i > 0; --i) {
-    const ops::Tensor& below = buffers_[depth_ - 2].flat;
-    ops.add(below, below, buffers_[depth_ - 1].flat);
-    --depth_;
+  size_t top = depth_;
+  for (int64_t i = parallel::merges_after(micro, n_micros_); i > 0; --i, --top) {
+    const ops::Tensor below = buffers_[top - 1].flat.col_range(first, size);
+    ops.add(below, below, buffers_[top].flat.col_range(first, size));
   }
+}
+
+void GradientSum::finished(int64_t micro) {
+  if (reduction_ == Reduction::kRank) return;
+  depth_ += 1 - static_cast<size_t>(parallel::merges_after(micro, n_micros_));
 }
 
 }  // namespace qstep::trainer

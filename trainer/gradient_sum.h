@@ -1,4 +1,4 @@
-// The gradient of a step: the sum over its micro-batches, in one of two orders.
+// The gradient of a step on one rank: the sum over its micro-batches, in one of two orders.
 //
 // kTree: each micro-batch writes a buffer of its own and the buffers are added in the fixed tree of
 // parallel/reduction_tree.h: the same bits however the micro-batches are spread over ranks.
@@ -28,10 +28,13 @@ class GradientSum {
   };
   Target target(int64_t micro);
 
-  // To be called once the micro-batch's backward is done.
-  void finished(ops::Ops& ops, int64_t micro);
+  // Once the micro-batch's gradient of elements [first, first + size) is complete: adds it to the
+  // sums that wait for it. Every element once, in any order.
+  void add_up(ops::Ops& ops, int64_t micro, int64_t first, int64_t size);
+  // Once all of it was added up.
+  void finished(int64_t micro);
 
-  // The sum, after the last micro-batch.
+  // The sum: of elements that were added up, after the last micro-batch.
   ParameterGroup& total() { return buffers_.front(); }
 
  private:

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/comm.h"
 #include "trainer/linear_operands.h"
 
 namespace qstep::trainer {
@@ -30,6 +31,10 @@ class NumericLedger final : public QuantLedger {
 
   void begin_step(int64_t step);
   void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats) override;
+
+  // Adds what the other ranks' micro-batches did to the same step; all ranks together. Sums over
+  // micro-batches are formed rank by rank, in FP64.
+  void join(parallel::Comm& comm);
 
   // By layer, then operand; those without micro_batches were not quantized in this step.
   const std::vector<LedgerEntry>& entries() const { return entries_; }

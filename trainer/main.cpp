@@ -19,7 +19,7 @@ using qstep::ops::ExitCode;
 
 int fail(ExitCode code, const std::string& text) {
   std::fflush(stdout);
-  fmt::print(stderr, "error: {}\n", text);
+  fmt::print(stderr, "{}\n", text);
   return static_cast<int>(code);
 }
 
@@ -80,7 +80,9 @@ int run(int argc, char** argv) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
     const std::vector<std::string> words(argv + 1, argv + argc);
     const std::optional<std::string> unknown = unknown_command(app, words);
-    return fail(ExitCode::kConfig, unknown.value_or(fmt::format("{} (see --help)", error.what())));
+    return fail(
+        ExitCode::kConfig,
+        fmt::format("error: {}", unknown.value_or(fmt::format("{} (see --help)", error.what()))));
   }
   return exit_code;
 }
@@ -92,20 +94,10 @@ int main(int argc, char** argv) {
     qstep::trainer::ignore_write_signals();
     const int code = run(argc, argv);
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-      return fail(ExitCode::kDisk, "stdout cannot be written: part of the output is lost");
+      return fail(ExitCode::kDisk, "error: stdout cannot be written: part of the output is lost");
     }
     return code;
   } catch (const std::exception& error) {
-    const ExitCode code = qstep::trainer::exit_code_of(error);
-    switch (code) {
-      case ExitCode::kInternal:
-        return fail(code, fmt::format("internal error, please report: {}", error.what()));
-      case ExitCode::kOutOfMemory:
-        return fail(code, fmt::format("out of memory ({}): use a smaller train.micro_batch, "
-                                      "train.seq_len or model",
-                                      error.what()));
-      default:
-        return fail(code, error.what());
-    }
+    return fail(qstep::trainer::exit_code_of(error), qstep::trainer::error_text(error));
   }
 }

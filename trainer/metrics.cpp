@@ -28,6 +28,7 @@ void MetricsFile::run(const RunRow& row) {
   lines_.put("config_hash", row.config_hash);
   lines_.put("recipe", row.recipe);
   lines_.put("emulated", row.emulated);
+  lines_.put("ranks", row.ranks);
   lines_.put("n_parameters", row.n_parameters);
   lines_.put("flops_per_token_causal", row.flops_per_token);
   lines_.append();
@@ -53,6 +54,8 @@ void MetricsFile::step(const StepRow& row) {
   lines_.open_object("phases_ms");
   for (size_t i = 0; i < kPhaseNames.size(); ++i) lines_.put(kPhaseNames[i], row.phases_ms[i]);
   lines_.close_object();
+  lines_.put("comm_busy_ms", row.comm_busy_ms);
+  lines_.put("comm_bytes", row.comm_bytes);
   lines_.append();
 }
 

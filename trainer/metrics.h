@@ -15,6 +15,7 @@ struct RunRow {
   int64_t first_step = 1;
   std::string config_hash, recipe;
   bool emulated = false;  // a format of the recipe is
+  int64_t ranks = 1;      // data-parallel
   int64_t n_parameters = 0;
   double flops_per_token = 0;  // causal attention
 };
@@ -33,6 +34,8 @@ struct StepRow {
   bool skipped = false;
   std::string non_finite_input;  // "blocks.3.down dy", the first such; empty: none
   PhaseTimes phases_ms{};
+  double comm_busy_ms = 0;  // between ranks, beside the computation or not; this rank's
+  int64_t comm_bytes = 0;   // sent by this rank
 };
 
 struct EvalRow {

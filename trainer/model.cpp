@@ -71,9 +71,14 @@ Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor
 }
 
 Stream Model::forward_blocks(ops::Ops& ops) {
+  want_weights(kEmbeddingBucket);
   ops.embedding_forward(a_.embedding, a_.tokens, weights_.wte, weights_.wpe, shape_.seq_len, 0);
   Stream stream{a_.embedding, {}};
-  for (Block& block : blocks_) stream = block.forward(ops, stream, shape_);
+  for (size_t l = 0; l < blocks_.size(); ++l) {
+    want_weights(block_bucket(static_cast<int64_t>(l)));
+    stream = blocks_[l].forward(ops, stream, shape_);
+  }
+  want_weights(head_bucket(config_));
   final_norm_.forward(ops, a_.final_sum, a_.final_norm, stream);
   return stream;
 }
@@ -97,11 +102,14 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
   timer.enter(Phase::kBackward);
   final_norm_.backward(ops, a_.d_stream, g.final_norm, g.final_norm_bias, d_final, Accumulate::kNo,
                        accumulate);
+  gradient_complete(head_bucket(config_));
   for (size_t l = blocks_.size(); l-- > 0;) {
     blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate);
+    gradient_complete(block_bucket(static_cast<int64_t>(l)));
   }
   if (!config_.tied_head && accumulate == Accumulate::kNo) ops.zero(g.wte);
   ops.embedding_backward(g.wte, g.wpe, a_.d_stream, a_.tokens, shape_.seq_len, accumulate);
+  gradient_complete(kEmbeddingBucket);
 }
 
 Tensor Model::forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> caches,

@@ -6,6 +6,7 @@
 
 #include "ops/ops.h"
 #include "trainer/block.h"
+#include "trainer/bucket_observer.h"
 #include "trainer/head.h"
 #include "trainer/model_config.h"
 #include "trainer/model_precision.h"
@@ -44,6 +45,9 @@ class Model {
 
   const ModelActivations& activations() const { return a_; }
 
+  // Hears of the buckets in forward and forward_backward; outlives the model. Null: nobody does.
+  void observe(BucketObserver* observer) { observer_ = observer; }
+
   // losses[n] of the micro-batch in tokens and targets.
   void forward(ops::Ops& ops);
 
@@ -58,6 +62,12 @@ class Model {
 
  private:
   Stream forward_blocks(ops::Ops& ops);
+  void want_weights(int64_t bucket) {
+    if (observer_ != nullptr) observer_->weights_wanted(bucket);
+  }
+  void gradient_complete(int64_t bucket) {
+    if (observer_ != nullptr) observer_->gradient_complete(bucket);
+  }
 
   ModelConfig config_;
   ModelWeights<ops::Tensor> weights_;
@@ -66,6 +76,7 @@ class Model {
   std::vector<Block> blocks_;
   Norm final_norm_;
   Head head_;
+  BucketObserver* observer_ = nullptr;
 };
 
 }  // namespace qstep::trainer

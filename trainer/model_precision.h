@@ -38,6 +38,12 @@ class ModelPrecision {
   void begin_micro_batch(int64_t g) { pass_.micro_batch = static_cast<uint64_t>(g); }
   void end_step(ops::Ops& ops, bool skipped);
 
+  // What the micro-batches of a step leave behind on each rank, for the trainer to join between
+  // begin_step and end_step; empty where the recipe has none. Maximum over the ranks:
+  const ops::Tensor& amaxes() const { return delayed_.amaxes(); }
+  // Sum over the ranks:
+  const ops::Tensor& non_finite_counts() const { return t_.non_finite; }
+
   // Forward passes without backward, as step `step` ran them; nothing of them outlives them but the
   // weights' operands.
   void begin_evaluation(int64_t step, EvalPrecision precision);

@@ -1,32 +1,37 @@
 #include "trainer/optimizer.h"
 
+#include <algorithm>
+
 namespace qstep::trainer {
 
 using ops::Tensor;
 
-std::vector<DecayStretch> decay_stretches(const ModelConfig& model, ParameterGroup& group) {
-  const auto* const base = static_cast<const char*>(group.flat.data);
-  const int64_t item = ops::size_bytes(group.flat.dtype);
+std::vector<DecayStretch> decay_stretches(const ShardPlan& plan) {
   std::vector<DecayStretch> stretches;
-  for_each_weight(model, group.views, [&](const WeightSpec& spec, Tensor& view) {
-    const int64_t first = (static_cast<const char*>(view.data) - base) / item;
-    if (stretches.empty() || spec.decay != stretches.back().decay) {
-      stretches.push_back({first, 0, spec.decay});
+  int64_t bucket = -1;
+  for (const PlacedWeight& weight : plan.weights) {
+    if (weight.spec.bucket != bucket || weight.spec.decay != stretches.back().decay) {
+      stretches.push_back({weight.first, 0, weight.spec.decay});
+      bucket = weight.spec.bucket;
     }
-    stretches.back().size = first + view.size() - stretches.back().first;
-  });
+    stretches.back().size = weight.first + weight.size() - stretches.back().first;
+  }
   return stretches;
 }
 
-void adamw_update(ops::Ops& ops, std::span<const DecayStretch> stretches, Parameters& p,
-                  ParameterGroup& grads, const Tensor& factor, const OptimizerConfig& config,
-                  double lr, int64_t t) {
+void adamw_update(ops::Ops& ops, std::span<const DecayStretch> stretches, const OwnedRun& run,
+                  const Parameters& p, const ParameterGroup& grads, const Tensor& factor,
+                  const OptimizerConfig& config, double lr, int64_t t) {
   for (const DecayStretch& s : stretches) {
-    const auto part = [&](const ParameterGroup& group) {
-      return group.flat.col_range(s.first, s.size);
+    const int64_t first = std::max(s.first, run.first);
+    const int64_t n = std::min(s.first + s.size, run.first + run.size) - first;
+    if (n <= 0) continue;
+    const auto whole = [&](const ParameterGroup& group) { return group.flat.col_range(first, n); };
+    const auto owned = [&](const ParameterGroup& group) {
+      return group.flat.col_range(run.offset + first - run.first, n);
     };
     ops.adamw(
-        part(p.weight), part(p.master), part(p.adam_m), part(p.adam_v), part(grads), factor,
+        whole(p.weight), owned(p.master), owned(p.adam_m), owned(p.adam_v), whole(grads), factor,
         {.lr = static_cast<float>(lr),
          .beta1 = static_cast<float>(config.beta1),
          .beta2 = static_cast<float>(config.beta2),

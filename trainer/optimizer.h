@@ -18,13 +18,14 @@ struct DecayStretch {
   Decay decay = Decay::kNo;
 };
 
-// Those of a model, in order; the same for every group of its parameters.
-std::vector<DecayStretch> decay_stretches(const ModelConfig& model, ParameterGroup& group);
+// In order; those of two buckets are apart.
+std::vector<DecayStretch> decay_stretches(const ShardPlan& plan);
 
-// One update with gradients `grads` scaled by factor[0]; t counts updates, this one included.
-// Weight decay acts on the stretches that say so. A NaN factor leaves everything as it is.
-void adamw_update(ops::Ops& ops, std::span<const DecayStretch> stretches, Parameters& parameters,
-                  ParameterGroup& grads, const ops::Tensor& factor, const OptimizerConfig& config,
-                  double lr, int64_t t);
+// One update of the elements in `run`, with the whole gradient `grads` scaled by factor[0]; t
+// counts updates, this one included. Weight decay acts on the stretches that say so. A NaN factor
+// leaves everything as it is.
+void adamw_update(ops::Ops& ops, std::span<const DecayStretch> stretches, const OwnedRun& run,
+                  const Parameters& parameters, const ParameterGroup& grads,
+                  const ops::Tensor& factor, const OptimizerConfig& config, double lr, int64_t t);
 
 }  // namespace qstep::trainer

@@ -7,44 +7,59 @@ using ops::Tensor;
 
 namespace {
 
-constexpr int64_t kAlignElements = 32;  // 64 bytes of BF16, 128 of FP32
-
-int64_t aligned(int64_t n) { return (n + kAlignElements - 1) / kAlignElements * kAlignElements; }
+// The flat array, and views of it at the weights' places.
+ParameterGroup with_views(const ModelConfig& model, const ShardPlan& plan, const Tensor& flat) {
+  ParameterGroup group;
+  group.flat = flat;
+  auto placed = plan.weights.begin();
+  for_each_weight(model, group.views, [&](const WeightSpec& spec, Tensor& view) {
+    view = flat.col_range(placed->first, placed->size()).reshape(spec.rows, spec.cols);
+    ++placed;
+  });
+  return group;
+}
 
 }  // namespace
 
 ParameterGroup lay_out_group(ops::Arena& arena, const ModelConfig& model, std::string_view owner,
                              Dtype dtype) {
-  ParameterGroup group;
-  int64_t total = 0;
-  for (const WeightSpec& spec : weight_list(model)) total += aligned(spec.rows * spec.cols);
-  group.flat = arena.take(owner, dtype, 1, total);
-  int64_t offset = 0;
-  for_each_weight(model, group.views, [&](const WeightSpec& spec, Tensor& view) {
-    view = group.flat.col_range(offset, spec.rows * spec.cols).reshape(spec.rows, spec.cols);
-    offset += aligned(spec.rows * spec.cols);
-  });
-  return group;
+  const ShardPlan plan = plan_shards(model);
+  return with_views(model, plan, arena.take(owner, dtype, 1, plan.total));
 }
 
-Parameters lay_out_parameters(ops::Arena& arena, const ModelConfig& model, Dtype dtype) {
+Parameters lay_out_parameters(ops::Arena& arena, const ModelConfig& model, const ShardPlan& plan,
+                              Dtype dtype) {
+  const auto owned = [&](std::string_view owner) {
+    const Tensor flat = arena.take(owner, Dtype::kF32, 1, plan.owned_total);
+    if (plan.whole()) return with_views(model, plan, flat);
+    return ParameterGroup{flat, {}};
+  };
   Parameters p;
-  p.master = lay_out_group(arena, model, "master weights", Dtype::kF32);
-  p.weight = dtype == Dtype::kF32 ? p.master : lay_out_group(arena, model, "weights", dtype);
-  p.adam_m = lay_out_group(arena, model, "optimizer state", Dtype::kF32);
-  p.adam_v = lay_out_group(arena, model, "optimizer state", Dtype::kF32);
+  p.master = owned("master weights");
+  const bool is_master = dtype == Dtype::kF32 && plan.whole();
+  p.weight = is_master ? p.master : lay_out_group(arena, model, "weights", dtype);
+  p.adam_m = owned("optimizer state");
+  p.adam_v = owned("optimizer state");
   return p;
 }
 
-void init_parameters(ops::Ops& ops, const ModelConfig& model, Parameters& p, uint64_t seed) {
+void init_parameters(ops::Ops& ops, const ShardPlan& plan, Parameters& p,
+                     const ParameterGroup& scratch, uint64_t seed) {
+  ops.zero(scratch.flat);
   uint32_t index = 0;
   std::vector<float> host;
-  for_each_weight(model, p.master.views, [&](const WeightSpec& spec, Tensor& master) {
-    host.resize(static_cast<size_t>(master.size()));
-    init_weight(ops::view(std::span(host), spec.rows, spec.cols), spec, seed, index++);
-    ops.upload(master, host.data());
-  });
-  if (p.weight.flat.dtype != Dtype::kF32) ops.cast(p.weight.flat, p.master.flat);
+  for (const PlacedWeight& weight : plan.weights) {
+    host.resize(static_cast<size_t>(weight.size()));
+    init_weight(ops::view(std::span(host), weight.spec.rows, weight.spec.cols), weight.spec, seed,
+                index++);
+    ops.upload(scratch.flat.col_range(weight.first, weight.size()), host.data());
+  }
+  for (const OwnedRun& run : plan.owned) {
+    ops.cast(p.master.flat.col_range(run.offset, run.size),
+             scratch.flat.col_range(run.first, run.size));
+  }
+  ops.cast(p.weight.flat, scratch.flat);
+  ops.zero(scratch.flat);
 }
 
 std::vector<NamedTensor> named_tensors(const ModelConfig& model, ParameterGroup& group,
@@ -56,15 +71,28 @@ std::vector<NamedTensor> named_tensors(const ModelConfig& model, ParameterGroup&
   return named;
 }
 
-std::vector<NamedTensor> named_tensors(const ModelConfig& model, Parameters& p) {
-  std::vector<NamedTensor> all;
-  const auto append = [&](ParameterGroup& group, std::string_view prefix) {
-    for (NamedTensor& t : named_tensors(model, group, prefix)) all.push_back(std::move(t));
+std::vector<NamedTensor> named_tensors(const ShardPlan& plan, const Parameters& p) {
+  std::vector<NamedTensor> named;
+  const auto append = [&](const ParameterGroup& group, std::string_view prefix) {
+    for (const PlacedWeight& weight : plan.weights) {
+      const OwnedRun& run = plan.owned[static_cast<size_t>(weight.spec.bucket)];
+      const int64_t first = std::max(weight.first, run.first);
+      const int64_t end = std::min(weight.first + weight.size(), run.first + run.size);
+      if (end <= first) continue;
+      const Tensor held = group.flat.col_range(run.offset + first - run.first, end - first);
+      const Slice all = whole(weight.spec.rows, weight.spec.cols);
+      const std::string name = fmt::format("{}/{}", prefix, weight.spec.name);
+      if (plan.whole()) {
+        named.push_back({name, held.reshape(all.rows, all.cols)});
+      } else {
+        named.push_back({name, held, run_of(all, first - weight.first, end - first)});
+      }
+    }
   };
   append(p.master, "master");
   append(p.adam_m, "adam_m");
   append(p.adam_v, "adam_v");
-  return all;
+  return named;
 }
 
 }  // namespace qstep::trainer

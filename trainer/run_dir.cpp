@@ -118,8 +118,8 @@ void RunDir::write_recipe(std::string_view toml) const {
   CheckpointFiles().replace_file(recipe_toml(), toml);
 }
 
-void RunDir::write_exit_reason(const ExitReason& reason) const {
-  CheckpointFiles().replace_file(exit_reason(), to_json(reason));
+void write_exit_reason(const std::string& folder, const ExitReason& reason) {
+  CheckpointFiles().replace_file(exit_reason_of(folder), to_json(reason));
 }
 
 void RunDir::remove_exit_reason() const { CheckpointFiles().remove_tree(exit_reason()); }

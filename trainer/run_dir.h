@@ -12,6 +12,16 @@ namespace qstep::trainer {
 // The numeric ledger of a run folder, which need not be locked to be read.
 inline std::string ledger_jsonl(const std::string& folder) { return folder + "/ledger.jsonl"; }
 
+// Its checkpoints.
+inline std::string checkpoints_of(const std::string& folder) { return folder + "/checkpoints"; }
+
+inline std::string exit_reason_of(const std::string& folder) {
+  return folder + "/exit_reason.json";
+}
+// Replaces <folder>/exit_reason.json as a whole and durably: also for a rank that has not locked
+// it.
+void write_exit_reason(const std::string& folder, const ExitReason& reason);
+
 class RunDir {
  public:
   // Creates the folder and locks <path>/.lock until the object (or the process, however it ends) is
@@ -26,8 +36,8 @@ class RunDir {
   std::string recipe_toml() const { return path_ + "/recipe.toml"; }
   std::string metrics_jsonl() const { return path_ + "/metrics.jsonl"; }
   std::string ledger_jsonl() const { return trainer::ledger_jsonl(path_); }
-  std::string checkpoints() const { return path_ + "/checkpoints"; }
-  std::string exit_reason() const { return path_ + "/exit_reason.json"; }
+  std::string checkpoints() const { return checkpoints_of(path_); }
+  std::string exit_reason() const { return exit_reason_of(path_); }
 
   // How often the folder was taken before, by this or another process: 0 for a new run.
   int64_t restart_count() const { return restart_count_; }
@@ -39,7 +49,9 @@ class RunDir {
   // They replace the file as a whole and are durable when they return.
   void write_config(std::string_view toml) const;
   void write_recipe(std::string_view toml) const;
-  void write_exit_reason(const ExitReason& reason) const;
+  void write_exit_reason(const ExitReason& reason) const {
+    trainer::write_exit_reason(path_, reason);
+  }
   void remove_exit_reason() const;
 
  private:

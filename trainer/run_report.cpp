@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "ops/parallel_for.h"
+#include "trainer/config_options.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
 
@@ -26,9 +27,10 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
 
 }  // namespace
 
-RunReport::RunReport(const Config& config, const data::StoreInfo& data)
+RunReport::RunReport(const Config& config, const data::StoreInfo& data, int n_ranks)
     : config_(config),
       data_(data),
+      n_ranks_(n_ranks),
       runs_(emulation_text(emulated(config))),
       last_eval_(std::numeric_limits<double>::quiet_NaN()) {
   step_ms_.reserve(kRecentSteps);
@@ -48,14 +50,19 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
        t.global_batch, t.micros_per_step(), t.micro_batch, t.global_batch * t.seq_len,
        flops_per_token(m, t.seq_len, AttentionCount::kCausal) *
            static_cast<double>(t.global_batch * t.seq_len));
-  line("recipe     {} {} | cpu, {} threads", config_.precision.recipe, runs_, ops::max_threads());
+  line("recipe     {} {} | cpu, {} threads{}", config_.precision.recipe, runs_, ops::max_threads(),
+       n_ranks_ > 1 ? " per rank" : "");
+  if (n_ranks_ > 1) {
+    line("ranks      {} data-parallel | gradients added in {} order | optimizer state {}", n_ranks_,
+         choice_name(config_.parallel.reduction), choice_name(config_.parallel.optimizer));
+  }
   int64_t total = 0;
   std::string rows;
   for (const MemoryRow& row : memory) {
     total += row.bytes;
     rows += fmt::format(" | {} {}", row.owner, bytes_text(row.bytes));
   }
-  line("memory     {}{}", bytes_text(total), rows);
+  line("memory     {}{}{}", bytes_text(total), n_ranks_ > 1 ? " on rank 0" : "", rows);
 }
 
 void RunReport::resumed(const std::string& path, int64_t step, const std::string& note) {

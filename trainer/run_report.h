@@ -16,7 +16,7 @@ namespace qstep::trainer {
 
 class RunReport {
  public:
-  RunReport(const Config& config, const data::StoreInfo& data);
+  RunReport(const Config& config, const data::StoreInfo& data, int n_ranks);
 
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
   void resumed(const std::string& path, int64_t step, const std::string& note);
@@ -34,6 +34,7 @@ class RunReport {
 
   Config config_;
   data::StoreInfo data_;
+  int n_ranks_;
   std::string_view runs_;  // "native" or "emulated"
   Clock::time_point start_;
   int64_t first_step_ = 0;

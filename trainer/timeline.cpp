@@ -10,10 +10,12 @@ void PhaseTimer::start() {
   since_ = Clock::now();
 }
 
-void PhaseTimer::enter(Phase phase) {
-  if (phase == open_) return;
+Phase PhaseTimer::enter(Phase phase) {
+  const Phase before = open_;
+  if (phase == before) return before;
   close();
   open_ = phase;
+  return before;
 }
 
 const PhaseTimes& PhaseTimer::stop() {

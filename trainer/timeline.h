@@ -8,10 +8,12 @@
 
 namespace qstep::trainer {
 
-enum class Phase : uint8_t { kData, kForward, kBackward, kOptimizer, kOther };
+// kComm: the step stands still for other ranks; what they exchange beside the computation is not in
+// it.
+enum class Phase : uint8_t { kData, kForward, kBackward, kOptimizer, kComm, kOther };
 
-inline constexpr std::array<std::string_view, 5> kPhaseNames = {"data", "forward", "backward",
-                                                                "optimizer", "other"};
+inline constexpr std::array<std::string_view, 6> kPhaseNames = {"data",      "forward", "backward",
+                                                                "optimizer", "comm",    "other"};
 
 using PhaseTimes = std::array<double, kPhaseNames.size()>;  // ms, in the order of Phase
 
@@ -19,8 +21,9 @@ class PhaseTimer {
  public:
   // Forgets what was measured; the open phase is kOther.
   void start();
-  // Closes the open phase and opens this one; nothing when it is open already.
-  void enter(Phase phase);
+  // Closes the open phase and opens this one; nothing when it is open already. Returns the one that
+  // was open.
+  Phase enter(Phase phase);
   // Closes the open phase and returns all times; their sum is the time since start.
   const PhaseTimes& stop();
 

@@ -13,16 +13,18 @@
 #include "data/prefetcher.h"
 #include "ops/parallel_for.h"
 #include "parallel/comm.h"
+#include "parallel/shards.h"
+#include "trainer/agreement.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/emulation.h"
 #include "trainer/evaluation.h"
-#include "trainer/ledger_file.h"
-#include "trainer/metrics.h"
+#include "trainer/ledger.h"
+#include "trainer/rank_check.h"
 #include "trainer/recipe_file.h"
 #include "trainer/resume.h"
 #include "trainer/run_dir.h"
-#include "trainer/run_report.h"
+#include "trainer/run_output.h"
 #include "trainer/schedule.h"
 #include "trainer/self_test.h"
 #include "trainer/signals.h"
@@ -48,8 +50,10 @@ int64_t peak_rss_bytes() {
 
 class PrefetchedBatches final : public BatchSource {
  public:
-  PrefetchedBatches(const data::Loader& loader, int64_t first_step, int64_t n_micros)
-      : prefetcher_(loader, {.start_step = first_step, .micro_begin = 0, .micro_end = n_micros}) {}
+  PrefetchedBatches(const data::Loader& loader, int64_t first_step, parallel::Range micros)
+      : prefetcher_(
+            loader,
+            {.start_step = first_step, .micro_begin = micros.begin, .micro_end = micros.end}) {}
   MicroBatch next() override {
     const data::Batch& batch = prefetcher_.next();
     return {batch.tokens, batch.targets};
@@ -66,12 +70,15 @@ std::string tokenizer_model(const data::TokenStore& store) {
 
 class TrainRun {
  public:
-  TrainRun(const Config& config, const RunDir& dir)
+  // dir: null on every rank but the first.
+  TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, const RunDir* dir)
       : config_(config),
+        comm_(comm),
+        watch_(watch),
         dir_(dir),
-        comm_(parallel::make_single()),
         store_(data::TokenStore::open(config.data.train)) {
     finish_model(config_, static_cast<int64_t>(store_.info().vocab_size));
+    require_ranks(config_, comm_.size());
     loader_ = std::make_unique<data::Loader>(
         store_, data::LoaderOptions{.seq_len = config_.train.seq_len,
                                     .micro_batch = config_.train.micro_batch,
@@ -95,8 +102,8 @@ class TrainRun {
   const std::string& hash() const { return state_.config_hash; }
 
  private:
+  std::unique_ptr<CheckpointReader> open_checkpoint();
   void resume(const CheckpointReader& checkpoint);
-  void open_ledger();
   void loop();
   void one_step(BatchSource& batches);
   void evaluate_now();
@@ -105,23 +112,33 @@ class TrainRun {
   bool eval_due() const;
 
   Config config_;
-  const RunDir& dir_;
-  std::unique_ptr<parallel::Comm> comm_;
+  parallel::Comm& comm_;
+  RunWatch& watch_;
+  const RunDir* dir_;
   data::TokenStore store_;
   std::unique_ptr<data::Loader> loader_;
   std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
   std::unique_ptr<Trainer> trainer_;
-  std::unique_ptr<MetricsFile> metrics_;
+  std::unique_ptr<RunOutput> output_;
   std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
-  std::unique_ptr<LedgerFile> ledger_file_;
-  std::unique_ptr<RunReport> report_;
   CheckpointState state_;
   std::string last_checkpoint_;
-  int64_t saved_step_ = -1;  // the step of last_checkpoint_
+  int64_t saved_step_ = -1;      // the step of last_checkpoint_
+  int64_t evaluated_step_ = -1;  // of the last evaluation, this process's or an earlier one's
 };
 
+// The checkpoint that the first rank chooses and all ranks read; null for a new run.
+std::unique_ptr<CheckpointReader> TrainRun::open_checkpoint() {
+  const std::string path = text_of_first_rank(
+      comm_, [&] { return checkpoint_to_resume(config_, *dir_).value_or(std::string()); });
+  if (path.empty()) return nullptr;
+  auto checkpoint = std::make_unique<CheckpointReader>(comm_, path);
+  agree(comm_, [&] { check_continues(config_, store_, *checkpoint); });
+  return checkpoint;
+}
+
 void TrainRun::resume(const CheckpointReader& checkpoint) {
-  for (const NamedTensor& tensor : named_tensors(config_.model, trainer_->parameters())) {
+  for (const NamedTensor& tensor : named_tensors(trainer_->shards(), trainer_->parameters())) {
     checkpoint.read(tensor);
   }
   const std::string recipe_note = read_precision_state(checkpoint, trainer_->precision_state());
@@ -134,18 +151,7 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
   state_.skipped_steps = saved.skipped_steps;
   state_.bad_steps_in_a_row = saved.bad_steps_in_a_row;
   last_checkpoint_ = checkpoint.path();
-  report_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint) + recipe_note);
-}
-
-void TrainRun::open_ledger() {
-  const std::string path = dir_.ledger_jsonl();
-  const PrecisionPlan plan = plan_precision(config_);
-  if (config_.precision.ledger_every == 0 || plan.plain()) {
-    keep_rows(path, state_.step, [](const auto&, int64_t) {});
-    return;
-  }
-  ledger_ = std::make_unique<NumericLedger>(plan);
-  ledger_file_ = std::make_unique<LedgerFile>(path, state_.step);
+  output_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint) + recipe_note);
 }
 
 void TrainRun::one_step(BatchSource& batches) {
@@ -153,10 +159,14 @@ void TrainRun::one_step(BatchSource& batches) {
   const bool counted = ledger_ && ledger_due(state_.step + 1, config_.precision.ledger_every);
   if (counted) ledger_->begin_step(state_.step + 1);
   trainer_->set_ledger(counted ? ledger_.get() : nullptr);
+  watch_.enter(parallel::Phase::kStep, state_.step + 1);
   const StepResult result = trainer_->step(batches, lr, state_.updates + 1);
 
   ++state_.step;
-  if (counted) ledger_file_->step(state_.step, *ledger_);
+  if (counted) {
+    ledger_->join(comm_);
+    output_->ledger(state_.step, *ledger_);
+  }
   const int64_t tokens = config_.train.global_batch * config_.train.seq_len;
   state_.tokens += tokens;
   state_.updates += result.skipped ? 0 : 1;
@@ -179,10 +189,10 @@ void TrainRun::one_step(BatchSource& batches) {
                     .peak_rss_bytes = peak_rss_bytes(),
                     .skipped = result.skipped,
                     .non_finite_input = result.non_finite_input,
-                    .phases_ms = result.phases_ms};
-  metrics_->step(row);
-  report_->step(row, state_.skipped_steps);
-  if (!result.non_finite_input.empty()) report_->non_finite(state_.step, result.non_finite_input);
+                    .phases_ms = result.phases_ms,
+                    .comm_busy_ms = result.comm_busy_ms,
+                    .comm_bytes = result.comm_bytes};
+  output_->step(row, state_.skipped_steps);
 
   if (state_.bad_steps_in_a_row >= config_.train.max_bad_steps) {
     save();  // the skipped updates left the weights as they were
@@ -205,49 +215,52 @@ bool TrainRun::eval_due() const {
   const int64_t every = config_.train.eval_every;
   const bool scheduled = every > 0 && state_.step > 0 &&
                          (state_.step % every == 0 || state_.step == config_.train.steps);
-  return scheduled && loader_->validation_batches() > 0 && metrics_->last_eval_step() < state_.step;
+  return scheduled && loader_->validation_batches() > 0 && evaluated_step_ < state_.step;
 }
 
 void TrainRun::evaluate_now() {
   const Clock::time_point start = Clock::now();
-  const EvalResult result = evaluate(store_, *loader_, config_.train.eval_batches,
+  watch_.enter(parallel::Phase::kEvaluation, state_.step);
+  const EvalResult result = evaluate(store_, *loader_, comm_, config_.train.eval_batches,
                                      [&](const MicroBatch& b) { return trainer_->evaluate(b); });
+  evaluated_step_ = state_.step;
   const EvalRow row{.step = state_.step,
                     .loss = result.loss,
                     .bits_per_byte = result.bits_per_byte,
                     .tokens = result.tokens,
                     .eval_ms = ms_since(start),
                     .precision = evaluation_text(config_)};
-  metrics_->eval(row);
-  report_->eval(row);
+  output_->eval(row);
 }
 
 void TrainRun::save() {
   const Clock::time_point start = Clock::now();
-  metrics_->sync();  // no checkpoint is durable whose rows are not
-  if (ledger_file_) ledger_file_->sync();
-  std::vector<NamedTensor> tensors = named_tensors(config_.model, trainer_->parameters());
+  watch_.enter(parallel::Phase::kSave, state_.step);
+  output_->sync();  // no checkpoint is durable whose rows are not
+  std::vector<NamedTensor> tensors = named_tensors(trainer_->shards(), trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
-  save_checkpoint(dir_.checkpoints(), state_, tensors, config_.run.keep_last);
+  const std::string root = checkpoints_of(config_.run.dir);
+  save_checkpoint(comm_, root, state_, tensors, config_.run.keep_last);
   saved_step_ = state_.step;
-  last_checkpoint_ = dir_.checkpoints() + "/" + step_folder(state_.step);
+  last_checkpoint_ = root + "/" + step_folder(state_.step);
   const CheckpointRow row{
       .step = state_.step, .save_ms = ms_since(start), .path = last_checkpoint_};
-  metrics_->checkpoint(row);
-  report_->saved(row);
+  output_->saved(row);
 }
 
 // Every rank must see the same answer, or one would leave the others waiting.
 bool TrainRun::stop_requested() {
   int32_t stop = stop_signal() ? 1 : 0;
   const ops::Tensor flag = ops::matrix(&stop, ops::Dtype::kI32, 1, 1);
-  comm_->wait(comm_->all_reduce(flag, parallel::Reduce::kMax));
+  comm_.wait(comm_.all_reduce(flag, parallel::Reduce::kMax));
   return stop != 0;
 }
 
 void TrainRun::loop() {
-  PrefetchedBatches batches(*loader_, state_.step, config_.train.micros_per_step());
-  report_->begin(state_.step);
+  PrefetchedBatches batches(
+      *loader_, state_.step,
+      parallel::even_part(config_.train.micros_per_step(), comm_.size(), comm_.rank()));
+  output_->begin(state_.step);
   if (eval_due()) evaluate_now();
   const int64_t steps = config_.train.steps, save_every = config_.run.save_every;
   while (state_.step < steps && !stop_requested()) {
@@ -258,87 +271,116 @@ void TrainRun::loop() {
 }
 
 ExitCode TrainRun::run() {
-  const std::optional<std::string> from = checkpoint_to_resume(config_, dir_);
-  std::optional<CheckpointReader> checkpoint;
-  if (from) {
-    checkpoint.emplace(*from);
-    check_continues(config_, store_, *checkpoint);
-  }
-  report_ = std::make_unique<RunReport>(config_, store_.info());
-  report_->header(training_memory(config_), loader_->windows());
-  require_self_test(config_.precision.loaded,
-                    [&](const auto& rowwise, const auto& columnwise, const auto& x,
-                        const auto& call) { ops_->quantize(rowwise, columnwise, x, call); });
-  trainer_ = std::make_unique<Trainer>(*ops_, config_);
+  std::unique_ptr<CheckpointReader> checkpoint = open_checkpoint();
+  output_ = std::make_unique<RunOutput>(dir_, config_, store_.info(), comm_.size());
+  output_->header(training_memory(config_, comm_.size(), comm_.rank()), loader_->windows());
+  agree(comm_, [&] {
+    require_self_test(config_.precision.loaded,
+                      [&](const auto& rowwise, const auto& columnwise, const auto& x,
+                          const auto& call) { ops_->quantize(rowwise, columnwise, x, call); });
+  });
+  trainer_ = std::make_unique<Trainer>(*ops_, config_, comm_);
   if (checkpoint) {
     resume(*checkpoint);
     checkpoint.reset();
   }
-
-  dir_.write_config(state_.config_toml);
-  dir_.write_recipe(state_.recipe_toml);
-  metrics_ = std::make_unique<MetricsFile>(dir_.metrics_jsonl(), state_.step);
-  metrics_->run({.first_step = state_.step + 1,
-                 .config_hash = state_.config_hash,
-                 .recipe = config_.precision.recipe,
-                 .emulated = emulated(config_),
-                 .n_parameters = n_parameters(config_.model),
-                 .flops_per_token = flops_per_token(config_.model, config_.train.seq_len,
-                                                    AttentionCount::kCausal)});
-  open_ledger();
+  evaluated_step_ = std::stoll(text_of_first_rank(comm_, [&] {
+    output_->open(state_);
+    return fmt::format("{}", output_->last_eval_step());
+  }));
+  const PrecisionPlan plan = plan_precision(config_);
+  if (config_.precision.ledger_every > 0 && !plan.plain()) {
+    ledger_ = std::make_unique<NumericLedger>(plan);
+  }
 
   const int64_t first_step = state_.step;
   try {
     loop();
   } catch (const data::Error&) {
-    // What was learned up to the damaged batch is sound: the update has not begun.
+    // What was learned up to the damaged batch is sound: the update has not begun. Of several ranks
+    // the others are in the middle of the step and could not save with this one.
+    if (comm_.size() > 1) throw;
     if (state_.step > first_step && saved_step_ != state_.step) save();
     throw;
   }
   if (state_.step > first_step && saved_step_ != state_.step) save();
   const bool finished = state_.step == config_.train.steps && !eval_due();
-  report_->summary(state_, last_checkpoint_, finished);
+  output_->summary(state_, last_checkpoint_, finished);
   return finished ? ExitCode::kOk : ExitCode::kPreempted;
 }
 
+// What is left to say about the end of a run, whatever it was.
+class RunEnd {
+ public:
+  RunEnd(const Config& config, const RunDir* dir, int rank) : folder_(config.run.dir) {
+    reason_.rank = rank;
+    if (dir != nullptr) reason_.restart_count = dir->restart_count();
+  }
+
+  void write(ExitCode code, const std::string& what, const TrainRun* run) {
+    reason_.code = code;
+    reason_.what = what;
+    if (run != nullptr) {
+      reason_.step = run->step();
+      reason_.last_checkpoint = run->last_checkpoint();
+      reason_.config_hash = run->hash();
+    }
+    write_exit_reason(folder_, reason_);
+  }
+
+  // When another error is already on its way, which is the one to tell: a full disk must not hide
+  // it.
+  void try_write(ExitCode code, const std::string& what, const TrainRun* run) {
+    try {
+      write(code, what, run);
+    } catch (const std::exception& also) {
+      fmt::print(stderr, "warning: {}\n", also.what());
+    }
+  }
+
+ private:
+  std::string folder_;
+  ExitReason reason_;
+};
+
 }  // namespace
 
-ExitCode run_training(const Config& config) {
+ExitCode run_training(const Config& config, parallel::Comm& comm, RunWatch& watch) {
   if (config.data.train.empty()) {
     throw Error(
         ExitCode::kConfig,
         "data.train is not set: write data.train = \"corpus.h5\" (qstep data prepare makes one)");
   }
-  install_signal_handlers();
-  if (config.run.threads > 0) omp_set_num_threads(static_cast<int>(config.run.threads));
-  const RunDir dir(config.run.dir);
-  dir.remove_exit_reason();  // of the process before: a killed one leaves none
-  ExitReason reason;
-  reason.restart_count = dir.restart_count();
+  std::optional<RunDir> dir;
+  on_first_rank(comm, [&] {
+    dir.emplace(config.run.dir);
+    dir->remove_exit_reason();  // of the process before: a killed one leaves none
+  });
+  const RunDir* const own = dir ? &*dir : nullptr;
+  RunEnd end(config, own, comm.rank());
   std::unique_ptr<TrainRun> run;
-  const auto end = [&](ExitCode code, const std::string& what) {
-    reason.code = code;
-    reason.what = what;
-    if (run) {
-      reason.step = run->step();
-      reason.last_checkpoint = run->last_checkpoint();
-      reason.config_hash = run->hash();
-    }
-    dir.write_exit_reason(reason);
-  };
   try {
-    run = std::make_unique<TrainRun>(config, dir);
+    agree(comm, [&] { run = std::make_unique<TrainRun>(config, comm, watch, own); });
     const ExitCode code = run->run();
-    end(code, code == ExitCode::kPreempted ? "stop signal" : "");
+    if (own != nullptr)
+      end.write(code, code == ExitCode::kPreempted ? "stop signal" : "", run.get());
     return code;
   } catch (const std::exception& error) {
-    try {
-      end(exit_code_of(error), error.what());
-    } catch (const std::exception& also) {  // a full disk, say; the first error is the one to tell
-      fmt::print(stderr, "warning: {}\n", also.what());
+    // The cause is what a reader of the file needs, also where this rank ends for another one's.
+    const auto verdict = watch.verdict();
+    if (watch.i_report()) {
+      end.try_write(verdict ? verdict->cause : exit_code_of(error), error.what(), run.get());
     }
     throw;
   }
+}
+
+ExitCode run_training(const Config& config) {
+  install_signal_handlers();
+  if (config.run.threads > 0) omp_set_num_threads(static_cast<int>(config.run.threads));
+  const auto alone = parallel::make_single();
+  RunWatch nobody;
+  return run_training(config, *alone, nobody);
 }
 
 }  // namespace qstep::trainer

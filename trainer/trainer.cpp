@@ -3,35 +3,79 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/rank_check.h"
+
 namespace qstep::trainer {
 
 using ops::Dtype;
 using ops::Tensor;
+
+namespace {
+
+parallel::Comm& alone() {
+  static const std::unique_ptr<parallel::Comm> single = parallel::make_single();
+  return *single;
+}
+
+ShardPlan plan_of(const Config& c, int n_ranks, int rank) {
+  return plan_shards(c.model, c.parallel.optimizer, n_ranks, rank);
+}
+
+}  // namespace
+
+// Joins the model's passes with the sums over micro-batches and ranks.
+class Trainer::Buckets final : public BucketObserver {
+ public:
+  Buckets(ops::Ops& ops, const ShardPlan& shards, GradientSum& sum, DataParallel& ranks,
+          PhaseTimer& timer)
+      : ops_(ops), shards_(shards), sum_(sum), ranks_(ranks), timer_(timer) {}
+
+  void begin_micro_batch(int64_t micro, bool last) {
+    micro_ = micro;
+    last_ = last;
+  }
+  void weights_wanted(int64_t bucket) override { ranks_.wait_for_weights(bucket, timer_); }
+  void gradient_complete(int64_t bucket) override {
+    const Bucket& b = shards_.buckets[static_cast<size_t>(bucket)];
+    sum_.add_up(ops_, micro_, b.first, b.size);
+    if (last_) ranks_.reduce_gradient(bucket);
+  }
+
+ private:
+  ops::Ops& ops_;
+  const ShardPlan& shards_;
+  GradientSum& sum_;
+  DataParallel& ranks_;
+  PhaseTimer& timer_;
+  int64_t micro_ = 0;
+  bool last_ = false;
+};
 
 struct Trainer::Layout {
   Parameters parameters;
   std::vector<ParameterGroup> gradients;
   ModelActivations activations;
   PrecisionTensors precision;
-  Tensor micro_losses, scalars;
+  Tensor step_sums, scalars;
 };
 
-Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c) {
+Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c, const ShardPlan& shards,
+                                 int n_ranks) {
   const int64_t G = c.train.micros_per_step();
-  return {.parameters = lay_out_parameters(arena, c.model, c.compute_dtype()),
-          .gradients = GradientSum::lay_out(arena, c.model, c.parallel.reduction, G),
+  return {.parameters = lay_out_parameters(arena, c.model, shards, c.compute_dtype()),
+          .gradients = GradientSum::lay_out(arena, c.model, c.parallel.reduction, G / n_ranks),
           .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
                                              c.compute_dtype(), Purpose::kTraining),
           .precision =
               PrecisionTensors::lay_out(arena, plan_precision(c), c.model,
                                         c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
-          .micro_losses = arena.take("batch", Dtype::kF32, 1, G),
+          .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
           .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
 }
 
-std::vector<MemoryRow> training_memory(const Config& config) {
+std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank) {
   ops::Arena measure;
-  Trainer::lay_out(measure, config);
+  Trainer::lay_out(measure, config, plan_of(config, n_ranks, rank), n_ranks);
   std::vector<MemoryRow> rows;
   for (const auto& [owner, bytes] : measure.bytes_by_owner()) rows.push_back({owner, bytes});
   std::stable_sort(rows.begin(), rows.end(),
@@ -39,26 +83,40 @@ std::vector<MemoryRow> training_memory(const Config& config) {
   return rows;
 }
 
-Trainer::Trainer(ops::Ops& ops, const Config& config) : ops_(ops), config_(config) {
+Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
+
+Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& comm)
+    : ops_(ops), config_(config), shards_(plan_of(config, comm.size(), comm.rank())) {
+  require_ranks(config, comm.size());
   ops::Arena measure;
-  lay_out(measure, config);
+  lay_out(measure, config, shards_, comm.size());
   buffer_ = ops.allocate(measure.peak_bytes());
   ops::Arena place(buffer_);
-  Layout layout = lay_out(place, config);
+  Layout layout = lay_out(place, config, shards_, comm.size());
 
   parameters_ = std::move(layout.parameters);
-  decay_stretches_ = decay_stretches(config.model, parameters_.master);
-  micro_losses_ = layout.micro_losses;
+  decay_stretches_ = decay_stretches(shards_);
+  const int64_t G = config.train.micros_per_step();
+  step_sums_ = layout.step_sums;
+  micro_losses_ = step_sums_.col_range(0, G);
+  square_sums_ = step_sums_.col_range(G, step_sums_.cols - G);
   scalars_ = layout.scalars;
-  gradient_sum_ = std::make_unique<GradientSum>(
-      std::move(layout.gradients), config.parallel.reduction, config.train.micros_per_step());
+  gradient_sum_ = std::make_unique<GradientSum>(std::move(layout.gradients),
+                                                config.parallel.reduction, G / comm.size());
   precision_ = std::make_unique<ModelPrecision>(ops, plan_precision(config),
                                                 std::move(layout.precision), config.train.seed);
   model_ =
       std::make_unique<Model>(ops, config.model, parameters_.weight.views, layout.activations,
                               config.train.micro_batch, config.train.seq_len, precision_.get());
-  init_parameters(ops, config.model, parameters_, config.train.seed);
+  ParameterGroup& gradient = gradient_sum_->total();
+  init_parameters(ops, shards_, parameters_, gradient, config.train.seed);
+  ranks_ = std::make_unique<DataParallel>(comm, shards_, config.parallel.optimizer, gradient.flat,
+                                          parameters_.weight.flat);
+  buckets_ = std::make_unique<Buckets>(ops, shards_, *gradient_sum_, *ranks_, timer_);
+  model_->observe(buckets_.get());
 }
+
+Trainer::~Trainer() = default;
 
 void Trainer::upload(const MicroBatch& batch) {
   const ModelActivations& a = model_->activations();
@@ -66,32 +124,74 @@ void Trainer::upload(const MicroBatch& batch) {
   ops_.upload(a.targets, batch.targets.data());
 }
 
+// Of this rank's part of every bucket, in the places of the whole gradient's chunks.
+void Trainer::sum_squares() {
+  const auto rank = static_cast<size_t>(ranks_->rank());
+  for (const Bucket& b : shards_.buckets) {
+    const int64_t first = b.first + b.bounds[rank], n = b.bounds[rank + 1] - b.bounds[rank];
+    ops_.square_sums(square_sums_.col_range(first / kShardUnit, n / kShardUnit),
+                     gradient_sum_->total().flat.col_range(first, n));
+  }
+}
+
+// A sum with zeros is exact: the joined values are those of the rank that has them.
+void Trainer::join_ranks() {
+  if (ranks_->size() == 1) return;
+  const Phase before = timer_.enter(Phase::kComm);
+  parallel::Comm& comm = ranks_->comm();
+  parallel::Comm::Ticket last = comm.all_reduce(step_sums_, parallel::Reduce::kSum);
+  if (const Tensor& amaxes = precision_->amaxes()) {
+    last = comm.all_reduce(amaxes, parallel::Reduce::kMax);
+  }
+  if (const Tensor& counts = precision_->non_finite_counts()) {
+    last = comm.all_reduce(counts, parallel::Reduce::kSum);
+  }
+  comm.wait(last);
+  timer_.enter(before);
+}
+
+// In the order of the next forward pass, which waits for each bucket as it comes to it.
+void Trainer::update_weights(double lr, int64_t update) {
+  const Tensor factor = scalars_.col_range(2, 1);
+  for (size_t bucket = 0; bucket < shards_.buckets.size(); ++bucket) {
+    adamw_update(ops_, decay_stretches_, shards_.owned[bucket], parameters_, gradient_sum_->total(),
+                 factor, config_.optimizer, lr, update);
+    ranks_->gather_weights(static_cast<int64_t>(bucket));
+  }
+}
+
 StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
-  const int64_t G = config_.train.micros_per_step();
+  const int64_t n_micros = config_.train.micros_per_step() / ranks_->size();
+  const int64_t first_micro = n_micros * ranks_->rank();
   const int64_t tokens_per_step = config_.train.global_batch * config_.train.seq_len;
   const float loss_scale = 1.0f / static_cast<float>(tokens_per_step);
   const Tensor& losses = model_->activations().losses;
+  const parallel::CommTimes comm_before = ranks_->comm().times();
 
   timer_.start();
+  if (ranks_->size() > 1) ops_.zero(step_sums_);
   precision_->begin_step(ops_, steps_done_ + 1, ledger_);
-  for (int64_t micro = 0; micro < G; ++micro) {
+  for (int64_t micro = 0; micro < n_micros; ++micro) {
     timer_.enter(Phase::kData);
     upload(batches.next());
-    precision_->begin_micro_batch(micro);
+    precision_->begin_micro_batch(first_micro + micro);
+    buckets_->begin_micro_batch(micro, micro + 1 == n_micros);
     const GradientSum::Target target = gradient_sum_->target(micro);
     model_->forward_backward(ops_, target.group.views, loss_scale, target.accumulate, timer_);
-    ops_.mean(micro_losses_.col_range(micro, 1), losses);
-    gradient_sum_->finished(ops_, micro);
+    ops_.mean(micro_losses_.col_range(first_micro + micro, 1), losses);
+    gradient_sum_->finished(micro);
   }
 
   timer_.enter(Phase::kOptimizer);
   const Tensor loss = scalars_.col_range(0, 1), norm = scalars_.col_range(1, 1),
                factor = scalars_.col_range(2, 1);
-  ParameterGroup& grads = gradient_sum_->total();
+  ranks_->wait_for_gradients(timer_);
+  sum_squares();
+  join_ranks();
   ops_.mean(loss, micro_losses_);
-  ops_.grad_norm(norm, grads.flat);
+  ops_.norm_of_sums(norm, square_sums_);
   ops_.clip_factor(factor, norm, loss, static_cast<float>(config_.optimizer.clip_norm));
-  adamw_update(ops_, decay_stretches_, parameters_, grads, factor, config_.optimizer, lr, update);
+  update_weights(lr, update);
 
   timer_.enter(Phase::kOther);
   float host[3];
@@ -99,11 +199,14 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const bool skipped = std::isnan(host[2]);
   precision_->end_step(ops_, skipped);
   ++steps_done_;
+  const parallel::CommTimes comm_after = ranks_->comm().times();
   return {.loss = host[0],
           .grad_norm = host[1],
           .skipped = skipped,
           .non_finite_input = precision_->first_non_finite(ops_),
-          .phases_ms = timer_.stop()};
+          .phases_ms = timer_.stop(),
+          .comm_busy_ms = comm_after.busy_ms - comm_before.busy_ms,
+          .comm_bytes = comm_after.bytes_sent - comm_before.bytes_sent};
 }
 
 float Trainer::evaluate(const MicroBatch& batch) {
@@ -123,9 +226,14 @@ void Trainer::set_steps_done(int64_t steps) {
 }
 
 void Trainer::refresh_weights() {
-  if (parameters_.weight.flat.dtype != Dtype::kF32) {
-    ops_.cast(parameters_.weight.flat, parameters_.master.flat);
+  const bool weight_is_master = parameters_.weight.flat.data == parameters_.master.flat.data;
+  for (size_t bucket = 0; bucket < shards_.owned.size() && !weight_is_master; ++bucket) {
+    const OwnedRun& run = shards_.owned[bucket];
+    ops_.cast(parameters_.weight.flat.col_range(run.first, run.size),
+              parameters_.master.flat.col_range(run.offset, run.size));
+    ranks_->gather_weights(static_cast<int64_t>(bucket));
   }
+  ranks_->wait_for_weights();
   precision_->weights_changed();
 }
 

@@ -7,17 +7,20 @@
 #include <vector>
 
 #include "ops/ops.h"
+#include "parallel/comm.h"
 #include "trainer/config.h"
+#include "trainer/data_parallel.h"
 #include "trainer/gradient_sum.h"
 #include "trainer/model.h"
 #include "trainer/optimizer.h"
 #include "trainer/parameters.h"
+#include "trainer/shard_plan.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
 
-// Where the micro-batches come from. next() blocks until one is there; the spans live until the
-// next call.
+// Where this rank's micro-batches come from, in order. next() blocks until one is there; the spans
+// live until the next call.
 struct MicroBatch {
   std::span<const int32_t> tokens, targets;  // [B, T]
 };
@@ -35,6 +38,9 @@ struct StepResult {
   // ("blocks.3.down dy"): FP4 hides it from the loss. Empty: none did.
   std::string non_finite_input;
   PhaseTimes phases_ms{};
+  // Between the ranks during this step, beside the computation or not.
+  double comm_busy_ms = 0;
+  int64_t comm_bytes = 0;  // sent by this rank
 };
 
 struct MemoryRow {
@@ -42,15 +48,22 @@ struct MemoryRow {
   int64_t bytes = 0;
 };
 
-// Bytes per owner of a training run of this configuration, largest first; nothing is allocated.
-std::vector<MemoryRow> training_memory(const Config& config);
+// Bytes per owner on rank `rank` of a training run of this configuration, largest first; nothing is
+// allocated.
+std::vector<MemoryRow> training_memory(const Config& config, int n_ranks = 1, int rank = 0);
 
 class Trainer {
  public:
-  // Lays out and allocates everything; weights are initialised from the seed.
+  // Lays out and allocates everything; weights are initialised from the seed. One of the
+  // data-parallel ranks `comm`, which outlives it; all of them make the same calls. Throws an Error
+  // (config) where so many ranks cannot share the run.
+  Trainer(ops::Ops& ops, const Config& config, parallel::Comm& comm);
+  // The only one.
   Trainer(ops::Ops& ops, const Config& config);
+  ~Trainer();
 
-  // The next optimizer step, at rate lr; `update` counts the updates made, this one included.
+  // The next optimizer step, at rate lr; `update` counts the updates made, this one included. The
+  // result is the same on all ranks but for its times.
   StepResult step(BatchSource& batches, double lr, int64_t update);
 
   // Mean loss of one micro-batch with the weights as they are, in the precision of the last step
@@ -66,30 +79,41 @@ class Trainer {
   void refresh_weights();
 
   Parameters& parameters() { return parameters_; }
+  const ShardPlan& shards() const { return shards_; }
   // State of the precision recipe that belongs into a checkpoint beside the parameters.
   std::vector<NamedTensor> precision_state() const { return precision_->named_tensors(); }
   const Config& config() const { return config_; }
-  // The gradient of the last step (FP32, before clipping).
+  // The gradient of the last step (FP32, before clipping), where this rank owns it.
   ParameterGroup& gradients() { return gradient_sum_->total(); }
 
  private:
   struct Layout;
-  static Layout lay_out(ops::Arena& arena, const Config& config);
-  friend std::vector<MemoryRow> training_memory(const Config& config);
+  class Buckets;
+  static Layout lay_out(ops::Arena& arena, const Config& config, const ShardPlan& shards,
+                        int n_ranks);
+  friend std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank);
 
   void upload(const MicroBatch& batch);
+  void sum_squares();
+  void join_ranks();
+  void update_weights(double lr, int64_t update);
 
   ops::Ops& ops_;
   Config config_;
+  ShardPlan shards_;
   ops::Buffer buffer_;
   Parameters parameters_;
   std::unique_ptr<GradientSum> gradient_sum_;
   std::unique_ptr<ModelPrecision> precision_;
   std::unique_ptr<Model> model_;
   std::vector<DecayStretch> decay_stretches_;
-  ops::Tensor micro_losses_;  // [1, G]: mean loss of each micro-batch
-  ops::Tensor scalars_;       // [1, 3]: loss, gradient norm, clip factor
+  // What every rank adds its own to and zero elsewhere: [1, G + chunks] and its two parts, the mean
+  // loss of each micro-batch and the sums of squares of the gradient.
+  ops::Tensor step_sums_, micro_losses_, square_sums_;
+  ops::Tensor scalars_;  // [1, 3]: loss, gradient norm, clip factor
   PhaseTimer timer_;
+  std::unique_ptr<DataParallel> ranks_;  // behind the memory that it reads and writes
+  std::unique_ptr<Buckets> buckets_;
   QuantLedger* ledger_ = nullptr;
   int64_t steps_done_ = 0;
 };

@@ -23,7 +23,15 @@ struct WeightSpec {
   double std = 0;  // of kNormal
   Decay decay = Decay::kNo;
   int64_t used_rows = 0;  // rows behind it are padding: zero, with zero gradients
+  // Weights that are used, and whose gradients are complete, at about the same time.
+  int64_t bucket = 0;
 };
+
+// Of the buckets: 0 is the embeddings, l + 1 block l, the last one what follows the blocks.
+constexpr int64_t kEmbeddingBucket = 0;
+constexpr int64_t block_bucket(int64_t block) { return block + 1; }
+constexpr int64_t head_bucket(const ModelConfig& model) { return model.n_layers + 1; }
+constexpr int64_t n_buckets(const ModelConfig& model) { return head_bucket(model) + 1; }
 
 // One value (a tensor, an offset, ...) per weight; members that the model lacks stay empty.
 template <class T>
@@ -50,18 +58,19 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
   const double std = m.init_std;
   const double residual_std = std / std::sqrt(2.0 * static_cast<double>(m.n_layers));
 
+  int64_t bucket = kEmbeddingBucket;
   const auto embedding = [&](const std::string& name, T& t, int64_t rows, int64_t used) {
-    f(WeightSpec{name, rows, C, Init::kNormal, std, Decay::kYes, used}, t);
+    f(WeightSpec{name, rows, C, Init::kNormal, std, Decay::kYes, used, bucket}, t);
   };
   const auto linear = [&](const std::string& name, T& weight, T& bias, int64_t out, int64_t in,
                           double s) {
-    f(WeightSpec{name + ".weight", out, in, Init::kNormal, s, Decay::kYes, out}, weight);
-    if (m.bias) f(WeightSpec{name + ".bias", 1, out, Init::kZero, 0, Decay::kNo, 1}, bias);
+    f(WeightSpec{name + ".weight", out, in, Init::kNormal, s, Decay::kYes, out, bucket}, weight);
+    if (m.bias) f(WeightSpec{name + ".bias", 1, out, Init::kZero, 0, Decay::kNo, 1, bucket}, bias);
   };
   const auto norm = [&](const std::string& name, T& weight, T& bias) {
-    f(WeightSpec{name + ".weight", 1, C, Init::kOne, 0, Decay::kNo, 1}, weight);
+    f(WeightSpec{name + ".weight", 1, C, Init::kOne, 0, Decay::kNo, 1, bucket}, weight);
     if (m.norm == NormKind::kLayer) {
-      f(WeightSpec{name + ".bias", 1, C, Init::kZero, 0, Decay::kNo, 1}, bias);
+      f(WeightSpec{name + ".bias", 1, C, Init::kZero, 0, Decay::kNo, 1, bucket}, bias);
     }
   };
 
@@ -72,12 +81,13 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
   for (int64_t l = 0; l < m.n_layers; ++l) {
     BlockWeights<T>& b = w.blocks[static_cast<size_t>(l)];
     const std::string prefix = "blocks." + std::to_string(l) + ".";
+    bucket = block_bucket(l);
     norm(prefix + "norm1", b.norm1, b.norm1_bias);
     linear(prefix + "qkv", b.qkv, b.qkv_bias, m.qkv_width(), C, std);
     if (m.qk_norm) {
-      f(WeightSpec{prefix + "q_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1},
+      f(WeightSpec{prefix + "q_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1, bucket},
         b.q_norm);
-      f(WeightSpec{prefix + "k_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1},
+      f(WeightSpec{prefix + "k_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1, bucket},
         b.k_norm);
     }
     linear(prefix + "attn_out", b.attn_out, b.attn_out_bias, C, m.q_width(), residual_std);
@@ -85,6 +95,7 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
     linear(prefix + "up", b.up, b.up_bias, m.up_width(), C, std);
     linear(prefix + "down", b.down, b.down_bias, C, F_, residual_std);
   }
+  bucket = head_bucket(m);
   norm("final_norm", w.final_norm, w.final_norm_bias);
   if (!m.tied_head) embedding("head.weight", w.head, m.padded_vocab(), m.vocab_size);
 }

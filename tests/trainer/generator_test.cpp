@@ -30,7 +30,7 @@ class Generation : public ::testing::TestWithParam<ModelCase> {
     state.vocab_size = model().vocab_size;
     state.config_toml = to_toml(trainer.config());
     state.tokenizer = "bytes";
-    save_checkpoint(folder_.path(), state, named_tensors(model(), trainer.parameters()), 0);
+    save_checkpoint(folder_.path(), state, named_tensors(trainer.shards(), trainer.parameters()), 0);
   }
 
   static test::Batch one_sequence(std::vector<int32_t> tokens) {

@@ -1,9 +1,10 @@
 // Tensors that several ranks hold in pieces, cut at random, for tests of their checkpoints.
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <cstring>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,9 +35,11 @@ struct Piece {
 // The tensors as one memory would have them; names, shapes, types and bytes follow from the seed.
 class GlobalTensors {
  public:
-  explicit GlobalTensors(uint64_t seed) {
+  explicit GlobalTensors(uint64_t seed, size_t n_tensors = 4) {
+    constexpr std::array kNames = {"master/a.weight", "master/b.weight", "adam_m/a.weight",
+                                   "scale"};
     Random random(seed);
-    for (const char* name : {"master/a.weight", "master/b.weight", "adam_m/a.weight", "scale"}) {
+    for (const char* name : std::span(kNames).first(n_tensors)) {
       const auto dtype = static_cast<ops::Dtype>(random.between(0, 2));
       const int64_t rows = random.between(1, 9), cols = random.between(1, 9);
       storage_.emplace_back(static_cast<size_t>(rows * cols * ops::size_bytes(dtype)));

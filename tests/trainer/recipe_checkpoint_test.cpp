@@ -69,7 +69,7 @@ class RecipeCheckpoint : public ::testing::TestWithParam<std::string> {
     state.config_toml = to_toml(config_);
     state.recipe_toml = to_toml(config_.precision.loaded);
     state.tokenizer = "bytes";
-    std::vector<NamedTensor> tensors = named_tensors(config_.model, trainer_->parameters());
+    std::vector<NamedTensor> tensors = named_tensors(trainer_->shards(), trainer_->parameters());
     for (NamedTensor& t : trainer_->precision_state()) tensors.push_back(std::move(t));
     save_checkpoint(folder_.path(), state, tensors, 0);
   }
@@ -225,8 +225,8 @@ TEST(RecipeCheckpointPhase, IsThatOfItsStep) {
     Config in_bf16 = config;
     in_bf16.precision.eval = EvalPrecision::kCompute;
     Trainer other(*ops, in_bf16);
-    const auto from = named_tensors(config.model, trainer.parameters());
-    const auto to = named_tensors(config.model, other.parameters());
+    const auto from = named_tensors(trainer.shards(), trainer.parameters());
+    const auto to = named_tensors(other.shards(), other.parameters());
     for (size_t i = 0; i < from.size(); ++i) ops->upload(to[i].tensor, from[i].tensor.data);
     other.refresh_weights();
     const float plain = other.evaluate({b.tokens, b.targets});
@@ -243,7 +243,7 @@ TEST(DelayedScales, AreAskedOfTheCheckpoint) {
   CheckpointState state;
   state.vocab_size = config.model.vocab_size;
   state.config_toml = to_toml(config);
-  save_checkpoint(folder.path(), state, named_tensors(config.model, trainer.parameters()), 0);
+  save_checkpoint(folder.path(), state, named_tensors(trainer.shards(), trainer.parameters()), 0);
   try {
     const LoadedModel loaded(*ops, folder.path(), "fp8-delayed");
     ADD_FAILURE() << "expected an Error";
@@ -263,7 +263,7 @@ TEST(OtherRecipe, MustFitTheModel) {
   CheckpointState state;
   state.vocab_size = config.model.vocab_size;
   state.config_toml = to_toml(config);
-  save_checkpoint(folder.path(), state, named_tensors(config.model, trainer.parameters()), 0);
+  save_checkpoint(folder.path(), state, named_tensors(trainer.shards(), trainer.parameters()), 0);
   EXPECT_EQ("fp8-current emulated",
             LoadedModel(*ops, folder.path(), "fp8-current").precision_text());
   try {

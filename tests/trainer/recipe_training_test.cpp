@@ -123,7 +123,7 @@ void expect_resumes(const Recipe& recipe, int64_t n_steps) {
   TrainingRun whole(config);
   std::vector<std::map<std::string, std::vector<float>>> saved;
   const auto tensors = [&](Trainer& trainer) {
-    std::vector<NamedTensor> all = named_tensors(config.model, trainer.parameters());
+    std::vector<NamedTensor> all = named_tensors(trainer.shards(), trainer.parameters());
     for (NamedTensor& t : trainer.precision_state()) all.push_back(std::move(t));
     return all;
   };
@@ -204,8 +204,8 @@ TEST(RecipeSwitch, ActsFromItsFirstStepOn) {
   EXPECT_TRUE(state_bits(plain.trainer) == state_bits(switched.trainer));
   // From here on it is BF16 from these weights.
   TrainingRun bf16(recipe_config(load_recipe("bf16"), 1, 6), 4);
-  const auto from = named_tensors(recipe_model(), switched.trainer.parameters());
-  const auto to = named_tensors(recipe_model(), bf16.trainer.parameters());
+  const auto from = named_tensors(switched.trainer.shards(), switched.trainer.parameters());
+  const auto to = named_tensors(bf16.trainer.shards(), bf16.trainer.parameters());
   for (size_t i = 0; i < from.size(); ++i) bf16.ops->upload(to[i].tensor, from[i].tensor.data);
   bf16.trainer.refresh_weights();
   for (int step = 4; step <= 6; ++step) {

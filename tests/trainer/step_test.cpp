@@ -134,7 +134,10 @@ Vector summed(Reduction reduction, const std::vector<Vector>& leaves, const Mode
       for (size_t i = 0; i < leaf.size(); ++i) {
         x[i] = target.accumulate == ops::Accumulate::kYes ? x[i] + leaf[i] : leaf[i];
       }
-      sum.finished(*ops, micro);
+      const int64_t size = target.group.flat.size(), cut = size / 3;
+      sum.add_up(*ops, micro, cut, size - cut);
+      sum.add_up(*ops, micro, 0, cut);
+      sum.finished(micro);
     }
   }
   const float* const total = sum.total().flat.as<float>();
@@ -213,8 +216,10 @@ TEST(Optimizer, DecaysOnlyWhatTheListSays) {
   const test::Weights before = read_weights(config.model, trainer.parameters().master);
   ops->zero(trainer.gradients().flat);
   float one = 1.0f;
-  adamw_update(*ops, decay_stretches(config.model, trainer.gradients()), trainer.parameters(),
-               trainer.gradients(), ops::view(std::span(&one, 1)), config.optimizer, 0.125, 1);
+  for (const OwnedRun& run : trainer.shards().owned) {
+    adamw_update(*ops, decay_stretches(trainer.shards()), run, trainer.parameters(),
+                 trainer.gradients(), ops::view(std::span(&one, 1)), config.optimizer, 0.125, 1);
+  }
   const test::Weights after = read_weights(config.model, trainer.parameters().master);
   int64_t n_decayed = 0;
   for (const WeightSpec& spec : weight_list(config.model)) {

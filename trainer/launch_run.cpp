@@ -1,0 +1,102 @@
+#include "trainer/launch_run.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/world.h"
+#include "trainer/agreement.h"
+#include "trainer/exit_reason.h"
+#include "trainer/run_dir.h"
+#include "trainer/signals.h"
+#include "trainer/train_run.h"
+
+namespace qstep::trainer {
+
+namespace {
+
+using ops::Error;
+using ops::ExitCode;
+
+// Ends this process beside others that it cannot wait for.
+[[noreturn]] void leave(ExitCode code, const std::string& text) {
+  std::fflush(stdout);
+  if (!text.empty()) fmt::print(stderr, "{}\n", text);
+  std::fflush(stderr);
+  ::_exit(static_cast<int>(code));
+}
+
+// Ranks with other settings would compute something else, or wait for each other.
+void require_same_config(parallel::Comm& world, const Config& config) {
+  const std::vector<std::string> texts = parallel::all_gather_text(world, to_toml(config));
+  agree(world, [&] {
+    if (texts[static_cast<size_t>(world.rank())] == texts[0]) return;
+    throw Error(ExitCode::kConfig,
+                "its configuration is not that of rank 0: start all ranks with the same command "
+                "line, files and working folder");
+  });
+}
+
+// The watchdog's last words for a main thread that is stuck.
+void write_verdict(const std::string& folder, int rank, const parallel::Verdict& verdict) {
+  ExitReason reason;
+  reason.code = verdict.cause;
+  reason.rank = rank;
+  reason.what = verdict.text;
+  write_exit_reason(folder, reason);
+}
+
+struct AgreedEnd {
+  ExitCode code = ExitCode::kOk;
+  std::string error;  // empty: none
+};
+
+AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load) {
+  RunWatch watch;
+  try {
+    AgreedEnd end;
+    try {
+      Config config;
+      agree(world, [&] { config = load(); });
+      require_same_config(world, config);
+      const int share = parallel::cpu_share(world);
+      omp_set_num_threads(config.run.threads > 0 ? static_cast<int>(config.run.threads) : share);
+      watch.start(world, {}, [folder = config.run.dir, rank = world.rank()](const auto& verdict) {
+        write_verdict(folder, rank, verdict);
+      });
+      end.code = run_training(config, world, watch);
+    } catch (const AgreedError& error) {
+      end = {error.code(), error.what()};
+    }
+    watch.goodbye();
+    return end;
+  } catch (const std::exception& error) {
+    // This rank alone, or because of another one.
+    const bool symptom = watch.verdict().has_value();
+    const ExitCode code = exit_code_of(error);
+    watch.farewell(code, error.what());
+    if (symptom) leave(code, watch.i_report() ? error_text(error) : "");
+    leave(code, fmt::format("rank {}: {}", world.rank(), error_text(error)));
+  }
+}
+
+}  // namespace
+
+ExitCode launch_run(const std::function<Config()>& load) {
+  std::unique_ptr<parallel::Comm> world = parallel::make_world(parallel::find_launch());
+  if (world->size() == 1) return run_training(load());
+  install_signal_handlers();
+  const AgreedEnd end = run_as_rank(*world, load);
+  const bool tells = world->rank() == 0;
+  world.reset();  // waits for the others
+  if (tells && !end.error.empty()) throw Error(end.code, end.error);
+  return end.code;
+}
+
+}  // namespace qstep::trainer
