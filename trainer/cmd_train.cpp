@@ -22,9 +22,11 @@ void add_train_command(CLI::App& app, int& exit_code) {
   cmd->add_option("--resume", options->resume,
                   "auto, never, or a checkpoint folder: the same as run.resume=...");
   cmd->footer(
-      "Example:\n  qstep train config.toml train.steps=500 run.dir=runs/first\n\n"
-      "Ends with code 0 when done, 10 after a stop signal (checkpoint saved; the same command goes "
-      "on),\n"
+      "Example:\n  qstep train config.toml train.steps=500 run.dir=runs/first\n"
+      "  mpirun -n 4 qstep train config.toml\n\n"
+      "Ends with code 0 when done, 10 after a stop signal or 11 before a time limit (checkpoint "
+      "saved;\n"
+      "the same command goes on), 40 or 41 when another rank died or hangs,\n"
       "20 for a mistake in the configuration, 21 in the data, 22 a damaged checkpoint, 23 a full "
       "disk,\n"
       "30 when losses stay non-finite. SIGINT and SIGTERM save and stop; a second one stops at "

@@ -77,7 +77,9 @@ struct RunConfig {
   int64_t save_every = 0;       // steps; 0 = only at the end and on a signal
   int64_t keep_last = 2;        // checkpoints kept
   int64_t log_every = 1;        // steps between printed lines; metrics.jsonl has every step
-  int64_t threads = 0;          // 0 = all cores this process may use
+  int64_t threads = 0;          // of this rank; 0 = its share of the cores
+  double max_minutes = 0;       // 0 = no limit but the batch job's
+  double hang_limit_s = 60;     // of several ranks: the least time after which a step hangs
 };
 
 struct Config {

@@ -180,7 +180,15 @@ void for_each_option(ConfigT& c, F&& f) {
   f("run.keep_last", r.keep_last, "checkpoints kept", at_least(1));
   f("run.log_every", r.log_every, "steps between printed lines; metrics.jsonl has every step",
     at_least(1));
-  f("run.threads", r.threads, "0 = all cores this process may use", at_least(0, 1024));
+  f("run.threads", r.threads, "per rank; 0 = its share of the cores that it may use",
+    at_least(0, 1024));
+  f("run.hang_limit_s", r.hang_limit_s,
+    "several ranks: a step that takes longer than this, and than ten usual ones, ends the run with "
+    "code 41",
+    positive());
+  f("run.max_minutes", r.max_minutes,
+    "save and end with code 11 before this time is over; 0 = no limit but the Slurm job's",
+    not_negative());
 }
 
 // ---- values as text -------------------------------------------------------------------

@@ -45,6 +45,7 @@ void require_same_config(parallel::Comm& world, const Config& config) {
 
 // The watchdog's last words for a main thread that is stuck.
 void write_verdict(const std::string& folder, int rank, const parallel::Verdict& verdict) {
+  if (has_exit_reason(folder)) return;
   ExitReason reason;
   reason.code = verdict.cause;
   reason.rank = rank;
@@ -67,9 +68,12 @@ AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load
       require_same_config(world, config);
       const int share = parallel::cpu_share(world);
       omp_set_num_threads(config.run.threads > 0 ? static_cast<int>(config.run.threads) : share);
-      watch.start(world, {}, [folder = config.run.dir, rank = world.rank()](const auto& verdict) {
-        write_verdict(folder, rank, verdict);
-      });
+      parallel::WatchdogOptions options;
+      options.limits.step_s = config.run.hang_limit_s;
+      watch.start(world, options,
+                  [folder = config.run.dir, rank = world.rank()](const auto& verdict) {
+                    write_verdict(folder, rank, verdict);
+                  });
       end.code = run_training(config, world, watch);
     } catch (const AgreedError& error) {
       end = {error.code(), error.what()};

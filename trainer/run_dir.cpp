@@ -118,6 +118,11 @@ void RunDir::write_recipe(std::string_view toml) const {
   CheckpointFiles().replace_file(recipe_toml(), toml);
 }
 
+bool has_exit_reason(const std::string& folder) {
+  std::error_code ignored;
+  return fs::exists(exit_reason_of(folder), ignored);
+}
+
 void write_exit_reason(const std::string& folder, const ExitReason& reason) {
   CheckpointFiles().replace_file(exit_reason_of(folder), to_json(reason));
 }

@@ -18,6 +18,7 @@ inline std::string checkpoints_of(const std::string& folder) { return folder + "
 inline std::string exit_reason_of(const std::string& folder) {
   return folder + "/exit_reason.json";
 }
+bool has_exit_reason(const std::string& folder);
 // Replaces <folder>/exit_reason.json as a whole and durably: also for a rank that has not locked
 // it.
 void write_exit_reason(const std::string& folder, const ExitReason& reason);

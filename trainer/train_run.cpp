@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -28,6 +29,7 @@
 #include "trainer/schedule.h"
 #include "trainer/self_test.h"
 #include "trainer/signals.h"
+#include "trainer/time_limit.h"
 #include "trainer/trainer.h"
 
 namespace qstep::trainer {
@@ -108,7 +110,7 @@ class TrainRun {
   void one_step(BatchSource& batches);
   void evaluate_now();
   void save();
-  bool stop_requested();
+  void update_stop();
   bool eval_due() const;
 
   Config config_;
@@ -125,6 +127,8 @@ class TrainRun {
   std::string last_checkpoint_;
   int64_t saved_step_ = -1;      // the step of last_checkpoint_
   int64_t evaluated_step_ = -1;  // of the last evaluation, this process's or an earlier one's
+  TimeLimit limit_{config_.run.max_minutes, std::getenv("SLURM_JOB_END_TIME")};
+  std::optional<ExitCode> stop_;  // why the loop is to end before the last step
 };
 
 // The checkpoint that the first rank chooses and all ranks read; null for a new run.
@@ -245,15 +249,18 @@ void TrainRun::save() {
   last_checkpoint_ = root + "/" + step_folder(state_.step);
   const CheckpointRow row{
       .step = state_.step, .save_ms = ms_since(start), .path = last_checkpoint_};
+  limit_.save_took(row.save_ms * 1e-3);
   output_->saved(row);
 }
 
 // Every rank must see the same answer, or one would leave the others waiting.
-bool TrainRun::stop_requested() {
-  int32_t stop = stop_signal() ? 1 : 0;
-  const ops::Tensor flag = ops::matrix(&stop, ops::Dtype::kI32, 1, 1);
+void TrainRun::update_stop() {
+  int32_t code = 0;
+  if (limit_.reached()) code = static_cast<int32_t>(ExitCode::kTimeLimit);
+  if (stop_signal()) code = static_cast<int32_t>(ExitCode::kPreempted);
+  const ops::Tensor flag = ops::matrix(&code, ops::Dtype::kI32, 1, 1);
   comm_.wait(comm_.all_reduce(flag, parallel::Reduce::kMax));
-  return stop != 0;
+  if (code != 0) stop_ = static_cast<ExitCode>(code);
 }
 
 void TrainRun::loop() {
@@ -263,9 +270,14 @@ void TrainRun::loop() {
   output_->begin(state_.step);
   if (eval_due()) evaluate_now();
   const int64_t steps = config_.train.steps, save_every = config_.run.save_every;
-  while (state_.step < steps && !stop_requested()) {
+  for (update_stop(); state_.step < steps && !stop_; update_stop()) {
+    const Clock::time_point start = Clock::now();
     one_step(batches);
-    if (eval_due() && !stop_requested()) evaluate_now();
+    if (eval_due()) {
+      update_stop();
+      if (!stop_) evaluate_now();
+    }
+    limit_.step_took(ms_since(start) * 1e-3);
     if (save_every > 0 && state_.step % save_every == 0) save();
   }
 }
@@ -280,6 +292,7 @@ ExitCode TrainRun::run() {
                           const auto& call) { ops_->quantize(rowwise, columnwise, x, call); });
   });
   trainer_ = std::make_unique<Trainer>(*ops_, config_, comm_);
+  limit_.expect_save_of(12.0 * static_cast<double>(trainer_->shards().owned_total));
   if (checkpoint) {
     resume(*checkpoint);
     checkpoint.reset();
@@ -306,7 +319,12 @@ ExitCode TrainRun::run() {
   if (state_.step > first_step && saved_step_ != state_.step) save();
   const bool finished = state_.step == config_.train.steps && !eval_due();
   output_->summary(state_, last_checkpoint_, finished);
-  return finished ? ExitCode::kOk : ExitCode::kPreempted;
+  return finished ? ExitCode::kOk : stop_.value_or(ExitCode::kPreempted);
+}
+
+std::string_view end_text(ExitCode code) {
+  if (code == ExitCode::kPreempted) return "stop signal";
+  return code == ExitCode::kTimeLimit ? "time limit" : "";
 }
 
 // What is left to say about the end of a run, whatever it was.
@@ -317,7 +335,7 @@ class RunEnd {
     if (dir != nullptr) reason_.restart_count = dir->restart_count();
   }
 
-  void write(ExitCode code, const std::string& what, const TrainRun* run) {
+  void write(ExitCode code, std::string_view what, const TrainRun* run) {
     reason_.code = code;
     reason_.what = what;
     if (run != nullptr) {
@@ -362,13 +380,14 @@ ExitCode run_training(const Config& config, parallel::Comm& comm, RunWatch& watc
   try {
     agree(comm, [&] { run = std::make_unique<TrainRun>(config, comm, watch, own); });
     const ExitCode code = run->run();
-    if (own != nullptr)
-      end.write(code, code == ExitCode::kPreempted ? "stop signal" : "", run.get());
+    if (own != nullptr) end.write(code, end_text(code), run.get());
     return code;
   } catch (const std::exception& error) {
-    // The cause is what a reader of the file needs, also where this rank ends for another one's.
+    // The cause is what a reader of the file needs, also where this rank ends for another one's. A
+    // rank that was stopped, and wakes up alone, must not write over what the others have said.
     const auto verdict = watch.verdict();
-    if (watch.i_report()) {
+    const bool said = verdict && has_exit_reason(config.run.dir);
+    if (watch.i_report() && !said) {
       end.try_write(verdict ? verdict->cause : exit_code_of(error), error.what(), run.get());
     }
     throw;
