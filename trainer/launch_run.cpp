@@ -14,8 +14,8 @@
 #include "trainer/agreement.h"
 #include "trainer/exit_reason.h"
 #include "trainer/run_dir.h"
+#include "trainer/run_training.h"
 #include "trainer/signals.h"
-#include "trainer/train_run.h"
 
 namespace qstep::trainer {
 

@@ -4,33 +4,19 @@
 #include <sys/resource.h>
 
 #include <chrono>
-#include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <limits>
-#include <memory>
 
-#include "data/loader.h"
 #include "data/prefetcher.h"
-#include "ops/parallel_for.h"
-#include "parallel/comm.h"
 #include "parallel/shards.h"
 #include "trainer/agreement.h"
-#include "trainer/checkpoint.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/emulation.h"
 #include "trainer/evaluation.h"
-#include "trainer/ledger.h"
 #include "trainer/rank_check.h"
 #include "trainer/recipe_file.h"
 #include "trainer/resume.h"
-#include "trainer/run_dir.h"
-#include "trainer/run_output.h"
 #include "trainer/schedule.h"
 #include "trainer/self_test.h"
 #include "trainer/signals.h"
-#include "trainer/time_limit.h"
-#include "trainer/trainer.h"
 
 namespace qstep::trainer {
 
@@ -70,66 +56,31 @@ std::string tokenizer_model(const data::TokenStore& store) {
   return store.info().tokenizer == "sentencepiece" ? store.tokenizer()->model() : std::string();
 }
 
-class TrainRun {
- public:
-  // dir: null on every rank but the first.
-  TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, const RunDir* dir)
-      : config_(config),
-        comm_(comm),
-        watch_(watch),
-        dir_(dir),
-        store_(data::TokenStore::open(config.data.train)) {
-    finish_model(config_, static_cast<int64_t>(store_.info().vocab_size));
-    require_ranks(config_, comm_.size());
-    loader_ = std::make_unique<data::Loader>(
-        store_, data::LoaderOptions{.seq_len = config_.train.seq_len,
-                                    .micro_batch = config_.train.micro_batch,
-                                    .micros_per_step = config_.train.micros_per_step(),
-                                    .seed = config_.train.seed});
-    state_.seed = config_.train.seed;
-    state_.vocab_size = config_.model.vocab_size;
-    state_.config_toml = to_toml(config_);
-    state_.recipe_toml = to_toml(config_.precision.loaded);
-    state_.config_hash = config_hash(config_);
-    state_.data_content_hash = store_.info().part(data::Part::kTrain).content_hash;
-    state_.tokenizer = store_.info().tokenizer;
-    state_.tokenizer_sha256 = store_.info().tokenizer_sha256;
-    state_.tokenizer_model = tokenizer_model(store_);
-  }
+}  // namespace
 
-  ExitCode run();
-
-  int64_t step() const { return state_.step; }
-  const std::string& last_checkpoint() const { return last_checkpoint_; }
-  const std::string& hash() const { return state_.config_hash; }
-
- private:
-  std::unique_ptr<CheckpointReader> open_checkpoint();
-  void resume(const CheckpointReader& checkpoint);
-  void loop();
-  void one_step(BatchSource& batches);
-  void evaluate_now();
-  void save();
-  void update_stop();
-  bool eval_due() const;
-
-  Config config_;
-  parallel::Comm& comm_;
-  RunWatch& watch_;
-  const RunDir* dir_;
-  data::TokenStore store_;
-  std::unique_ptr<data::Loader> loader_;
-  std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
-  std::unique_ptr<Trainer> trainer_;
-  std::unique_ptr<RunOutput> output_;
-  std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
-  CheckpointState state_;
-  std::string last_checkpoint_;
-  int64_t saved_step_ = -1;      // the step of last_checkpoint_
-  int64_t evaluated_step_ = -1;  // of the last evaluation, this process's or an earlier one's
-  TimeLimit limit_{config_.run.max_minutes, std::getenv("SLURM_JOB_END_TIME")};
-  std::optional<ExitCode> stop_;  // why the loop is to end before the last step
-};
+TrainRun::TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, const RunDir* dir)
+    : config_(config),
+      comm_(comm),
+      watch_(watch),
+      dir_(dir),
+      store_(data::TokenStore::open(config.data.train)) {
+  finish_model(config_, static_cast<int64_t>(store_.info().vocab_size));
+  require_ranks(config_, comm_.size());
+  loader_ = std::make_unique<data::Loader>(
+      store_, data::LoaderOptions{.seq_len = config_.train.seq_len,
+                                  .micro_batch = config_.train.micro_batch,
+                                  .micros_per_step = config_.train.micros_per_step(),
+                                  .seed = config_.train.seed});
+  state_.seed = config_.train.seed;
+  state_.vocab_size = config_.model.vocab_size;
+  state_.config_toml = to_toml(config_);
+  state_.recipe_toml = to_toml(config_.precision.loaded);
+  state_.config_hash = config_hash(config_);
+  state_.data_content_hash = store_.info().part(data::Part::kTrain).content_hash;
+  state_.tokenizer = store_.info().tokenizer;
+  state_.tokenizer_sha256 = store_.info().tokenizer_sha256;
+  state_.tokenizer_model = tokenizer_model(store_);
+}
 
 // The checkpoint that the first rank chooses and all ranks read; null for a new run.
 std::unique_ptr<CheckpointReader> TrainRun::open_checkpoint() {
@@ -320,86 +271,6 @@ ExitCode TrainRun::run() {
   const bool finished = state_.step == config_.train.steps && !eval_due();
   output_->summary(state_, last_checkpoint_, finished);
   return finished ? ExitCode::kOk : stop_.value_or(ExitCode::kPreempted);
-}
-
-std::string_view end_text(ExitCode code) {
-  if (code == ExitCode::kPreempted) return "stop signal";
-  return code == ExitCode::kTimeLimit ? "time limit" : "";
-}
-
-// What is left to say about the end of a run, whatever it was.
-class RunEnd {
- public:
-  RunEnd(const Config& config, const RunDir* dir, int rank) : folder_(config.run.dir) {
-    reason_.rank = rank;
-    if (dir != nullptr) reason_.restart_count = dir->restart_count();
-  }
-
-  void write(ExitCode code, std::string_view what, const TrainRun* run) {
-    reason_.code = code;
-    reason_.what = what;
-    if (run != nullptr) {
-      reason_.step = run->step();
-      reason_.last_checkpoint = run->last_checkpoint();
-      reason_.config_hash = run->hash();
-    }
-    write_exit_reason(folder_, reason_);
-  }
-
-  // When another error is already on its way, which is the one to tell: a full disk must not hide
-  // it.
-  void try_write(ExitCode code, const std::string& what, const TrainRun* run) {
-    try {
-      write(code, what, run);
-    } catch (const std::exception& also) {
-      fmt::print(stderr, "warning: {}\n", also.what());
-    }
-  }
-
- private:
-  std::string folder_;
-  ExitReason reason_;
-};
-
-}  // namespace
-
-ExitCode run_training(const Config& config, parallel::Comm& comm, RunWatch& watch) {
-  if (config.data.train.empty()) {
-    throw Error(
-        ExitCode::kConfig,
-        "data.train is not set: write data.train = \"corpus.h5\" (qstep data prepare makes one)");
-  }
-  std::optional<RunDir> dir;
-  on_first_rank(comm, [&] {
-    dir.emplace(config.run.dir);
-    dir->remove_exit_reason();  // of the process before: a killed one leaves none
-  });
-  const RunDir* const own = dir ? &*dir : nullptr;
-  RunEnd end(config, own, comm.rank());
-  std::unique_ptr<TrainRun> run;
-  try {
-    agree(comm, [&] { run = std::make_unique<TrainRun>(config, comm, watch, own); });
-    const ExitCode code = run->run();
-    if (own != nullptr) end.write(code, end_text(code), run.get());
-    return code;
-  } catch (const std::exception& error) {
-    // The cause is what a reader of the file needs, also where this rank ends for another one's. A
-    // rank that was stopped, and wakes up alone, must not write over what the others have said.
-    const auto verdict = watch.verdict();
-    const bool said = verdict && has_exit_reason(config.run.dir);
-    if (watch.i_report() && !said) {
-      end.try_write(verdict ? verdict->cause : exit_code_of(error), error.what(), run.get());
-    }
-    throw;
-  }
-}
-
-ExitCode run_training(const Config& config) {
-  install_signal_handlers();
-  if (config.run.threads > 0) omp_set_num_threads(static_cast<int>(config.run.threads));
-  const auto alone = parallel::make_single();
-  RunWatch nobody;
-  return run_training(config, *alone, nobody);
 }
 
 }  // namespace qstep::trainer

@@ -1,20 +1,67 @@
-// A training run from start to end: data, resume, the loop over steps, evaluation, checkpoints,
-// signals.
+// A training run on one of its ranks: data, resume, the loop over steps, evaluation, checkpoints,
+// signals, the time limit.
 #pragma once
 
-#include "ops/error.h"
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/loader.h"
+#include "ops/ops.h"
 #include "parallel/comm.h"
+#include "trainer/checkpoint.h"
 #include "trainer/config.h"
+#include "trainer/ledger.h"
+#include "trainer/run_output.h"
 #include "trainer/run_watch.h"
+#include "trainer/time_limit.h"
+#include "trainer/trainer.h"
 
 namespace qstep::trainer {
 
-// Runs until the last step (kOk) or a stop signal (kPreempted, after a checkpoint), as one of the
-// data-parallel ranks `comm`, all of which make this call. Everything else is an Error. The run
-// folder's exit_reason.json says how it ended in either case; the rank that reports writes it.
-ops::ExitCode run_training(const Config& config, parallel::Comm& comm, RunWatch& watch);
+class TrainRun {
+ public:
+  // All ranks together make one and call run(). dir: null on every rank but the first; outlives
+  // this, as do comm and watch. Errors of one rank alone: nothing here waits for another one.
+  TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, const RunDir* dir);
+  TrainRun(const TrainRun&) = delete;
+  TrainRun& operator=(const TrainRun&) = delete;
 
-// In this process alone.
-ops::ExitCode run_training(const Config& config);
+  // Until the last step (kOk), a stop signal or the time limit, behind a checkpoint.
+  ops::ExitCode run();
+
+  int64_t step() const { return state_.step; }
+  const std::string& last_checkpoint() const { return last_checkpoint_; }
+  const std::string& hash() const { return state_.config_hash; }
+
+ private:
+  std::unique_ptr<CheckpointReader> open_checkpoint();
+  void resume(const CheckpointReader& checkpoint);
+  void loop();
+  void one_step(BatchSource& batches);
+  void evaluate_now();
+  void save();
+  void update_stop();
+  bool eval_due() const;
+
+  Config config_;
+  parallel::Comm& comm_;
+  RunWatch& watch_;
+  const RunDir* dir_;
+  data::TokenStore store_;
+  std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<RunOutput> output_;
+  std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
+  CheckpointState state_;
+  std::string last_checkpoint_;
+  int64_t saved_step_ = -1;      // the step of last_checkpoint_
+  int64_t evaluated_step_ = -1;  // of the last evaluation, this process's or an earlier one's
+  TimeLimit limit_{config_.run.max_minutes, std::getenv("SLURM_JOB_END_TIME")};
+  std::optional<ops::ExitCode> stop_;  // why the loop is to end before the last step
+};
 
 }  // namespace qstep::trainer

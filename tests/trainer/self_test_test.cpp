@@ -15,7 +15,7 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/small_store.h"
 #include "trainer/recipe_file.h"
-#include "trainer/train_run.h"
+#include "trainer/run_training.h"
 
 namespace qstep::trainer::testing {
 namespace {
