@@ -9,6 +9,7 @@
 #include "trainer/config_options.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
+#include "trainer/rank_check.h"
 #include "trainer/trainer.h"
 #include "trainer/weights.h"
 
@@ -52,7 +53,34 @@ struct StateBytes {
 constexpr std::array<StateBytes, 2> kStateBytes{
     {{kFp32Recipe, 4, 0, 4, 8}, {kBf16Recipe, 2, 4, 4, 8}}};
 
-void print_plan(const std::vector<std::string>& words, bool as_json) {
+// The rows of several numbers of ranks side by side; the owners of the last one, which has them
+// all.
+using MemoryTable = std::vector<std::vector<MemoryRow>>;
+
+int64_t bytes_of(const std::vector<MemoryRow>& rows, const std::string& owner) {
+  int64_t bytes = 0;
+  for (const MemoryRow& row : rows) bytes += owner.empty() || row.owner == owner ? row.bytes : 0;
+  return bytes;
+}
+
+void print_run_memory(const Config& config, int n_ranks) {
+  MemoryTable table{training_memory(config)};
+  if (n_ranks > 1) table.push_back(training_memory(config, n_ranks, 0));
+  fmt::print("\n\ntraining in {} ({}), micro-batches of {} sequences, T = {}\n",
+             config.precision.recipe, emulation_text(emulated(config)), config.train.micro_batch,
+             config.train.seq_len);
+  fmt::print("  {:<24}{:>14}", "", "one process");
+  if (n_ranks > 1) fmt::print("{:>20}", fmt::format("each of {} ranks", n_ranks));
+  const auto line = [&](const std::string& title, const std::string& owner) {
+    fmt::print("\n  {:<24}{:>14}", title, bytes_text(bytes_of(table.front(), owner)));
+    if (n_ranks > 1) fmt::print("{:>20}", bytes_text(bytes_of(table.back(), owner)));
+  };
+  for (const MemoryRow& row : table.back()) line(row.owner, row.owner);
+  line("sum", "");
+  fmt::print("\n");
+}
+
+void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json) {
   Config config = load_model_words(words).config;
   const bool vocab_assumed = config.model.vocab_size == 0;
   if (vocab_assumed) config.model.vocab_size = kAssumedVocab;
@@ -64,9 +92,7 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   const Parts parts = parts_of(m);
   int64_t n_stored = 0;
   for (const Part& part : parts) n_stored += part.n_stored;
-  const std::vector<MemoryRow> run_memory = training_memory(config);
-  int64_t run_bytes = 0;
-  for (const MemoryRow& row : run_memory) run_bytes += row.bytes;
+  require_ranks(config, n_ranks);
 
   if (as_json) {
     Json json = {{"preset", m.preset},
@@ -87,8 +113,10 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
     }
     json["recipe"] = config.precision.recipe;
     json["emulated"] = emulated(config);
+    json["ranks"] = n_ranks;
+    const std::vector<MemoryRow> run_memory = training_memory(config, n_ranks, 0);
     for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
-    json["run_bytes"]["sum"] = run_bytes;
+    json["run_bytes"]["sum"] = bytes_of(run_memory, "");
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -133,13 +161,7 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
   for (const StateBytes& s : kStateBytes) {
     fmt::print("{:>18}", bytes_text(s.sum() * n_stored));
   }
-  fmt::print("\n\none process training in {} ({}), micro-batches of {} sequences, T = {}\n",
-             config.precision.recipe, emulation_text(emulated(config)), config.train.micro_batch,
-             seq_len);
-  for (const MemoryRow& memory : run_memory) {
-    fmt::print("  {:<24}{:>12}\n", memory.owner, bytes_text(memory.bytes));
-  }
-  fmt::print("  {:<24}{:>12}\n", "sum", bytes_text(run_bytes));
+  print_run_memory(config, n_ranks);
 }
 
 }  // namespace
@@ -147,6 +169,7 @@ void print_plan(const std::vector<std::string>& words, bool as_json) {
 void add_plan_command(CLI::App& app, int&) {
   struct Arguments {
     std::vector<std::string> words;
+    int ranks = 1;
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
@@ -156,13 +179,17 @@ void add_plan_command(CLI::App& app, int&) {
                    "a preset or a TOML file, then overrides section.key=value")
       ->type_name("MODEL|FILE [KEY=VALUE ...]")
       ->required();
+  plan->add_option("--ranks", arguments->ranks,
+                   "data-parallel ranks, for the memory of each (of the first, in JSON)")
+      ->check(CLI::Range(1, 1 << 20));
   plan->add_flag("--json", arguments->json, "as JSON");
   plan->footer(
       "Examples:\n"
       "  qstep plan llama-405b\n"
+      "  qstep plan gpt2-124m train.global_batch=64 --ranks 16\n"
       "  qstep plan gpt2-124m model.n_layers=24 train.seq_len=512\n"
       "  qstep plan run.toml --json");
-  plan->callback([arguments] { print_plan(arguments->words, arguments->json); });
+  plan->callback([arguments] { print_plan(arguments->words, arguments->ranks, arguments->json); });
 }
 
 }  // namespace qstep::trainer
