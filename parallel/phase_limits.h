@@ -22,7 +22,7 @@ struct PhaseLimits {
   double evaluation_s = 600;  // floor
   double save_s = 600;        // floor
   double longest_factor = 5;  // of evaluations and saves: times the longest so far
-  double end_s = 30;          // from a rank's goodbye to the last one's
+  double end_s = 20;          // from a rank's goodbye to the last one's
 };
 
 // The phase of one rank and its limit. Times are seconds of one steady clock.

@@ -24,7 +24,8 @@ Verdict died(int rank, const Peer& peer, std::string_view place, std::string_vie
 }
 
 Verdict ended_by_error(int rank, ExitCode cause, std::string_view error) {
-  return {.cause = cause,
+  return {.code = cause == ExitCode::kHang ? ExitCode::kHang : ExitCode::kPeerDied,
+          .cause = cause,
           .rank = rank,
           .text = fmt::format("rank {} ended with code {}: {}", rank, static_cast<int>(cause),
                               error.substr(0, error.find('\n')))};

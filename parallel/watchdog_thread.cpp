@@ -150,7 +150,7 @@ void Watchdog::tick_as_hub(double now_s) {
 
 void Watchdog::handle_as_member(const SideChannel::Event& event, double now_s) {
   const auto rank_0_died = [&](std::string_view how) {
-    if (over_ || verdict_) return;
+    if (over_ || verdict_ || proposed_) return;  // it had said why
     dead_[0] = true;
     const std::string place =
         fmt::format("when rank {} was {}", rank_, describe(standing(0, now_s)));

@@ -3,8 +3,6 @@
 #include <bit>
 #include <cstring>
 
-#include "ops/error.h"
-
 namespace qstep::parallel {
 
 namespace {

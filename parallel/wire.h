@@ -7,10 +7,15 @@
 #include <string>
 #include <string_view>
 
+#include "ops/error.h"
+
 namespace qstep::parallel {
 
-// Thrown when what arrived is none of ours.
-struct WireError {};
+// What arrived is none of ours.
+class WireError : public ops::Error {
+ public:
+  WireError() : Error(ops::ExitCode::kInternal, "side channel: a message that nobody sends") {}
+};
 
 struct Frame {
   uint8_t kind = 0;
