@@ -9,12 +9,11 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <limits>
-#include <random>
 
+#include "tests/faults/random_kills.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_folders.h"
@@ -26,6 +25,7 @@ namespace fs = std::filesystem;
 using testing::code_of;
 using testing::Contents;
 using testing::holds_its_contents;
+using testing::kill_at_random_instants;
 using testing::names_in;
 using testing::Storage;
 using testing::TemporaryFolder;
@@ -270,64 +270,20 @@ TEST(CheckpointFaults, TooLittleFreeSpaceIsSeenBeforeAnythingIsWritten) {
   EXPECT_NE(text.find("MiB free"), std::string::npos) << text;
 }
 
-// Kills a loop of saves `trials` times at random instants and resumes after each.
-void kill_at_random_instants(Storage storage, int trials, uint64_t seed) {
+void killed_in_saves(Storage storage, int trials, uint64_t seed) {
   constexpr int64_t kKeepLast = 2;
   const TemporaryFolder root(storage);
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  Contents(1).save(root.path(), kKeepLast);
-  const int64_t save_us =
-      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count();
-  // Instants spread over about two saves; not more, so that slow disks cost no minutes.
-  const int64_t window_us = std::min<int64_t>(2 * save_us, 50'000);
-
-  std::mt19937_64 random(seed);
-  int64_t newest = 1;
-  int killed_in_a_save = 0;
-  for (int trial = 0; trial < trials; ++trial) {
-    SCOPED_TRACE(fmt::format("trial {}", trial));
-    int done[2];  // the child tells which saves have returned
-    ASSERT_EQ(::pipe(done), 0);
-    const pid_t child = ::fork();
-    if (child == 0) {
-      ::alarm(kPatience);
-      ::close(done[0]);
-      char ready = 0;
-      if (::write(done[1], &ready, 1) != 1) ::_exit(1);
-      // The first one replaces the newest, as a run does that repeats its last steps.
-      for (int64_t step = newest;; ++step) {
-        Contents(step).save(root.path(), kKeepLast);
-        if (::write(done[1], &step, sizeof step) != sizeof step) ::_exit(1);
-      }
-    }
-    ::close(done[1]);
-    char ready = 1;
-    ASSERT_EQ(::read(done[0], &ready, 1), 1);
-    ::usleep(static_cast<useconds_t>(random() % static_cast<uint64_t>(window_us)));
-    ASSERT_EQ(::kill(child, SIGKILL), 0);
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    int64_t returned = newest, step = 0;
-    while (::read(done[0], &step, sizeof step) == sizeof step) returned = step;
-    ::close(done[0]);
-
-    killed_in_a_save += count_temporaries(root.path()) > 0;
-    const int64_t found = resume(root.path());
-    EXPECT_GE(found, returned) << "a save that returned was lost";
-    EXPECT_LE(found, returned + 1);
-    newest = found;
-  }
-  // Otherwise the test would have tested nothing.
-  EXPECT_GT(killed_in_a_save, trials / 10);
+  kill_at_random_instants(
+      {.trials = trials,
+       .seed = seed,
+       .save = [&](int64_t step) { Contents(step).save(root.path(), kKeepLast); },
+       .left_temporaries = [&] { return count_temporaries(root.path()) > 0; },
+       .resume = [&] { return resume(root.path()); }});
 }
 
-TEST(CheckpointFaults, KilledAtAnyInstant) { kill_at_random_instants(Storage::kMemory, 300, 31); }
+TEST(CheckpointFaults, KilledAtAnyInstant) { killed_in_saves(Storage::kMemory, 300, 31); }
 
-TEST(CheckpointFaults, KilledAtAnyInstantOnDisk) {
-  kill_at_random_instants(Storage::kDisk, 50, 32);
-}
+TEST(CheckpointFaults, KilledAtAnyInstantOnDisk) { killed_in_saves(Storage::kDisk, 50, 32); }
 
 }  // namespace
 }  // namespace qstep::trainer

@@ -5,9 +5,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <limits>
 
+#include "tests/faults/random_kills.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/ranks_testing.h"
 #include "trainer/checkpoint_folders.h"
@@ -29,22 +32,24 @@ using testing::Storage;
 using testing::TemporaryFolder;
 
 constexpr int kRanks = 3;
+constexpr size_t kTensors = 2;      // few, as every step of a save is tried
 constexpr int kCrashed = 77;        // exit code of a child that reached its crash point
 constexpr unsigned kPatience = 60;  // seconds after which a hanging child is ended by SIGALRM
 
 // Step `step` of a run; tensors and how they are cut follow from it.
 class Save {
  public:
-  explicit Save(int64_t step) : step_(step), tensors_(static_cast<uint64_t>(step)) {
+  explicit Save(int64_t step) : step_(step), tensors_(static_cast<uint64_t>(step), kTensors) {
     Random random(static_cast<uint64_t>(1000 + step));
     pieces_ = tensors_.cut(random, kRanks);
   }
 
-  void by(Comm& comm, const std::string& root, const StepHook& hook = {}) const {
-    tensors_.save(comm, root, Contents(step_).state(), pieces_, hook);
+  void by(Comm& comm, const std::string& root, const StepHook& hook = {},
+          int64_t keep_last = 0) const {
+    tensors_.save(comm, root, Contents(step_).state(), pieces_, hook, keep_last);
   }
-  void by_all(const std::string& root) const {
-    run_ranks(kRanks, [&](Comm& comm) { by(comm, root); });
+  void by_all(const std::string& root, int64_t keep_last = 0) const {
+    run_ranks(kRanks, [&](Comm& comm) { by(comm, root, {}, keep_last); });
   }
   // With `hook` on `rank` alone.
   void by_all(const std::string& root, int rank, const StepHook& hook) const {
@@ -90,28 +95,25 @@ StepHook at_step(int at, F f) {
   };
 }
 
-// Saving `step` after `before` were saved.
+// Saving `step` when the newest checkpoint is `old`.
 struct Scenario {
-  std::vector<int64_t> before;
+  int64_t old;
   int64_t step;
 };
+constexpr std::array kScenarios = {Scenario{1, 2}, Scenario{2, 2}};
 
-const std::vector<Scenario>& scenarios() {
-  static const std::vector<Scenario> list = {{{}, 1}, {{1}, 2}, {{1, 2}, 2}};
-  return list;
-}
-
-// Calls f(root, scenario, rank, at) for every step of every rank in every scenario.
+// Calls f(root, scenario, rank, at) for every step of the first rank and of another one in every
+// scenario.
 template <class F>
 void for_every_step(F&& f) {
-  for (const Scenario& scenario : scenarios()) {
-    for (int rank = 0; rank < kRanks; ++rank) {
+  for (const Scenario& scenario : kScenarios) {
+    for (const int rank : {0, 2}) {  // 1 is like 2
       int steps = std::numeric_limits<int>::max();
       for (int at = -1; at < steps; ++at) {
         SCOPED_TRACE(fmt::format("step {} after {}, rank {} before step {} of {}", scenario.step,
-                                 scenario.before.size(), rank, at, steps));
+                                 scenario.old, rank, at, steps));
         const TemporaryFolder root(Storage::kMemory);
-        for (const int64_t step : scenario.before) Save(step).by_all(root.path());
+        Save(scenario.old).by_all(root.path());
         if (at < 0) {  // counts them
           int count = 0;
           Save(scenario.step).by_all(root.path(), rank, [&](auto, const auto&) {
@@ -124,11 +126,10 @@ void for_every_step(F&& f) {
         }
         f(root.path(), scenario, rank, at);
         const int64_t found = resume(root.path());
-        const int64_t old = scenario.before.empty() ? 0 : scenario.before.back();
         // Only rank 0 has steps behind the publication.
-        EXPECT_TRUE(found == old || (rank == 0 && found == scenario.step)) << found;
+        EXPECT_TRUE(found == scenario.old || (rank == 0 && found == scenario.step)) << found;
         Save(9).by_all(root.path());
-        EXPECT_EQ(resume(root.path()), 9);
+        EXPECT_TRUE(Save(9).is_in(root / step_folder(9)));
       }
     }
   }
@@ -199,6 +200,23 @@ TEST(CheckpointRanksFaults, OneRankDisappears) {
       EXPECT_EQ(codes[static_cast<size_t>(r)], ExitCode::kPeerDied);
     }
   });
+}
+
+TEST(CheckpointRanksFaults, KilledAtAnyInstant) {
+  constexpr int64_t kKeepLast = 2;
+  const TemporaryFolder root(Storage::kMemory);
+  const auto left_temporaries = [&] {
+    const std::vector<std::string> names = names_in(root.path());
+    return std::any_of(names.begin(), names.end(), [](const std::string& name) {
+      return name != kLatestFile && name.find('.') != std::string::npos;
+    });
+  };
+  testing::kill_at_random_instants(
+      {.trials = 100,
+       .seed = 33,
+       .save = [&](int64_t step) { Save(step).by_all(root.path(), kKeepLast); },
+       .left_temporaries = left_temporaries,
+       .resume = [&] { return resume(root.path()); }});
 }
 
 }  // namespace
