@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "parallel/comm_arguments.h"
 #include "parallel/mpi_thread.h"
 #include "parallel/mpi_world.h"
 #include "parallel/reduce_tree.h"
@@ -43,34 +44,31 @@ class MpiComm final : public Comm {
     return hand_over(command);
   }
   Ticket reduce_scatter(const Tensor& x, Bounds bounds) override {
-    ops::check(x.dtype == Dtype::kF32 || x.dtype == Dtype::kBf16,
-               "reduce_scatter: expected a floating-point tensor");
-    return hand_over(make(Operation::kReduceScatter, x), checked(bounds, x));
+    check_scattered(x);
+    check_bounds(bounds, x, size());
+    return hand_over(make(Operation::kReduceScatter, x), bounds);
   }
   Ticket all_gather(const Tensor& x, Bounds bounds) override {
-    return hand_over(make(Operation::kAllGather, x), checked(bounds, x));
+    check_bounds(bounds, x, size());
+    return hand_over(make(Operation::kAllGather, x), bounds);
   }
   Ticket broadcast(const Tensor& x, int root) override {
-    return hand_over(make(Operation::kBroadcast, x, checked_rank(root, "broadcast: root")));
+    check_rank(root, size(), "broadcast: root");
+    return hand_over(make(Operation::kBroadcast, x, root));
   }
   Ticket all_to_all(const Tensor& out, const Tensor& in) override {
-    ops::check_equal(in.size(), out.size(), "all_to_all: elements of the result");
-    ops::check_equal(ops::name(in.dtype), ops::name(out.dtype), "all_to_all: type of the result");
-    ops::check_equal(0, in.size() % size(), "all_to_all: elements left over by equal parts");
-    check_memory(in);
-    const char* const a = static_cast<const char*>(out.data);
-    const char* const b = static_cast<const char*>(in.data);
-    ops::check(in.size() == 0 || a + out.bytes() <= b || b + in.bytes() <= a,
-               "all_to_all: the result lies on what is sent");
+    check_all_to_all(out, in, size());
     MpiCommand command = make(Operation::kAllToAll, out);
     command.in = in;
     return hand_over(command);
   }
   Ticket send(const Tensor& x, int to) override {
-    return hand_over(make(Operation::kSend, x, checked_peer(to)));
+    check_peer(to, rank(), size());
+    return hand_over(make(Operation::kSend, x, to));
   }
   Ticket receive(const Tensor& x, int from) override {
-    return hand_over(make(Operation::kReceive, x, checked_peer(from)));
+    check_peer(from, rank(), size());
+    return hand_over(make(Operation::kReceive, x, from));
   }
   Ticket barrier() override { return hand_over(make(Operation::kBarrier, Tensor())); }
 
@@ -80,27 +78,6 @@ class MpiComm final : public Comm {
   void observe(CollectiveObserver* observer) override { thread_.observe(observer); }
 
  private:
-  static void check_memory(const Tensor& x) {
-    ops::check(x.contiguous(), "a collective needs a contiguous tensor");
-    ops::check(x.data != nullptr || x.size() == 0, "a collective needs a tensor with memory");
-  }
-  Bounds checked(Bounds bounds, const Tensor& x) const {
-    ops::check_equal(group_.members.size() + 1, bounds.size(), "collective: number of bounds");
-    ops::check(std::is_sorted(bounds.begin(), bounds.end()), "collective: bounds must ascend");
-    ops::check_equal(0, bounds.front(), "collective: first bound");
-    ops::check_equal(x.size(), bounds.back(), "collective: last bound");
-    return bounds;
-  }
-  int checked_rank(int rank, std::string_view what) const {
-    ops::check(rank >= 0 && rank < size(),
-               fmt::format("{}: there is no rank {} in a group of {}", what, rank, size()));
-    return rank;
-  }
-  int checked_peer(int rank) const {
-    ops::check(rank != group_.rank, "send, receive: a rank does not talk to itself");
-    return checked_rank(rank, "send, receive");
-  }
-
   MpiCommand make(Operation operation, const Tensor& x, int peer = -1) {
     check_memory(x);
     MpiCommand command;

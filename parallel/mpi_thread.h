@@ -66,7 +66,11 @@ class MpiThread {
   };
   using Queue = std::list<Entry>;
 
-  // On the communication thread.
+  static double ms(Clock::duration time) {
+    return std::chrono::duration<double, std::milli>(time).count();
+  }
+
+  // On the communication thread (mpi_thread_loop.cpp).
   void run();
   void begin_mpi();
   void serve();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "parallel/combine.h"
 #include "parallel/reduction_tree.h"
 
 namespace qstep::parallel {
@@ -10,39 +11,16 @@ namespace qstep::parallel {
 namespace {
 
 using ops::Dtype;
-using precision::Bf16;
 
 // Elements that go through the whole tree before the next ones: a few levels of the tree stay in
 // the first cache (1 KB each), and loops are long enough to vectorise.
 constexpr int64_t kTile = 256;
-// Levels of the tree: enough for 2^16 ranks.
-constexpr int kLevels = 17;
-
-float widen(Bf16 x) { return precision::to_float(x); }
-float widen(float x) { return x; }
-int32_t widen(int32_t x) { return x; }
-
-void narrow(Bf16& out, float x) { out = precision::to_bf16(x); }
-void narrow(float& out, float x) { out = x; }
-void narrow(int32_t& out, int32_t x) { out = x; }
-
-struct Sum {
-  float operator()(float a, float b) const { return a + b; }
-  int32_t operator()(int32_t a, int32_t b) const {
-    return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
-  }
-};
-
-struct Max {
-  float operator()(float a, float b) const { return a > b || a != a ? a : b; }
-  int32_t operator()(int32_t a, int32_t b) const { return a > b ? a : b; }
-};
 
 template <class Out, class In, class Op>
 void reduce(Out* out, std::span<const void* const> sources, int64_t n, Op op) {
   using Value = decltype(widen(In{}));
   const auto n_sources = static_cast<int64_t>(sources.size());
-  alignas(64) std::array<std::array<Value, kTile>, kLevels> partial;
+  alignas(64) std::array<std::array<Value, kTile>, kTreeLevels> partial;
   for (int64_t first = 0; first < n; first += kTile) {
     const int64_t size = std::min(kTile, n - first);
     size_t top = 0;  // partial results on the stack
@@ -81,7 +59,7 @@ void reduce_tree(void* out, Dtype out_dtype, std::span<const void* const> source
   check_reducible(dtype, op);
   ops::check_equal(ops::name(partial_dtype(dtype)), ops::name(partial_dtype(out_dtype)),
                    "reduce_tree: type of the result");
-  ops::check(!sources.empty() && sources.size() < size_t{1} << (kLevels - 1),
+  ops::check(!sources.empty() && sources.size() < size_t{1} << (kTreeLevels - 1),
              "reduce_tree: number of sources");
   const auto run = [&](auto out_value, auto in_value) {
     using Out = decltype(out_value);

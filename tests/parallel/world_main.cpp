@@ -1,4 +1,4 @@
-// Runs tests on every rank of a world: <program> single|mpi NUMBER_OF_RANKS [GTEST OPTION...].
+// Runs tests on every rank of a world: <program> single|mpi|nccl NUMBER_OF_RANKS [GTEST OPTION...].
 //
 // A test passes if it passed on all ranks; each rank prints its own failures. A test must make the
 // same collectives on all ranks whatever it finds: EXPECT, never ASSERT.
@@ -11,9 +11,6 @@
 #include <cstdio>
 #include <exception>
 #include <string>
-
-#include "parallel/mpi_world.h"
-#include "parallel/world.h"
 
 namespace qstep::parallel {
 namespace {
@@ -38,10 +35,9 @@ int run(int argc, char** argv) {
   ops::check(argc == 3, "expected the world's name and its number of ranks");
   const std::string kind = argv[1];
   const int n_ranks = std::stoi(argv[2]);
-  // A world of one rank is not MPI unless it must.
-  const bool mpi_alone = kind == "mpi" && n_ranks == 1;
-  const std::unique_ptr<Comm> comm = mpi_alone ? make_mpi() : make_world(find_launch());
-  the_world = comm.get();
+  const Worlds worlds = make_worlds(kind, n_ranks);
+  Comm* const comm = worlds.tested.get();
+  the_world = comm;
   // Without this, ranks that do not find each other would each pass alone.
   ops::check_equal(n_ranks, comm->size(), "ranks of the world");
   ops::check_equal(kind, comm->name(), "the world");
