@@ -7,7 +7,7 @@
 # Ends with 77 (skipped) where it cannot run: it has to be root, and Slurm and munge be installed.
 set -euo pipefail
 
-readonly qstep=$1 sbatch_script=$2 ranks=2 steps=400
+readonly qstep=$1 sbatch_script=$2 ranks=2 steps=100
 readonly same_keys='step|loss|lr|grad_norm|tokens|tokens_total|skipped|non_finite_input'
 PATH=$PATH:/usr/sbin
 
@@ -42,7 +42,7 @@ end_all() {
   for pid in "${daemons[@]}"; do kill "$pid" 2>/dev/null || true; done
   for pid in "${daemons[@]}"; do wait "$pid" 2>/dev/null || true; done
   grep -lzxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3 |
-    while read -r pid; do kill -KILL "$pid" 2>/dev/null || true; done
+    while read -r pid; do kill -KILL "$pid" 2>/dev/null; done || true
   rm -rf "$folder"
 }
 trap 'trap "" INT TERM; end_all' EXIT
@@ -67,7 +67,7 @@ start_cluster() {
   head -c 1024 /dev/urandom >munge.key
   chmod 600 munge.key
   mkdir state spool
-  # cred_expire: a requeued job waits this long, and a second. config_overrides: more CPUs than there are,
+  # cred_expire: a requeued job waits this long and a second; no less is allowed. config_overrides: more CPUs than there are,
   # so that the jobs run side by side.
   cat >slurm.conf <<END
 ClusterName=qstep
@@ -78,7 +78,7 @@ CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket,cred_expire=4
+AuthInfo=socket=$folder/munge.socket,cred_expire=5
 CredType=cred/munge
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -133,12 +133,12 @@ ffn_width = 256
 train = "corpus.h5"
 [train]
 steps = $steps
-global_batch = 4
-micro_batch = 2
-seq_len = 64
+global_batch = 8
+micro_batch = 4
+seq_len = 256
 eval_every = 0
 [run]
-save_every = 50
+save_every = 10
 threads = 1
 END
 }
@@ -151,13 +151,13 @@ submit() {
     --ntasks-per-node=$ranks --cpus-per-task=1 "$sbatch_script" config.toml run.dir="$name" "$@"
 }
 has_step() { grep -qs "^{\"type\":\"step\",\"step\":$2," "$1/metrics.jsonl"; }
-at_step() { wait_for 120 "step $2 of $1" has_step "$1" "$2"; }
+at_step() { wait_for 200 "step $2 of $1" has_step "$1" "$2"; }
 
 field() { scontrol show job --oneliner "$1" | grep -o " $2=[^ ]*" | cut -d = -f 2; }
 has_ended() { [[ $(field "$1" JobState) =~ ^(COMPLETED|FAILED|TIMEOUT|CANCELLED|NODE_FAIL)$ ]]; }
 # expect_end JOB NAME CODE RESTARTS
 expect_end() {
-  wait_for 120 "end of $2" has_ended "$1"
+  wait_for 200 "end of $2" has_ended "$1"
   [ "$(field "$1" ExitCode)" = "$3:0" ] || fail "$2 ended with $(field "$1" ExitCode), not $3:0"
   [ "$(field "$1" Restarts)" = "$4" ] || fail "$2 had $(field "$1" Restarts) restarts, not $4"
 }
@@ -170,7 +170,7 @@ expect_same_bits() {
   last=$(printf 'checkpoints/step-%08d' $steps)
   for ((rank = 0; rank < ranks; rank++)); do
     file=$last/$(printf 'rank%05d.h5' $rank)
-    h5diff "untouched/$file" "$1/$file" || fail "$1/$file differs from the run that nobody touched"
+    cmp "untouched/$file" "$1/$file" || fail "$1/$file differs from the run that nobody touched"
   done
   diff <(metrics untouched) <(metrics "$1") >&2 || fail "the metrics of $1 differ"
 }
@@ -185,11 +185,11 @@ killed=$(submit killed)
 stuck=$(SLURM_JOB_END_TIME=$(date +%s) submit stuck)
 broken=$(submit broken data.train=missing.h5)
 
-at_step warned 60  # as --signal=B:USR1@120 does, two minutes before the end
+at_step warned 20  # as --signal=B:USR1@120 does, two minutes before the end
 scancel --batch --signal=USR1 "$warned"
-at_step preempted 60  # as PreemptMode=REQUEUE does
+at_step preempted 20  # as PreemptMode=REQUEUE does
 scontrol requeue "$preempted"
-at_step killed 120
+at_step killed 25
 kill -KILL "$(scontrol listpids "$killed.0" | awk '$5 == 1 { print $1 }')"
 
 expect_end "$untouched" untouched 0 0
@@ -204,7 +204,7 @@ expect_end "$preempted" preempted 0 1
 expect_same_bits preempted
 
 expect_end "$killed" killed 0 1
-expect_log killed 'resumed .*step-00000100'
+expect_log killed '^resumed '
 expect_same_bits killed
 
 expect_end "$broken" broken 21 0
