@@ -54,6 +54,16 @@ struct ChunkGrid {
     const int64_t r = i / across() * chunk_rows, c = i % across() * chunk_cols;
     return {r, c, std::min(chunk_rows, rows - r), std::min(chunk_cols, cols - c)};
   }
+  // With the way to chunk i + 1, in elements of a source whose rows are ld apart.
+  Chunk with_next(int64_t i, int64_t ld) const {
+    Chunk chunk = at(i);
+    if (i + 1 == size()) return chunk;
+    const Chunk next = at(i + 1);
+    if (next.rows == chunk.rows && next.cols == chunk.cols) {
+      chunk.ahead = (next.row - chunk.row) * ld + next.col - chunk.col;
+    }
+    return chunk;
+  }
 };
 
 ChunkGrid grid_of(std::span<const Side> sides, int64_t rows, int64_t cols) {
@@ -169,9 +179,12 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   for (const Side& s : sides) any = any || s.needs_amax();
   if (any) {
     parallel_for(n_chunks, [&](int64_t i) {
+      Chunk chunk = grid.with_next(i, ld);
       for (int64_t s = 0; s < n_sides; ++s) {
         const Side& side = sides[static_cast<size_t>(s)];
-        if (side.needs_amax()) chunk_amax(side, x, ld, grid.at(i), result_of(s, i));
+        if (!side.needs_amax()) continue;
+        chunk_amax(side, x, ld, chunk, result_of(s, i));
+        chunk.ahead = 0;
       }
     });
   }
@@ -198,8 +211,10 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   // Pass 2.
   reset();
   parallel_for(n_chunks, [&](int64_t i) {
+    Chunk chunk = grid.with_next(i, ld);
     for (int64_t s = 0; s < n_sides; ++s) {
-      quantize_chunk(sides[static_cast<size_t>(s)], x, ld, rows, cols, grid.at(i), result_of(s, i));
+      quantize_chunk(sides[static_cast<size_t>(s)], x, ld, rows, cols, chunk, result_of(s, i));
+      chunk.ahead = 0;
     }
   });
   for (int64_t s = 0; s < n_sides; ++s) {

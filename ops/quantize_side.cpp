@@ -1,8 +1,10 @@
 #include "ops/quantize_side.h"
 
 #include <optional>
+#include <type_traits>
 
 #include "ops/quantize_counts.h"
+#include "ops/quantize_rows.h"
 #include "ops/unit_plan.h"
 
 namespace qstep::ops::cpu {
@@ -150,10 +152,10 @@ int64_t wide_hadamard_largest(const Side& side, const T* x, int64_t ld, const Ch
   const int64_t wide = c.cols / kWidth * kWidth;
   for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
     for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
-      F32x16 v[kWidth];
-      load_wide(v, x + r * ld + col, ld);
-      for (int b = 0; b < kWidth / 16; ++b) {
-        raw = max_bits(raw, precision::hadamard_largest<16>(v + 16 * b, side.plan.signs));
+      for (int half = 0; half < kWidth; half += 32) {
+        for_unordered_groups(x + r * ld + col + half, ld, [&](F32x16* v) {
+          raw = max_bits(raw, precision::hadamard_largest<16>(v, side.plan.signs));
+        });
       }
     }
   }
@@ -167,8 +169,9 @@ void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkR
   const int d = side.spec().hadamard;
   if (d == 0) {
     for (int64_t r = 0; r < c.rows; ++r) {
-      result.amax =
-          std::max(result.amax, row_amax(x + (c.row + r) * ld + c.col, c.cols, result.raw));
+      const T* const row = x + (c.row + r) * ld + c.col;
+      if (c.ahead != 0) prefetch_elements(row + c.ahead, c.cols);
+      result.amax = std::max(result.amax, row_amax(row, c.cols, result.raw));
     }
     return;
   }
@@ -399,11 +402,11 @@ bool takes_wide_columns(const Side& side, int64_t rows) {
          !side.wants_stats && side.encoded == nullptr;
 }
 
-// The words of the groups' blocks: those of group b are 16 b operand rows further on.
+// The random words of the groups' blocks, made together.
 struct WideRandom {
-  UnitRandom first;
-  precision::RandomWords<F32x16> operator()(int group, uint32_t stream) const {
-    return first.of_rows(16 * static_cast<uint64_t>(group), stream);
+  precision::RandomWords<F32x16> words[kWideGroups];
+  const precision::RandomWords<F32x16>& operator()(int group, uint32_t) const {
+    return words[group];
   }
 };
 
@@ -420,14 +423,20 @@ int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t 
   UnitScales<F32x16> scales;
   U32x16 raw = broadcast_bits(0);
   F32x16* const no_codes = nullptr;
+  WideRandom random;
   for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
     for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
       F32x16 v[kWidth];
-      load_wide(v, x + r * ld + col, ld);
-      precision::hadamard_unit<kWidth>(plan, v);
+      for (int group = 0; group < kWideGroups; ++group) {
+        load_group(v + 16 * group, x + r * ld + col, ld, group);
+        precision::hadamard_unit<16>(plan, v + 16 * group);
+      }
       const uint64_t line = side.micro_batch * static_cast<uint64_t>(side.q->values.cols) +
                             static_cast<uint64_t>(col);
-      const WideRandom random{UnitRandom(plan, line * stride + static_cast<uint64_t>(r), stride)};
+      if (plan.spec.rounding == Rounding::kStochastic) {
+        UnitRandom(plan, line * stride + static_cast<uint64_t>(r), stride)
+            .of_wide(random.words, plan.element_stream);
+      }
       precision::nvfp4_unit<kWidth>(plan, v, context, scales, raw, no_codes, random);
       Bf16* const to = side.q->values.as<Bf16>() + r * side.q->values.ld + col;
       if (side.streams) {
@@ -511,18 +520,24 @@ void dispatch_range(const Side& side, const T* x, int64_t ld, const Chunk& c, Ch
 template <class T>
 void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
                     const Chunk& chunk, ChunkResult& result) {
+  // The fast ways first; what they leave, columns at the end of the chunk, goes the general one.
+  int64_t done = 0;
   if (takes_wide_columns(side, rows)) {
-    const int64_t wide = quantize_wide_columns(side, x, ld, rows, chunk, result);
-    const Chunk rest{chunk.row, chunk.col + wide, chunk.rows, chunk.cols - wide};
-    if (rest.cols > 0) quantize_units<16>(side, x, ld, rows, cols, rest, result);
+    done = quantize_wide_columns(side, x, ld, rows, chunk, result);
+  } else if constexpr (std::is_same_v<T, Bf16>) {
+    done = quantize_rows(side, x, ld, rows, cols, chunk, result);
+  }
+  const Chunk rest{chunk.row, chunk.col + done, chunk.rows, chunk.cols - done};
+  if (rest.cols == 0) {
+    // done
   } else if (!side.elementwise) {
     precision::dispatch_unit(side.plan.unit, [&](auto unit) {
-      quantize_units<unit>(side, x, ld, rows, cols, chunk, result);
+      quantize_units<unit>(side, x, ld, rows, cols, rest, result);
     });
   } else if (side.spec().format == QuantFormat::kFp8E4m3) {
-    dispatch_range<ElementFormat::kE4m3>(side, x, ld, chunk, result);
+    dispatch_range<ElementFormat::kE4m3>(side, x, ld, rest, result);
   } else {
-    dispatch_range<ElementFormat::kE5m2>(side, x, ld, chunk, result);
+    dispatch_range<ElementFormat::kE5m2>(side, x, ld, rest, result);
   }
   if (side.streams) end_stream();
 }

@@ -12,7 +12,17 @@ inline constexpr int64_t kMaxChunkRows = 128, kMaxChunkCols = 512;
 // A part of the source that one thread works on.
 struct Chunk {
   int64_t row = 0, col = 0, rows = 0, cols = 0;
+  // Elements of the source from here to the chunk that the thread takes next; 0: not known. Chunks
+  // are narrow and rows long, so that processors do not see by themselves what will be read.
+  int64_t ahead = 0;
 };
+
+// Asks for what lies there, a line at a time.
+template <class T>
+inline void prefetch_elements(const T* x, int64_t n) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(x + i, 0, 2);
+}
 
 struct Side {
   const QuantizedTensor* q = nullptr;

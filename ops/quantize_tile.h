@@ -7,6 +7,7 @@
 
 #include "ops/quantized_tensor.h"
 #include "ops/simd_transpose.h"
+#include "ops/simd_words.h"
 #include "precision/quantize_unit.h"
 
 namespace qstep::ops::cpu {
@@ -84,20 +85,42 @@ QSTEP_HD_INLINE void store_units(Bf16* data, int64_t ld, F32x16* v, const Place&
   }
 }
 
-// Sixteen rows of 64 columns, group of sixteen columns after group.
+// Sixteen rows of 64 columns, as four groups of sixteen columns.
 inline constexpr int kWideColumns = 64;
+inline constexpr int kWideGroups = kWideColumns / 16;
 
 template <class T>
-QSTEP_HD_INLINE void load_wide(F32x16* v, const T* from, int64_t ld) {
-  for (int i = 0; i < 16; ++i) {
-    for (int b = 0; b < kWideColumns / 16; ++b) v[16 * b + i] = load(from + i * ld + 16 * b);
-  }
+QSTEP_HD_INLINE void load_group(F32x16* v, const T* from, int64_t ld, int group) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) v[i] = load(from + i * ld + 16 * group);
 }
 template <bool kStream>
 QSTEP_HD_INLINE void store_wide(Bf16* to, int64_t ld, const F32x16* v) {
   for (int i = 0; i < 16; ++i) {
     store_exact_pair<kStream>(to + i * ld, v[i], v[16 + i]);
     store_exact_pair<kStream>(to + i * ld + 32, v[32 + i], v[48 + i]);
+  }
+}
+
+// f(v) for groups of sixteen rows of 32 columns, in any order of the columns: what does not care
+// need not take numbers of BF16 apart in order.
+template <class T, class F>
+QSTEP_HD_INLINE void for_unordered_groups(const T* from, int64_t ld, F&& f) {
+  F32x16 v[16];
+#if QSTEP_AVX512
+  if constexpr (std::is_same_v<T, Bf16>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = even_numbers(load_words(from + i * ld));
+    f(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = odd_numbers(load_words(from + i * ld));
+    f(v);
+    return;
+  }
+#endif
+  for (int group = 0; group < 2; ++group) {
+    load_group(v, from, ld, group);
+    f(v);
   }
 }
 
@@ -115,10 +138,18 @@ class UnitRandom {
     });
   }
 
-  // Those of the first block of lanes that lie `rows` operand rows further on; whole calls only.
-  precision::RandomWords<F32x16> of_rows(uint64_t rows, uint32_t stream) const {
-    return words(stream,
-                 [&](uint64_t lane) { return first_ / 16 + (rows + lane) * (stride_ / 16); });
+  // Those of the first blocks of sixteen operand rows and of the next three sixteens; whole calls
+  // only.
+  void of_wide(precision::RandomWords<F32x16>* words, uint32_t stream) const {
+    for (int group = 0; group < kWideGroups; ++group) {
+      set_counters(words[group], [&](uint64_t lane) {
+        return first_ / 16 + (16 * static_cast<uint64_t>(group) + lane) * (stride_ / 16);
+      });
+    }
+    constexpr int kTogether = 2;  // as many as registers have room for
+    for (int group = 0; group < kWideGroups; group += kTogether) {
+      precision::random_words<kTogether>(plan_.seed, words + group, stream, plan_.step);
+    }
   }
 
   // One word per block of sixteen: block b has word b % 4 of call b / 4.
@@ -136,14 +167,22 @@ class UnitRandom {
  private:
   template <class Counter>
   precision::RandomWords<F32x16> words(uint32_t stream, Counter&& counter) const {
+    precision::RandomWords<F32x16> words;
+    set_counters(words, counter);
+    precision::random_words<1>(plan_.seed, &words, stream, plan_.step);
+    return words;
+  }
+
+  template <class Counter>
+  static void set_counters(precision::RandomWords<F32x16>& words, Counter&& counter) {
     alignas(64) uint32_t low[16], high[16];
     for (uint64_t lane = 0; lane < 16; ++lane) {
       const uint64_t c = counter(lane);
       low[lane] = static_cast<uint32_t>(c);
       high[lane] = static_cast<uint32_t>(c >> 32);
     }
-    return precision::random_words<F32x16>(plan_.seed, load_bits(low), load_bits(high), stream,
-                                           plan_.step);
+    words.w[0] = load_bits(low);
+    words.w[1] = load_bits(high);
   }
 
   // Rows whose length is no multiple of 16: a unit's bytes lie in two calls.

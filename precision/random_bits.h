@@ -25,25 +25,44 @@ struct RandomWords {
   BitsOf<F> w[4];
 };
 
-// philox4x32 with lanes: counter (block_low, block_high, stream, step).
-template <class F>
-QSTEP_HD inline RandomWords<F> random_words(uint64_t seed, BitsOf<F> block_low,
-                                            BitsOf<F> block_high, uint32_t stream, uint32_t step) {
+// philox4x32 with lanes: kCalls calls side by side, each round of one being a chain of operations
+// that wait for each other. words[i] holds (block_low, block_high) in w[0] and w[1], and becomes
+// the words of counter (block_low, block_high, stream, step).
+template <int kCalls, class F>
+QSTEP_HD_INLINE void random_words(uint64_t seed, RandomWords<F>* words, uint32_t stream,
+                                  uint32_t step) {
   using U = BitsOf<F>;
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  U c0 = block_low, c1 = block_high, c2 = all_bits<F>(stream), c3 = all_bits<F>(step);
   const U m0 = all_bits<F>(0xD2511F53u), m1 = all_bits<F>(0xCD9E8D57u);
+  QSTEP_UNROLL(4)
+  for (int i = 0; i < kCalls; ++i) {
+    words[i].w[2] = all_bits<F>(stream);
+    words[i].w[3] = all_bits<F>(step);
+  }
   for (int round = 0; round < 10; ++round) {
-    const U n0 = multiply_high(m1, c2) ^ c1 ^ all_bits<F>(k0);
-    const U n2 = multiply_high(m0, c0) ^ c3 ^ all_bits<F>(k1);
-    c1 = multiply_low(m1, c2);
-    c3 = multiply_low(m0, c0);
-    c0 = n0;
-    c2 = n2;
+    QSTEP_UNROLL(4)
+    for (int i = 0; i < kCalls; ++i) {
+      U* const c = words[i].w;
+      const U n0 = multiply_high(m1, c[2]) ^ c[1] ^ all_bits<F>(k0);
+      const U n2 = multiply_high(m0, c[0]) ^ c[3] ^ all_bits<F>(k1);
+      c[1] = multiply_low(m1, c[2]);
+      c[3] = multiply_low(m0, c[0]);
+      c[0] = n0;
+      c[2] = n2;
+    }
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  return {{c0, c1, c2, c3}};
+}
+
+template <class F>
+QSTEP_HD inline RandomWords<F> random_words(uint64_t seed, BitsOf<F> block_low,
+                                            BitsOf<F> block_high, uint32_t stream, uint32_t step) {
+  RandomWords<F> words[1];
+  words[0].w[0] = block_low;
+  words[0].w[1] = block_high;
+  random_words<1>(seed, words, stream, step);
+  return words[0];
 }
 
 // Element i of the block's sixteen: byte i of the sixteen, 0 .. 255.

@@ -205,7 +205,7 @@ TEST_P(QuantizeFamily, EveryShape) {
       }
     }
     for (const Shape shape : {Shape{n, k}, Shape{5 * n, 3 * k}, Shape{37 * n, 2 * k},
-                              Shape{131 * n, 11 * k}, Shape{n, 0}, Shape{0, k}, Shape{0, 0}}) {
+                              Shape{131 * n, 19 * k}, Shape{n, 0}, Shape{0, k}, Shape{0, 0}}) {
       const QuantInput rows(Data::kNarrow, shape, dtype, seed++, 3);
       QuantSide row = rows.side(spec, Orientation::kRowwise, 7);
       quantize(row.q, {}, rows);
