@@ -38,6 +38,8 @@ std::optional<Frame> await_frame(const Socket& socket, FrameReader& reader, doub
   }
 }
 
+void pause() { ::poll(nullptr, 0, static_cast<int>(kPauseS * 1e3)); }
+
 std::string random_text() {
   std::random_device device;
   return fmt::format("{:08x}{:08x}", device(), device());
@@ -151,7 +153,12 @@ void SideChannel::accept_all(const Socket& listener, const Meeting& meeting, dou
       }
     }
     callers = std::move(waiting);
-    if (Socket socket = accept_from(listener)) callers.push_back({.socket = std::move(socket)});
+    if (polled[0].revents == 0) continue;
+    if (Socket socket = accept_from(listener)) {
+      callers.push_back({.socket = std::move(socket)});
+    } else {
+      pause();  // gone again, or no descriptors left
+    }
   }
   Packer roster;
   for (const Peer& peer : peers_) roster.text(peer.host).number(peer.pid);
@@ -184,7 +191,7 @@ void SideChannel::join(const Meeting& meeting, double timeout_s) {
                               "start, or behind a firewall?",
                               rank_, meeting.where(), timeout_s));
     }
-    if (!admitted) ::poll(nullptr, 0, static_cast<int>(kPauseS * 1e3));
+    if (!admitted) pause();
   }
   // The others may come as late as they are allowed to, and rank 0 counts from a later start.
   const std::optional<Frame> frame = await_frame(link.socket, link.reader, deadline_s + timeout_s);

@@ -17,8 +17,6 @@ struct Standing {
   double in_phase_s = 0;
   double limit_s = 0;                         // of this phase
   std::vector<LoggedCollective> collectives;  // CollectiveLog::recent()
-
-  bool over_limit() const { return in_phase_s > limit_s; }
 };
 
 std::string pack(const Standing& standing);

@@ -56,7 +56,7 @@ std::optional<Verdict> WatchdogHub::farewell(int rank, ExitCode code, std::strin
 
 bool WatchdogHub::somebody_over_limit(double now_s) const {
   return std::any_of(ranks_.begin(), ranks_.end(), [&](const Rank& rank) {
-    return later(rank.standing, now_s - rank.heard_s).over_limit();
+    return rank.standing.in_phase_s + now_s - rank.heard_s > rank.standing.limit_s;
   });
 }
 

@@ -1,5 +1,6 @@
 // The thread of the watchdog: what it hears and does on rank 0 (the hub) and elsewhere (a member).
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -37,6 +38,9 @@ std::string pack_verdict(const Verdict& verdict, const std::vector<bool>& dead) 
 }  // namespace
 
 void Watchdog::run() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);  // they are for the main thread
   std::unique_lock lock(mutex_);
   double now_s = steady_now_s();
   while (!stop_) {

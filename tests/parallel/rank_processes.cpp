@@ -85,6 +85,12 @@ parallel::WatchdogOptions fast_options() {
   return options;
 }
 
+parallel::WatchdogOptions patient_options() {
+  parallel::WatchdogOptions options = fast_options();
+  options.limits.first_step_s = options.limits.step_s = options.limits.end_s = 60;
+  return options;
+}
+
 RankProcesses::RankProcesses(int size, const parallel::WatchdogOptions& options, const Body& body)
     : size_(size) {
   void* memory = ::mmap(nullptr, sizeof(SharedState), PROT_READ | PROT_WRITE,

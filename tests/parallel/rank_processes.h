@@ -39,8 +39,10 @@ class RankContext {
   std::unique_ptr<parallel::Watchdog> watch_;
 };
 
-// Limits of a second or so.
+// Limits of a second, for hangs.
 parallel::WatchdogOptions fast_options();
+// Limits that no slow machine reaches, for all else.
+parallel::WatchdogOptions patient_options();
 
 struct RankEnd {
   bool ended = false;    // before the deadline; otherwise it has been killed

@@ -43,7 +43,7 @@ RankProcesses::Body trouble_in_step_17(int where, std::function<void(RankContext
 }
 
 TEST(R09_Watchdog, AnOrderlyRunEndsWithZero) {
-  RankProcesses ranks(3, fast_options(), two_good_steps);
+  RankProcesses ranks(3, patient_options(), two_good_steps);
   for (int r = 0; r < 3; ++r) {
     const RankEnd end = ranks.wait(r);
     EXPECT_TRUE(end.ended);
@@ -54,7 +54,7 @@ TEST(R09_Watchdog, AnOrderlyRunEndsWithZero) {
 }
 
 TEST(R09_Watchdog, AKilledRankEndsTheOthersWithItsPlace) {
-  RankProcesses ranks(3, fast_options(), trouble_in_step_17(2, [](auto&) { ::raise(SIGKILL); }));
+  RankProcesses ranks(3, patient_options(), trouble_in_step_17(2, [](auto&) { ::raise(SIGKILL); }));
   EXPECT_EQ(ranks.wait(2).code, 128 + SIGKILL);
   for (const int r : {0, 1}) {
     const RankEnd end = ranks.wait(r);
@@ -66,7 +66,7 @@ TEST(R09_Watchdog, AKilledRankEndsTheOthersWithItsPlace) {
 }
 
 TEST(R09_Watchdog, TheOthersNoticeThatRank0IsKilled) {
-  RankProcesses ranks(3, fast_options(), trouble_in_step_17(0, [](auto&) { ::raise(SIGKILL); }));
+  RankProcesses ranks(3, patient_options(), trouble_in_step_17(0, [](auto&) { ::raise(SIGKILL); }));
   for (const int r : {1, 2}) {
     const RankEnd end = ranks.wait(r);
     EXPECT_EQ(end.code, kPeerDied);
@@ -77,7 +77,7 @@ TEST(R09_Watchdog, TheOthersNoticeThatRank0IsKilled) {
 }
 
 TEST(R09_Watchdog, AnExitWithoutGoodbyeIsADeath) {
-  RankProcesses ranks(3, fast_options(), trouble_in_step_17(1, [](auto&) { ::_exit(0); }));
+  RankProcesses ranks(3, patient_options(), trouble_in_step_17(1, [](auto&) { ::_exit(0); }));
   for (const int r : {0, 2}) {
     const RankEnd end = ranks.wait(r);
     EXPECT_EQ(end.code, kPeerDied);
@@ -87,7 +87,7 @@ TEST(R09_Watchdog, AnExitWithoutGoodbyeIsADeath) {
 
 TEST(R09_Watchdog, TheOthersLearnTheErrorOfARank) {
   for (const int source : {0, 1}) {
-    RankProcesses ranks(3, fast_options(), trouble_in_step_17(source, [](auto&) {
+    RankProcesses ranks(3, patient_options(), trouble_in_step_17(source, [](auto&) {
                           throw Error(ExitCode::kDisk, "x.h5: no space left\n  on the disk");
                         }));
     for (int r = 0; r < 3; ++r) {
@@ -107,11 +107,11 @@ TEST(R09_Watchdog, TheOthersLearnTheErrorOfARank) {
 
 // What failed collectives throw where a world notices a death before the watchdog does.
 TEST(R09_Watchdog, TheDeathIsToldAndNotWhatItDidToCollectives) {
-  RankProcesses ranks(3, fast_options(), [](RankContext& rank) {
+  RankProcesses ranks(3, patient_options(), [](RankContext& rank) {
     two_good_steps(rank);
     if (rank.rank() == 1) throw Error(ExitCode::kPeerDied, "a message was cut off");
     if (rank.rank() == 2) {
-      sleep_s(0.3);
+      sleep_s(0.05);
       ::raise(SIGKILL);
     }
     rank.collective(17);
@@ -202,7 +202,7 @@ TEST(R10_Watchdog, ARankThatComputesForeverIsNamed) {
 }
 
 TEST(R10_Watchdog, NoFalseAlarmBelowTheLimit) {
-  parallel::WatchdogOptions options = fast_options();
+  parallel::WatchdogOptions options = patient_options();
   options.limits.first_step_s = options.limits.step_s = 15;
   options.limits.save_s = 15;
   RankProcesses ranks(3, options, [](RankContext& rank) {
@@ -220,8 +220,36 @@ TEST(R10_Watchdog, NoFalseAlarmBelowTheLimit) {
   for (int r = 0; r < 3; ++r) EXPECT_EQ(ranks.wait(r).code, 0);
 }
 
+// As schedulers do it: for longer than any limit, and not for all at the same moment.
+TEST(R10_Watchdog, ASuspendedJobGoesOn) {
+  parallel::WatchdogOptions options = patient_options();
+  options.limits.first_step_s = options.limits.step_s = 4;
+  RankProcesses ranks(3, options, [](RankContext& rank) {
+    two_good_steps(rank);
+    rank.watch().enter_phase(Phase::kStep, 17);
+    if (rank.rank() == 2) {
+      sleep_s(0.2);
+      rank.mark(0);
+      sleep_s(0.5);
+    }
+    rank.collective(17);
+    rank.watch().enter_phase(Phase::kStep, 18);
+  });
+  for (int i = 0; i < 3000 && !ranks.marked(0); ++i) sleep_s(0.01);
+  for (const int r : {1, 0, 2}) ranks.signal(r, SIGSTOP);
+  for (const int r : {1, 0, 2}) EXPECT_TRUE(ranks.wait_until_stopped(r));
+  sleep_s(8);
+  for (const int r : {0, 2, 1}) {
+    ranks.signal(r, SIGCONT);
+    sleep_s(0.2);
+  }
+  for (int r = 0; r < 3; ++r) EXPECT_EQ(ranks.wait(r).code, 0);
+}
+
 TEST(R09_Watchdog, ARankThatLeavesEarlyIsNamed) {
-  RankProcesses ranks(3, fast_options(), trouble_in_step_17(1, [](RankContext& rank) {
+  parallel::WatchdogOptions options = patient_options();
+  options.limits.end_s = 1;
+  RankProcesses ranks(3, options, trouble_in_step_17(1, [](RankContext& rank) {
                         rank.watch().goodbye();  // the others are in a collective
                         rank.mark(0);
                       }));
@@ -236,7 +264,7 @@ TEST(R09_Watchdog, ARankThatLeavesEarlyIsNamed) {
 }
 
 TEST(R09_Watchdog, ARankThatDiesWhileOthersWaitForTheEndIsNamed) {
-  RankProcesses ranks(3, fast_options(), [](RankContext& rank) {
+  RankProcesses ranks(3, patient_options(), [](RankContext& rank) {
     two_good_steps(rank);
     if (rank.rank() == 2) {
       sleep_s(0.2);
