@@ -19,15 +19,17 @@ Comm* the_world = nullptr;
 
 // One line for each failure, with the rank: the ranks share one terminal.
 class FailuresOfOneRank : public testing::EmptyTestEventListener {
+  void OnTestStart(const testing::TestInfo& test) override {
+    test_ = fmt::format("{}.{}", test.test_suite_name(), test.name());
+  }
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const testing::TestInfo* const test = testing::UnitTest::GetInstance()->current_test_info();
-    fmt::print(stderr, "[rank {}] {}.{} failed at {}:{}: {}\n", the_world->rank(),
-               test == nullptr ? "" : test->test_suite_name(), test == nullptr ? "" : test->name(),
+    fmt::print(stderr, "[rank {}] {} failed at {}:{}: {}\n", the_world->rank(), test_,
                result.file_name() == nullptr ? "" : result.file_name(), result.line_number(),
                result.message());
     std::fflush(stderr);
   }
+  std::string test_;  // asking UnitTest for it while it reports would never return
 };
 
 int run(int argc, char** argv) {
