@@ -32,6 +32,9 @@ using ops::ExitCode;
   ::_exit(static_cast<int>(code));
 }
 
+// That another rank's end was noticed, not what it ended for.
+bool is_symptom(ExitCode code) { return code == ExitCode::kPeerDied || code == ExitCode::kHang; }
+
 // Ranks with other settings would compute something else, or wait for each other.
 void require_same_config(parallel::Comm& world, const Config& config) {
   const std::vector<std::string> texts = parallel::all_gather_text(world, to_toml(config));
@@ -81,12 +84,15 @@ AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load
     watch.goodbye();
     return end;
   } catch (const std::exception& error) {
-    // This rank alone, or because of another one.
-    const bool symptom = watch.verdict().has_value();
+    // This rank alone, or because of another one. Who failed tells it; of one that could not, the
+    // lowest rank that is left.
     const ExitCode code = exit_code_of(error);
     watch.farewell(code, error.what());
-    if (symptom) leave(code, watch.i_report() ? error_text(error) : "");
-    leave(code, fmt::format("rank {}: {}", world.rank(), error_text(error)));
+    const std::optional<parallel::Verdict> verdict = watch.verdict();
+    if (!is_symptom(code) || !verdict) {
+      leave(code, fmt::format("rank {}: {}", world.rank(), error_text(error)));
+    }
+    leave(code, is_symptom(verdict->cause) && watch.i_report() ? error_text(error) : "");
   }
 }
 
