@@ -14,6 +14,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/trainer/checkpoint_testing.h"
+#include "tests/trainer/run_records.h"
 #include "tests/trainer/small_store.h"
 
 namespace qstep::trainer::testing {
@@ -60,34 +61,6 @@ class Process {
   pid_t pid_;
   int status_ = kRunning;
 };
-
-std::string text_of(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-std::vector<Json> rows_of(const std::string& metrics, const std::string& type) {
-  std::vector<Json> rows;
-  std::ifstream in(metrics);
-  for (std::string line; std::getline(in, line);) {
-    const Json row = Json::parse(line, nullptr, false);
-    if (row.is_object() && row.value("type", "") == type) rows.push_back(row);
-  }
-  return rows;
-}
-
-// What must not depend on how often the run was interrupted: a row without what clocks say.
-std::vector<std::string> exact_part(const std::vector<Json>& rows) {
-  std::vector<std::string> exact;
-  for (Json row : rows) {
-    for (const char* key : {"step_ms", "phases_ms", "tokens_per_s", "model_flops_per_s",
-                            "peak_rss_bytes", "eval_ms", "save_ms"}) {
-      row.erase(key);
-    }
-    exact.push_back(row.dump());
-  }
-  return exact;
-}
 
 class Run : public ::testing::Test {
  protected:

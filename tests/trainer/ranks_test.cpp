@@ -1,0 +1,98 @@
+// Whole runs of the qstep executable on several ranks: the same bits as on one, and over any number
+// of interruptions with other numbers of ranks.
+#include <algorithm>
+#include <filesystem>
+
+#include "tests/support/compare.h"
+#include "tests/trainer/ranks_fixture.h"
+
+namespace qstep::trainer::testing {
+namespace {
+
+class SameBits : public RanksTest, public ::testing::WithParamInterface<std::string> {};
+
+// 1 x 8, 2 x 4, 4 x 2 and 8 x 1: ranks x micro-batches.
+TEST_P(SameBits, OnAnyNumberOfRanks) {
+  const Words kind{"precision.recipe=" + GetParam(), "precision.ledger_every=2",
+                   "optimizer.clip_norm=0.5"};  // acts: the norm enters the weights
+  finish("1", 1, kind);
+  ASSERT_GT(rows_of(metrics("1"), "step").at(0).at("grad_norm"), 0.5);
+  for (const int n_ranks : {2, 4, 8}) {
+    SCOPED_TRACE(fmt::format("{} ranks", n_ranks));
+    const std::string name = std::to_string(n_ranks);
+    finish(name, n_ranks, kind);
+    EXPECT_EQ(n_ranks, rows_of(metrics(name), "run").at(0).at("ranks"));
+    expect_same_run("1", name, 6);
+    const bool quantized = GetParam() != "bf16";
+    EXPECT_EQ(quantized, std::filesystem::exists(dir(name) + "/ledger.jsonl"));
+    if (quantized) expect_same_ledger("1", name);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, SameBits,
+                         ::testing::Values("bf16", "fp8-delayed", "mxfp8", "nvfp4"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+class ResumeOnRanks : public RanksTest {
+ protected:
+  // The run as it is when everything behind the checkpoint of `step` is lost, as a kill loses it.
+  void lose_all_behind(const std::string& name, int64_t step, int64_t steps) const {
+    for (int64_t s = step + 1; s <= steps; ++s) std::filesystem::remove_all(checkpoint(name, s));
+  }
+};
+
+TEST_F(ResumeOnRanks, AtFourThenTwoThenOneThenFour) {
+  constexpr int64_t kSteps = 8;
+  const Words kind{"precision.recipe=fp8-delayed", "precision.ledger_every=3",
+                   fmt::format("train.steps={}", kSteps), "run.save_every=1"};
+  finish("whole", 4, kind);
+  std::filesystem::copy(dir("whole"), dir("part"), std::filesystem::copy_options::recursive);
+  test::Random random(2101);
+  int64_t cut = 0;
+  int left = 3;  // cuts
+  for (const int n_ranks : {2, 1, 4}) {
+    cut = random.integer(cut + 1, kSteps - left--);
+    SCOPED_TRACE(fmt::format("from step {} on {} ranks", cut, n_ranks));
+    lose_all_behind("part", cut, kSteps);
+    finish("part", n_ranks, kind);
+    expect_same_run("whole", "part", kSteps);
+    expect_same_ledger("whole", "part");
+  }
+  EXPECT_EQ(4u, rows_of(metrics("part"), "run").size());
+}
+
+// Every rank has all of the optimizer's state, and rank 0 saves it; the bits are those of parts.
+TEST_F(ResumeOnRanks, WithAnotherPlaceOfTheOptimizerState) {
+  const Words kind{"train.steps=5", "run.save_every=1"};
+  Words replicated = kind;
+  replicated.push_back("parallel.optimizer=replicated");
+  finish("sharded", 2, kind);
+  finish("replicated", 4, replicated);
+  const auto compare = [&] {
+    EXPECT_EQ(exact_part(rows_of(metrics("sharded"), "step")),
+              exact_part(rows_of(metrics("replicated"), "step")));
+    expect_same_tensors(checkpoint("sharded", 5), checkpoint("replicated", 5));
+  };
+  compare();
+  lose_all_behind("replicated", 2, 5);
+  finish("replicated", 2, kind);
+  compare();
+}
+
+// Six micro-batches are a tree with a short branch, and three ranks are three nodes of it.
+TEST_F(ResumeOnRanks, OnThreeRanksOfATreeOfSix) {
+  const Words kind{"train.global_batch=6", "train.steps=5", "run.save_every=1"};
+  finish("whole", 1, kind);
+  finish("part", 3, kind);
+  expect_same_run("whole", "part", 5);
+  lose_all_behind("part", 3, 5);
+  finish("part", 6, kind);
+  expect_same_run("whole", "part", 5);
+}
+
+}  // namespace
+}  // namespace qstep::trainer::testing
