@@ -66,7 +66,7 @@ start_cluster() {
   name=$(hostname -s)
   head -c 1024 /dev/urandom >munge.key
   chmod 600 munge.key
-  mkdir state spool
+  mkdir state spool tmp
   # cred_expire: a requeued job waits this long and a second; no less is allowed. config_overrides: more CPUs than there are,
   # so that the jobs run side by side.
   cat >slurm.conf <<END
@@ -90,6 +90,7 @@ ReturnToService=2
 KillWait=60
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
+TmpFS=$folder/tmp
 SlurmctldPidFile=$folder/slurmctld.pid
 SlurmdPidFile=$folder/slurmd.pid
 SlurmdParameters=config_overrides
