@@ -81,6 +81,7 @@ AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load
     } catch (const AgreedError& error) {
       end = {error.code(), error.what()};
     }
+    ignore_stop_signals();
     watch.goodbye();
     return end;
   } catch (const std::exception& error) {

@@ -41,6 +41,10 @@ void install_signal_handlers() {
   for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) handle(number, on_stop_signal);
 }
 
+void ignore_stop_signals() {
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) handle(number, SIG_IGN);
+}
+
 void ignore_write_signals() {
   for (const int number : {SIGPIPE, SIGXFSZ}) handle(number, SIG_IGN);
 }

@@ -10,6 +10,10 @@ namespace qstep::trainer {
 // (internal) when the system refuses.
 void install_signal_handlers();
 
+// From here on they do nothing: for a process that has saved and is about to end anyway, which a
+// launcher may tell to end because another one already has.
+void ignore_stop_signals();
+
 // Writing to a closed pipe or past a size limit becomes an error of the call instead of the end of
 // the process. For main, before anything else.
 void ignore_write_signals();

@@ -93,10 +93,13 @@ std::unique_ptr<CheckpointReader> TrainRun::open_checkpoint() {
 }
 
 void TrainRun::resume(const CheckpointReader& checkpoint) {
-  for (const NamedTensor& tensor : named_tensors(trainer_->shards(), trainer_->parameters())) {
-    checkpoint.read(tensor);
-  }
-  const std::string recipe_note = read_precision_state(checkpoint, trainer_->precision_state());
+  std::string recipe_note;
+  agree(comm_, [&] {
+    for (const NamedTensor& tensor : named_tensors(trainer_->shards(), trainer_->parameters())) {
+      checkpoint.read(tensor);
+    }
+    recipe_note = read_precision_state(checkpoint, trainer_->precision_state());
+  });
   trainer_->refresh_weights();
   trainer_->set_steps_done(checkpoint.state().step);
   const CheckpointState& saved = checkpoint.state();
