@@ -4,6 +4,8 @@
 #include <type_traits>
 
 #include "ops/quantize_counts.h"
+#include "ops/quantize_elements.h"
+#include "ops/quantize_places.h"
 #include "ops/quantize_rows.h"
 #include "ops/unit_plan.h"
 
@@ -23,13 +25,6 @@ namespace {
 
 constexpr int kBlocksAtOnce = 64;  // elements
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
-
-// What lies this far up rounds beyond the largest value: it is clipped, not rounded.
-float saturation_limit(ElementFormat format) {
-  return format == ElementFormat::kE4m3   ? precision::kOverflow<ElementFormat::kE4m3>
-         : format == ElementFormat::kE5m2 ? precision::kOverflow<ElementFormat::kE5m2>
-                                          : precision::kOverflow<ElementFormat::kE2m1>;
-}
 
 }  // namespace
 
@@ -72,157 +67,6 @@ Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bo
     plan.unit = std::max(kBlocksAtOnce, plan.unit);
   }
   return side;
-}
-
-namespace {
-
-// Calls f(place) for the groups of sixteen units of a chunk.
-template <int kUnit, class F>
-void for_each_place(const Side& side, const Chunk& c, F&& f) {
-  constexpr int64_t unit = kUnit;
-  Place p{.orientation = side.orientation};
-  if (side.orientation == Orientation::kRowwise) {
-    for (int64_t r = 0; r < c.rows; r += 16) {
-      for (int64_t k = 0; k < c.cols; k += unit) {
-        p.row = c.row + r;
-        p.col = c.col + k;
-        p.lanes = static_cast<int>(std::min<int64_t>(16, c.rows - r));
-        p.elements = static_cast<int>(std::min(unit, c.cols - k));
-        f(p);
-      }
-    }
-    return;
-  }
-  for (int64_t k = 0; k < c.rows; k += unit) {
-    for (int64_t col = 0; col < c.cols; col += 16) {
-      p.row = c.row + k;
-      p.col = c.col + col;
-      p.lanes = static_cast<int>(std::min<int64_t>(16, c.cols - col));
-      p.elements = static_cast<int>(std::min(unit, c.rows - k));
-      f(p);
-    }
-  }
-}
-
-// f(std::integral_constant, first) for the Hadamard groups of d elements of a unit.
-template <int kUnit, class F>
-void for_each_hadamard_group(int d, F&& f) {
-  precision::dispatch_unit(d, [&](auto size) {
-    if constexpr (size <= kUnit) {
-      for (int first = 0; first < kUnit; first += size) f(size, first);
-    }
-  });
-}
-
-// Largest |x| of one row part; NaN is left out.
-template <class T>
-float row_amax(const T* x, int64_t n, uint32_t& raw) {
-  const uint32_t found = largest_magnitude_bits(x, n);
-  raw = std::max(raw, found);
-  if (found <= 0x7F800000u) return precision::from_bits(found);
-  float amax = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    amax = precision::max(precision::magnitude(precision::to_float(x[i])), amax);
-  }
-  return amax;
-}
-
-// amax per lane behind the transform, NaN left out; raw as in quantize_unit.
-template <class T>
-F32x16 transformed_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, U32x16& raw) {
-  F32x16 largest = broadcast(0.0f);
-  precision::dispatch_unit(side.plan.unit, [&](auto unit) {
-    for_each_place<unit>(side, c, [&](const Place& p) {
-      F32x16 v[unit];
-      load_units<unit>(v, x, ld, p);
-      precision::hadamard_unit<unit>(side.plan, v);
-      const auto found = precision::amax_of<unit>(v);
-      largest = max(found.amax, largest);
-      raw = max_bits(raw, found.raw);
-    });
-  });
-  return largest;
-}
-
-// Of columns in groups of sixteen rows, as quantize_wide_columns takes them. Returns how many.
-template <class T>
-int64_t wide_hadamard_largest(const Side& side, const T* x, int64_t ld, const Chunk& c,
-                              U32x16& raw) {
-  constexpr int kWidth = kWideColumns;
-  const int64_t wide = c.cols / kWidth * kWidth;
-  for (int64_t r = c.row; r < c.row + c.rows; r += 16) {
-    for (int64_t col = c.col; col < c.col + wide; col += kWidth) {
-      for (int half = 0; half < kWidth; half += 32) {
-        for_unordered_groups(x + r * ld + col + half, ld, [&](F32x16* v) {
-          raw = max_bits(raw, precision::hadamard_largest<16>(v, side.plan.signs));
-        });
-      }
-    }
-  }
-  return wide;
-}
-
-}  // namespace
-
-template <class T>
-void chunk_amax(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkResult& result) {
-  const int d = side.spec().hadamard;
-  if (d == 0) {
-    for (int64_t r = 0; r < c.rows; ++r) {
-      const T* const row = x + (c.row + r) * ld + c.col;
-      if (c.ahead != 0) prefetch_elements(row + c.ahead, c.cols);
-      result.amax = std::max(result.amax, row_amax(row, c.cols, result.raw));
-    }
-    return;
-  }
-  // Scaling and rounding keep the order, so they are done once, on the largest.
-  U32x16 raw = broadcast_bits(0);
-  Chunk narrow = c;
-  if (side.orientation == Orientation::kColumnwise && side.plan.unit == 16 && c.rows % 16 == 0) {
-    const int64_t wide = wide_hadamard_largest(side, x, ld, c, raw);
-    narrow.col += wide;
-    narrow.cols -= wide;
-  }
-  precision::dispatch_unit(side.plan.unit, [&](auto unit) {
-    for_each_place<unit>(side, narrow, [&](const Place& p) {
-      F32x16 v[unit];
-      load_units<unit>(v, x, ld, p);
-      for_each_hadamard_group<unit>(d, [&](auto size, int first) {
-        raw = max_bits(raw, precision::hadamard_largest<size>(v + first, side.plan.signs));
-      });
-    });
-  });
-  const uint32_t found = largest_lane(raw);
-  result.raw = std::max(result.raw, found);
-  result.amax =
-      found <= 0x7F800000u
-          ? precision::round_to_bf16(precision::from_bits(found) * precision::hadamard_scale(d))
-          : reduce_max(transformed_amax(side, x, ld, c, raw));
-}
-
-template <class T>
-void lane_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols, int64_t first,
-               int64_t n, ChunkResult& result) {
-  const int d = side.spec().hadamard;
-  const bool keep_nan = is_fp8_format(side.spec().format);  // it makes the scale 1
-  if (side.orientation == Orientation::kRowwise && d == 0) {
-    for (int64_t r = first; r < first + n; ++r) {
-      uint32_t raw = 0;
-      const float amax = row_amax(x + r * ld, cols, raw);
-      side.lane_amax[r] = keep_nan && raw > 0x7F800000u ? precision::from_bits(raw) : amax;
-      result.raw = std::max(result.raw, raw);
-    }
-    return;
-  }
-  const bool rowwise = side.orientation == Orientation::kRowwise;
-  const Chunk c = rowwise ? Chunk{first, 0, n, cols} : Chunk{0, first, rows, n};
-  U32x16 raw = broadcast_bits(0);
-  F32x16 amax = transformed_amax(side, x, ld, c, raw);
-  if (keep_nan) amax = select(is_nan(from_bits(raw)), from_bits(raw), amax);
-  alignas(64) float lane[16];
-  store(lane, amax);
-  std::copy(lane, lane + n, side.lane_amax + first);
-  result.raw = std::max(result.raw, largest_lane(raw));
 }
 
 namespace {
@@ -450,71 +294,6 @@ int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t 
   return wide;
 }
 
-// FP8 with a scale for the tensor, or for each operand row.
-template <ElementFormat kFormat, precision::Range kRange, class T>
-void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,
-                       ChunkResult& result) {
-  const QuantSpec& spec = side.spec();
-  const bool rowwise = side.orientation == Orientation::kRowwise;
-  const bool lane_scope = spec.amax == AmaxScope::kRow;
-  const bool pow2 = spec.scale == ScaleRule::kFp32Pow2;
-  const bool records = spec.amax == AmaxScope::kDelayed;
-  const float fp8_max = precision::traits(kFormat).max;
-  const F32x16 inverse = broadcast(1.0f / side.scale);
-  ElementCounts counts(saturation_limit(kFormat));
-  Bf16* const values = side.q->values.as<Bf16>();
-  const int64_t values_ld = side.q->values.ld;
-  for (int64_t r = c.row; r < c.row + c.rows; ++r) {
-    if (records) {
-      result.amax = std::max(result.amax, row_amax(x + r * ld + c.col, c.cols, result.raw));
-    }
-    for_each_group(c.cols, [&](int64_t i, int64_t lanes) {
-      const int64_t col = c.col + i;
-      F32x16 scale = broadcast(side.scale);
-      if (lane_scope) {
-        const F32x16 amax =
-            rowwise ? broadcast(side.lane_amax[r]) : load_n(side.lane_amax + col, lanes);
-        scale = precision::fp8_scale(amax, fp8_max, precision::kMaxFloat, pow2);
-      }
-      const F32x16 v = load_n(x + r * ld + col, lanes);
-      const F32x16 q = kRange == precision::Range::kTame
-                           ? precision::round_nearest_tame<kFormat>(v * scale)
-                           : precision::round_nearest<kFormat>(v * scale);
-      Bf16* const to = values + r * values_ld + col;
-      if (lanes == kLanes) {
-        store_exact(to, q);
-      } else {
-        store_part(to, q, lanes);
-      }
-      if (side.encoded != nullptr) {
-        EncodedTensor& e = *side.encoded;
-        alignas(64) float lane[16];
-        store(lane, q);
-        for (int64_t l = 0; l < lanes; ++l) {
-          const int64_t at = side.q->orientation == Orientation::kRowwise ? r * e.k + col + l
-                                                                          : (col + l) * e.k + r;
-          e.codes[static_cast<size_t>(at)] = precision::encode<kFormat>(lane[l]);
-        }
-      }
-      if (side.wants_stats) {
-        counts.source(&v, 1);
-        counts.quantized(&v, &q, 1, scale, lane_scope ? broadcast(1.0f) / scale : inverse);
-        counts.elements(lanes);
-      }
-    });
-  }
-  if (side.wants_stats) counts.add_to(result.stats);
-}
-
-template <ElementFormat kFormat, class T>
-void dispatch_range(const Side& side, const T* x, int64_t ld, const Chunk& c, ChunkResult& result) {
-  if (side.tame) {
-    quantize_elements<kFormat, precision::Range::kTame>(side, x, ld, c, result);
-  } else {
-    quantize_elements<kFormat, precision::Range::kAny>(side, x, ld, c, result);
-  }
-}
-
 }  // namespace
 
 template <class T>
@@ -534,10 +313,8 @@ void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int6
     precision::dispatch_unit(side.plan.unit, [&](auto unit) {
       quantize_units<unit>(side, x, ld, rows, cols, rest, result);
     });
-  } else if (side.spec().format == QuantFormat::kFp8E4m3) {
-    dispatch_range<ElementFormat::kE4m3>(side, x, ld, rest, result);
   } else {
-    dispatch_range<ElementFormat::kE5m2>(side, x, ld, rest, result);
+    quantize_elements(side, x, ld, rest, result);
   }
   if (side.streams) end_stream();
 }
@@ -562,12 +339,6 @@ EncodedTensor transposed(const EncodedTensor& e) {
   return t;
 }
 
-template void chunk_amax<float>(const Side&, const float*, int64_t, const Chunk&, ChunkResult&);
-template void chunk_amax<Bf16>(const Side&, const Bf16*, int64_t, const Chunk&, ChunkResult&);
-template void lane_amax<float>(const Side&, const float*, int64_t, int64_t, int64_t, int64_t,
-                               int64_t, ChunkResult&);
-template void lane_amax<Bf16>(const Side&, const Bf16*, int64_t, int64_t, int64_t, int64_t, int64_t,
-                              ChunkResult&);
 template void quantize_chunk<float>(const Side&, const float*, int64_t, int64_t, int64_t,
                                     const Chunk&, ChunkResult&);
 template void quantize_chunk<Bf16>(const Side&, const Bf16*, int64_t, int64_t, int64_t,

@@ -67,7 +67,9 @@ TEST_F(Endings, ARankIsKilledAndMpirunEndsTheOthers) {
     MpiRun run(notes(), 4, train("part", length), EndedBy::kMpirun);
     ASSERT_TRUE(wait_for_steps(run, "part", 10)) << run.log();
     run.signal(2, SIGKILL);
-    EXPECT_EQ(128 + SIGKILL, run.wait()) << run.log();
+    // That of the rank whose end mpirun hears of first.
+    const int code = run.wait().value_or(0);
+    EXPECT_TRUE(code == 128 + SIGKILL || code == 40) << code << "\n" << run.log();
     EXPECT_TRUE(run.left_nothing());
   }
   finish("part", 4, length);
