@@ -35,17 +35,13 @@ Error error_of(std::string_view message) {
   return {static_cast<ExitCode>(code), std::string(message)};
 }
 
-bool is_symptom(const Error& error) {
-  return error.code() == ExitCode::kPeerDied || error.code() == ExitCode::kHang;
-}
-
 // Throws the Error that counts, if there is one.
 void throw_first(const std::vector<std::string>& messages) {
   for (const bool symptoms : {false, true}) {
     for (size_t rank = 0; rank < messages.size(); ++rank) {
       if (!failed(messages[rank])) continue;
       const Error error = error_of(messages[rank]);
-      if (is_symptom(error) != symptoms) continue;
+      if (is_symptom(error.code()) != symptoms) continue;
       if (messages.size() == 1) throw error;
       const bool same_everywhere =
           std::all_of(messages.begin(), messages.end(),

@@ -53,10 +53,6 @@ struct StateBytes {
 constexpr std::array<StateBytes, 2> kStateBytes{
     {{kFp32Recipe, 4, 0, 4, 8}, {kBf16Recipe, 2, 4, 4, 8}}};
 
-// The rows of several numbers of ranks side by side; the owners of the last one, which has them
-// all.
-using MemoryTable = std::vector<std::vector<MemoryRow>>;
-
 int64_t bytes_of(const std::vector<MemoryRow>& rows, const std::string& owner) {
   int64_t bytes = 0;
   for (const MemoryRow& row : rows) bytes += owner.empty() || row.owner == owner ? row.bytes : 0;
@@ -64,7 +60,7 @@ int64_t bytes_of(const std::vector<MemoryRow>& rows, const std::string& owner) {
 }
 
 void print_run_memory(const Config& config, int n_ranks) {
-  MemoryTable table{training_memory(config)};
+  std::vector<std::vector<MemoryRow>> table{training_memory(config)};
   if (n_ranks > 1) table.push_back(training_memory(config, n_ranks, 0));
   fmt::print("\n\ntraining in {} ({}), micro-batches of {} sequences, T = {}\n",
              config.precision.recipe, emulation_text(emulated(config)), config.train.micro_batch,

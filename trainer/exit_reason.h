@@ -27,6 +27,11 @@ const ExitKind& exit_kind(ops::ExitCode code);
 // The code with which an exception that reached the top ends the process.
 ops::ExitCode exit_code_of(const std::exception& error);
 
+// Of several ranks: that another one's end was noticed, not what it ended for.
+constexpr bool is_symptom(ops::ExitCode code) {
+  return code == ops::ExitCode::kPeerDied || code == ops::ExitCode::kHang;
+}
+
 // The error as a user reads it: "error: ...", with what to do about the kinds that do not say it.
 std::string error_text(const std::exception& error);
 

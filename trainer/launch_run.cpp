@@ -32,9 +32,6 @@ using ops::ExitCode;
   ::_exit(static_cast<int>(code));
 }
 
-// That another rank's end was noticed, not what it ended for.
-bool is_symptom(ExitCode code) { return code == ExitCode::kPeerDied || code == ExitCode::kHang; }
-
 // Ranks with other settings would compute something else, or wait for each other.
 void require_same_config(parallel::Comm& world, const Config& config) {
   const std::vector<std::string> texts = parallel::all_gather_text(world, to_toml(config));
@@ -93,7 +90,10 @@ AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load
     if (!is_symptom(code) || !verdict) {
       leave(code, fmt::format("rank {}: {}", world.rank(), error_text(error)));
     }
-    leave(code, is_symptom(verdict->cause) && watch.i_report() ? error_text(error) : "");
+    // MPI may have noticed first, and knows less.
+    leave(code, is_symptom(verdict->cause) && watch.i_report()
+                    ? fmt::format("error: {}", verdict->text)
+                    : "");
   }
 }
 
