@@ -1,6 +1,7 @@
 // Three processes, one of which dies, stops, fails or leaves: how the others end.
 #include "parallel/watchdog.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -70,8 +71,12 @@ TEST(R09_Watchdog, TheOthersNoticeThatRank0IsKilled) {
   for (const int r : {1, 2}) {
     const RankEnd end = ranks.wait(r);
     EXPECT_EQ(end.code, kPeerDied);
-    EXPECT_EQ(end.what, ranks.name(0) + " died (connection closed) when rank " + std::to_string(r) +
-                            " was in step 17, in the phase step");
+    // It may die while the others are still about to leave the collective of step 16.
+    const auto noticed_in = [&](int step) {
+      return fmt::format("{} died (connection closed) when rank {} was in step {}, in the phase step",
+                         ranks.name(0), r, step);
+    };
+    EXPECT_TRUE(end.what == noticed_in(16) || end.what == noticed_in(17)) << end.what;
     EXPECT_EQ(end.reports, r == 1);
   }
 }
