@@ -64,11 +64,15 @@ class CpuOps final : public Ops {
   }
 
   void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
-                         const Tensor& wpe, int64_t seq_len, int64_t first_position) override {
+                         int64_t first_token, const Tensor& wpe, int64_t seq_len,
+                         int64_t first_position) override {
+    check(first_token == 0, "embedding_forward: not yet");
     cpu::embedding_forward(x, tokens, wte, wpe, seq_len, first_position);
   }
-  void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dx,
-                          const Tensor& tokens, int64_t seq_len, Accumulate dwpe_mode) override {
+  void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& dwpe,
+                          const Tensor& dx, const Tensor& tokens, int64_t seq_len,
+                          Accumulate dwpe_mode) override {
+    check(first_token == 0, "embedding_backward: not yet");
     cpu::embedding_backward(dwte, dwpe, dx, tokens, seq_len, dwpe_mode);
   }
 
@@ -143,6 +147,17 @@ class CpuOps final : public Ops {
   void cross_entropy_backward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
                               int64_t vocab, float scale) override {
     cpu::cross_entropy_backward(loss, logits, targets, vocab, scale);
+  }
+
+  void cross_entropy_part(const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t) override {
+    check(false, "cross_entropy_part: not yet");
+  }
+  void cross_entropy_join(const Tensor&, const Tensor&, const Tensor&) override {
+    check(false, "cross_entropy_join: not yet");
+  }
+  void cross_entropy_part_backward(const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t,
+                                   float) override {
+    check(false, "cross_entropy_part_backward: not yet");
   }
 
   void mean(const Tensor& out, const Tensor& x) override { cpu::mean(out, x, workspace_); }

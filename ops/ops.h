@@ -93,13 +93,16 @@ class Ops {
 
   // ---- embedding ----------------------------------------------------------------------
 
-  // x[n] = wte[tokens[n]] (+ wpe[first_position + n % T]); wpe may be empty.
+  // x[n] = wte[tokens[n] - first_token] (+ wpe[first_position + n % T]); wpe may be empty. A token
+  // that the table has no row for counts as a row of zeros (vocabulary-parallel: another rank's).
   virtual void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
-                                 const Tensor& wpe, int64_t seq_len, int64_t first_position) = 0;
-  // dwte[tokens[n]] += dx[n]
+                                 int64_t first_token, const Tensor& wpe, int64_t seq_len,
+                                 int64_t first_position) = 0;
+  // dwte[tokens[n] - first_token] += dx[n], where the table has that row
   // dwpe[n % T] (+)= dx[n]; rows T and above: untouched when adding, zero otherwise.
-  virtual void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dx,
-                                  const Tensor& tokens, int64_t seq_len, Accumulate dwpe_mode) = 0;
+  virtual void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& dwpe,
+                                  const Tensor& dx, const Tensor& tokens, int64_t seq_len,
+                                  Accumulate dwpe_mode) = 0;
 
   // ---- norms --------------------------------------------------------------------------
 
@@ -178,10 +181,25 @@ class Ops {
   virtual void cross_entropy_backward(const Tensor& loss, const Tensor& logits,
                                       const Tensor& targets, int64_t vocab, float scale) = 0;
 
+  // The same where a tensor-parallel group holds the columns of the logits together, P ranks with
+  // columns first_token, first_token + 1, ... each (Shoeybi et al. 2019, section 3). Columns that
+  // stand for tokens V and above are padding.
+  // part[3, n]: the largest of this rank's logits; sum exp(logit - largest); the target's logit, 0
+  // where another rank has it. Without a column below V: -inf, 0, 0.
+  virtual void cross_entropy_part(const Tensor& part, const Tensor& logits, const Tensor& targets,
+                                  int64_t first_token, int64_t vocab) = 0;
+  // From the parts of all ranks, [3 P, n], in their order: loss[n] and lse[n], the logarithm of the
+  // sum over all columns.
+  virtual void cross_entropy_join(const Tensor& loss, const Tensor& lse, const Tensor& parts) = 0;
+  // logits become scale * d loss / d logits in place, zero where they are padding.
+  virtual void cross_entropy_part_backward(const Tensor& logits, const Tensor& lse,
+                                           const Tensor& targets, int64_t first_token,
+                                           int64_t vocab, float scale) = 0;
+
   // ---- reductions ---------------------------------------------------------------------
 
   // In a fixed order: the same bits for any number of threads.
-  virtual void mean(const Tensor& out, const Tensor& x) = 0;        // out[1] = mean of x, FP32
+  virtual void mean(const Tensor& out, const Tensor& x) = 0;  // out[1] = mean of x, FP32
   // The norm of a gradient in two parts, so that ranks may share the first:
   // sums[c] = sum of g^2 over elements [c kReduceChunk, (c + 1) kReduceChunk)    ops/reduce.h
   // norm[1] = sqrt(sum_c sums[c])

@@ -6,6 +6,8 @@
 //   tensor_factor = scale[0] / denominator
 #pragma once
 
+#include <array>
+
 #include "ops/arena.h"
 #include "ops/operand.h"
 #include "precision/quant_spec.h"
@@ -66,6 +68,43 @@ struct QuantRandom {
                                            // GEMM that reads the orientation
 };
 
+// Where the source lies in the logical tensor that a tensor-parallel group holds together: random
+// bits count logical elements and square blocks lie on the logical grid, so that codes do not
+// depend on the split (numerics 8). One dimension is cut; the source holds up to kMaxStretches
+// stretches of it, in order, each a multiple of every block, scale tile and Hadamard size along
+// that dimension.
+enum class SplitDim : uint8_t { kNone, kRows, kCols };
+struct LogicalPlace {
+  static constexpr int kMaxStretches = 3;  // a rank's q, k and v; its gate and up
+  struct Stretch {
+    int64_t first = 0;    // in the source
+    int64_t logical = 0;  // of the same row or column in the logical tensor
+  };
+
+  SplitDim split = SplitDim::kNone;  // kNone: the source is the logical tensor
+  int64_t size = 0;                  // of the logical tensor along the cut dimension
+  int n_stretches = 0;
+  std::array<Stretch, kMaxStretches> stretches{};
+
+  // Of row or column i of the source, along the cut dimension.
+  int64_t logical(int64_t i) const {
+    int s = n_stretches - 1;
+    while (s > 0 && i < stretches[static_cast<size_t>(s)].first) --s;
+    const Stretch& stretch = stretches[static_cast<size_t>(s)];
+    return stretch.logical + i - stretch.first;
+  }
+};
+
+// Brings what every rank of a group found to the largest of it, between the passes of a quantizer:
+// the factor of a tensor is that of the logical one. All of them quantize the same tensors.
+class AmaxJoin {
+ public:
+  virtual ~AmaxJoin() = default;
+  // bits [1, n] int32, those of FP32 magnitudes, which are ordered as integers, NaN above all:
+  // maximum over the ranks, in place.
+  virtual void max(const Tensor& bits) = 0;
+};
+
 // What the ledger says of one orientation, summed over the elements of the source.
 struct QuantStats {
   double elements = 0;
@@ -81,6 +120,8 @@ struct QuantStats {
 
 struct QuantCall {
   QuantRandom random;
+  LogicalPlace place = {};
+  AmaxJoin* join = nullptr;  // null: the source is all of the tensor
   // fp8 delayed: the scale that is used, and amax[1,1] FP32, raised to the largest seen.
   Tensor delayed_scale, delayed_amax;
   // [1, 1] int32, or empty: set to 1 when what is quantized (behind a Hadamard transform) holds a

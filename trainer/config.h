@@ -22,6 +22,9 @@ enum class Reduction : uint8_t { kTree, kRank };
 // on all.
 enum class OptimizerState : uint8_t { kSharded, kReplicated };
 
+// What gradients travel in between data-parallel ranks; they are summed in FP32 either way.
+enum class GradientType : uint8_t { kFp32, kBf16 };
+
 // What an evaluation computes with: the recipe's forward operands, or the compute type throughout.
 enum class EvalPrecision : uint8_t { kRecipe, kCompute };
 
@@ -67,8 +70,10 @@ struct PrecisionConfig {
 };
 
 struct ParallelConfig {
+  int64_t tensor = 1;  // ranks that share every layer; the rest is data parallel
   Reduction reduction = Reduction::kTree;  // order in which micro-batch gradients are added
   OptimizerState optimizer = OptimizerState::kSharded;
+  GradientType gradients = GradientType::kFp32;
 };
 
 struct RunConfig {

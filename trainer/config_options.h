@@ -39,6 +39,8 @@ inline constexpr std::array kScheduleNames{Choice<Schedule>{"constant", Schedule
                                            Choice<Schedule>{"wsd", Schedule::kWsd}};
 inline constexpr std::array kReductionNames{Choice<Reduction>{"tree", Reduction::kTree},
                                             Choice<Reduction>{"rank", Reduction::kRank}};
+inline constexpr std::array kGradientTypeNames{Choice<GradientType>{"fp32", GradientType::kFp32},
+                                               Choice<GradientType>{"bf16", GradientType::kBf16}};
 inline constexpr std::array kOptimizerStateNames{
     Choice<OptimizerState>{"sharded", OptimizerState::kSharded},
     Choice<OptimizerState>{"replicated", OptimizerState::kReplicated}};
@@ -51,6 +53,7 @@ constexpr const auto& choices_of(PositionKind) { return kPositionNames; }
 constexpr const auto& choices_of(ops::Activation) { return kActivationNames; }
 constexpr const auto& choices_of(Schedule) { return kScheduleNames; }
 constexpr const auto& choices_of(Reduction) { return kReductionNames; }
+constexpr const auto& choices_of(GradientType) { return kGradientTypeNames; }
 constexpr const auto& choices_of(OptimizerState) { return kOptimizerStateNames; }
 constexpr const auto& choices_of(EvalPrecision) { return kEvalPrecisionNames; }
 
@@ -165,10 +168,15 @@ void for_each_option(ConfigT& c, F&& f) {
   f("precision.ledger_every", p.ledger_every,
     "steps between rows of the numeric ledger of quantized operands; 0 = off", at_least(0));
 
+  f("parallel.tensor", c.parallel.tensor,
+    "ranks that share every layer (tensor and sequence parallel); the rest is data parallel",
+    at_least(1, 1024));
   f("parallel.reduction", c.parallel.reduction,
     "order in which micro-batch gradients are added: tree gives the same bits for any split", any);
   f("parallel.optimizer", c.parallel.optimizer,
     "master weights and moments: a part on every rank (ZeRO-1), or all on all; same bits", any);
+  f("parallel.gradients", c.parallel.gradients,
+    "what gradients travel in between ranks: fp32, or bf16 for half the bytes and other bits", any);
 
   auto& r = c.run;
   f("run.dir", r.dir, "run folder: metrics, checkpoints, resolved configuration",

@@ -5,11 +5,12 @@
 namespace qstep::trainer {
 
 std::vector<ParameterGroup> GradientSum::lay_out(ops::Arena& arena, const ModelConfig& model,
-                                                 Reduction reduction, int64_t n_micros) {
+                                                 const ShardPlan& plan, Reduction reduction,
+                                                 int64_t n_micros) {
   std::vector<ParameterGroup> buffers;
   const int64_t n = reduction == Reduction::kTree ? parallel::tree_buffers(n_micros) : 1;
   for (int64_t i = 0; i < n; ++i) {
-    buffers.push_back(lay_out_group(arena, model, "gradients", ops::Dtype::kF32));
+    buffers.push_back(lay_out_group(arena, model, plan, "gradients", ops::Dtype::kF32));
   }
   return buffers;
 }

@@ -16,7 +16,8 @@ namespace qstep::trainer {
 class GradientSum {
  public:
   static std::vector<ParameterGroup> lay_out(ops::Arena& arena, const ModelConfig& model,
-                                             Reduction reduction, int64_t n_micros);
+                                             const ShardPlan& plan, Reduction reduction,
+                                             int64_t n_micros);
 
   GradientSum(std::vector<ParameterGroup> buffers, Reduction reduction, int64_t n_micros)
       : buffers_(std::move(buffers)), reduction_(reduction), n_micros_(n_micros) {}

@@ -68,11 +68,12 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   if (config_.precision.eval == EvalPrecision::kRecipe) plan_ = plan_precision(config_);
 
   const Dtype dtype = config_.compute_dtype();
+  const ShardPlan plan = plan_shards(config_.model);
   ops::Arena measure;
-  lay_out_group(measure, config_.model, "weights", dtype);
+  lay_out_group(measure, config_.model, plan, "weights", dtype);
   buffer_ = ops.allocate(measure.peak_bytes());
   ops::Arena place(buffer_);
-  group_ = lay_out_group(place, config_.model, "weights", dtype);
+  group_ = lay_out_group(place, config_.model, plan, "weights", dtype);
 
   for (const NamedTensor& named : named_tensors(config_.model, group_, "master")) {
     const Tensor& weight = named.tensor;

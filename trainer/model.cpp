@@ -72,7 +72,7 @@ Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor
 
 Stream Model::forward_blocks(ops::Ops& ops) {
   want_weights(kEmbeddingBucket);
-  ops.embedding_forward(a_.embedding, a_.tokens, weights_.wte, weights_.wpe, shape_.seq_len, 0);
+  ops.embedding_forward(a_.embedding, a_.tokens, weights_.wte, 0, weights_.wpe, shape_.seq_len, 0);
   Stream stream{a_.embedding, {}};
   for (size_t l = 0; l < blocks_.size(); ++l) {
     want_weights(block_bucket(static_cast<int64_t>(l)));
@@ -108,7 +108,7 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
     gradient_complete(block_bucket(static_cast<int64_t>(l)));
   }
   if (!config_.tied_head && accumulate == Accumulate::kNo) ops.zero(g.wte);
-  ops.embedding_backward(g.wte, g.wpe, a_.d_stream, a_.tokens, shape_.seq_len, accumulate);
+  ops.embedding_backward(g.wte, 0, g.wpe, a_.d_stream, a_.tokens, shape_.seq_len, accumulate);
   gradient_complete(kEmbeddingBucket);
 }
 
@@ -118,7 +118,7 @@ Tensor Model::forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> 
   shape.batch = 1;
   shape.seq_len = n;
   const Tensor x = a_.embedding.row_range(0, n);
-  ops.embedding_forward(x, a_.tokens.col_range(0, n), weights_.wte, weights_.wpe, n,
+  ops.embedding_forward(x, a_.tokens.col_range(0, n), weights_.wte, 0, weights_.wpe, n,
                         first_position);
   Stream stream{x, {}};
   for (size_t l = 0; l < blocks_.size(); ++l) {

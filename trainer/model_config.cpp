@@ -60,6 +60,14 @@ int64_t n_parameters(const ModelConfig& m) {
   return embeddings + positions + m.n_layers * block + norm;
 }
 
+ModelConfig tensor_share(const ModelConfig& model, int64_t tensor) {
+  ModelConfig share = model;
+  share.n_heads /= tensor;
+  share.n_kv_heads /= tensor;
+  share.ffn_width /= tensor;
+  return share;
+}
+
 double flops_per_token(const ModelConfig& m, int64_t seq_len, AttentionCount count) {
   const double layers = static_cast<double>(m.n_layers);
   const double q_width = static_cast<double>(m.q_width());

@@ -46,6 +46,10 @@ struct ModelConfig {
   }
 };
 
+// What a rank of a tensor-parallel group of `tensor` computes of the blocks: its share of the heads
+// and of the MLP's features. The vocabulary stays that of the model; so does all that has width C.
+ModelConfig tensor_share(const ModelConfig& model, int64_t tensor);
+
 // Attention flops are counted over the causal triangle, or over the whole T x T square.
 enum class AttentionCount : uint8_t { kCausal, kFull };
 

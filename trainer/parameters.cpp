@@ -21,9 +21,8 @@ ParameterGroup with_views(const ModelConfig& model, const ShardPlan& plan, const
 
 }  // namespace
 
-ParameterGroup lay_out_group(ops::Arena& arena, const ModelConfig& model, std::string_view owner,
-                             Dtype dtype) {
-  const ShardPlan plan = plan_shards(model);
+ParameterGroup lay_out_group(ops::Arena& arena, const ModelConfig& model, const ShardPlan& plan,
+                             std::string_view owner, Dtype dtype) {
   return with_views(model, plan, arena.take(owner, dtype, 1, plan.total));
 }
 
@@ -37,7 +36,7 @@ Parameters lay_out_parameters(ops::Arena& arena, const ModelConfig& model, const
   Parameters p;
   p.master = owned("master weights");
   const bool is_master = dtype == Dtype::kF32 && plan.whole();
-  p.weight = is_master ? p.master : lay_out_group(arena, model, "weights", dtype);
+  p.weight = is_master ? p.master : lay_out_group(arena, model, plan, "weights", dtype);
   p.adam_m = owned("optimizer state");
   p.adam_v = owned("optimizer state");
   return p;
@@ -93,6 +92,10 @@ std::vector<NamedTensor> named_tensors(const ShardPlan& plan, const Parameters& 
   append(p.adam_m, "adam_m");
   append(p.adam_v, "adam_v");
   return named;
+}
+
+std::vector<NamedTensor> saved_tensors(const ShardPlan& plan, const Parameters& p) {
+  return named_tensors(plan, p);
 }
 
 }  // namespace qstep::trainer

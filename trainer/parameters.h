@@ -21,8 +21,8 @@ struct ParameterGroup {
 };
 
 // `owner` names the row of the memory table.
-ParameterGroup lay_out_group(ops::Arena& arena, const ModelConfig& model, std::string_view owner,
-                             ops::Dtype dtype);
+ParameterGroup lay_out_group(ops::Arena& arena, const ModelConfig& model, const ShardPlan& plan,
+                             std::string_view owner, ops::Dtype dtype);
 
 // What training keeps from step to step.
 struct Parameters {
@@ -43,6 +43,9 @@ void init_parameters(ops::Ops& ops, const ShardPlan& plan, Parameters& parameter
 // Checkpoint names of all tensors of all groups, as far as this rank owns them:
 // "master/blocks.0.qkv.weight", ...
 std::vector<NamedTensor> named_tensors(const ShardPlan& plan, const Parameters& parameters);
+// Those of them that this rank writes into a checkpoint: of a tensor group, the first rank alone
+// writes what all of it have.
+std::vector<NamedTensor> saved_tensors(const ShardPlan& plan, const Parameters& parameters);
 
 // A whole group's tensors alone, "<prefix>/<weight>".
 std::vector<NamedTensor> named_tensors(const ModelConfig& model, ParameterGroup& group,

@@ -13,13 +13,15 @@ int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit;
 
 }  // namespace
 
-ShardPlan plan_shards(const ModelConfig& model, OptimizerState state, int n_ranks, int rank) {
+ShardPlan plan_shards(const ModelConfig& model, OptimizerState state, int n_ranks, int rank,
+                      const TensorPlace& tensor) {
   ShardPlan plan;
+  plan.tensor = tensor;
   plan.buckets.resize(static_cast<size_t>(n_buckets(model)));
   for (const WeightSpec& spec : weight_list(model)) {
     Bucket& bucket = plan.buckets[static_cast<size_t>(spec.bucket)];
     if (bucket.size == 0) bucket.first = plan.total = round_up(plan.total, kShardUnit);
-    plan.weights.push_back({spec, plan.total});
+    plan.weights.push_back({spec, {spec.rows, spec.cols}, plan.total});
     plan.total = round_up(plan.total + spec.rows * spec.cols, kAlignElements);
     bucket.size = round_up(plan.total - bucket.first, kShardUnit);
   }

@@ -62,15 +62,16 @@ struct Trainer::Layout {
 Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c, const ShardPlan& shards,
                                  int n_ranks) {
   const int64_t G = c.train.micros_per_step();
-  return {.parameters = lay_out_parameters(arena, c.model, shards, c.compute_dtype()),
-          .gradients = GradientSum::lay_out(arena, c.model, c.parallel.reduction, G / n_ranks),
-          .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
-                                             c.compute_dtype(), Purpose::kTraining),
-          .precision =
-              PrecisionTensors::lay_out(arena, plan_precision(c), c.model,
-                                        c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
-          .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
-          .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
+  return {
+      .parameters = lay_out_parameters(arena, c.model, shards, c.compute_dtype()),
+      .gradients = GradientSum::lay_out(arena, c.model, shards, c.parallel.reduction, G / n_ranks),
+      .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
+                                         c.compute_dtype(), Purpose::kTraining),
+      .precision =
+          PrecisionTensors::lay_out(arena, plan_precision(c), c.model,
+                                    c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
+      .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
+      .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
 }
 
 std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank) {

@@ -2,6 +2,7 @@
 // checkpoints and import all walk it.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -14,6 +15,9 @@ namespace qstep::trainer {
 
 enum class Init : uint8_t { kNormal, kZero, kOne };
 enum class Decay : uint8_t { kNo, kYes };
+// How tensor parallelism cuts a weight: not at all, or along its rows (the features that a
+// column-parallel layer makes) or its columns (those that a row-parallel layer sums over).
+enum class TensorSplit : uint8_t { kNone, kRows, kCols };
 
 struct WeightSpec {
   std::string name;  // "blocks.3.qkv.weight"
@@ -25,6 +29,10 @@ struct WeightSpec {
   int64_t used_rows = 0;  // rows behind it are padding: zero, with zero gradients
   // Weights that are used, and whose gradients are complete, at about the same time.
   int64_t bucket = 0;
+  // The cut dimension in sections, each of which is shared out evenly: q, k and v; gate and up.
+  // 0 behind the last one.
+  TensorSplit split = TensorSplit::kNone;
+  std::array<int64_t, 3> sections{};
 };
 
 // Of the buckets: 0 is the embeddings, l + 1 block l, the last one what follows the blocks.
@@ -59,13 +67,25 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
   const double residual_std = std / std::sqrt(2.0 * static_cast<double>(m.n_layers));
 
   int64_t bucket = kEmbeddingBucket;
-  const auto embedding = [&](const std::string& name, T& t, int64_t rows, int64_t used) {
-    f(WeightSpec{name, rows, C, Init::kNormal, std, Decay::kYes, used, bucket}, t);
+  using Sections = std::array<int64_t, 3>;
+  const auto embedding = [&](const std::string& name, T& t, int64_t rows, int64_t used,
+                             TensorSplit split) {
+    f(WeightSpec{name, rows, C, Init::kNormal, std, Decay::kYes, used, bucket, split,
+                 split == TensorSplit::kNone ? Sections{} : Sections{rows}},
+      t);
   };
   const auto linear = [&](const std::string& name, T& weight, T& bias, int64_t out, int64_t in,
-                          double s) {
-    f(WeightSpec{name + ".weight", out, in, Init::kNormal, s, Decay::kYes, out, bucket}, weight);
-    if (m.bias) f(WeightSpec{name + ".bias", 1, out, Init::kZero, 0, Decay::kNo, 1, bucket}, bias);
+                          double s, TensorSplit split, const Sections& sections) {
+    f(WeightSpec{name + ".weight", out, in, Init::kNormal, s, Decay::kYes, out, bucket, split,
+                 sections},
+      weight);
+    if (!m.bias) return;
+    WeightSpec b{name + ".bias", 1, out, Init::kZero, 0, Decay::kNo, 1, bucket};
+    if (split == TensorSplit::kRows) {
+      b.split = TensorSplit::kCols;
+      b.sections = sections;
+    }
+    f(b, bias);
   };
   const auto norm = [&](const std::string& name, T& weight, T& bias) {
     f(WeightSpec{name + ".weight", 1, C, Init::kOne, 0, Decay::kNo, 1, bucket}, weight);
@@ -74,30 +94,35 @@ void for_each_weight(const ModelConfig& m, ModelWeights<T>& w, F&& f) {
     }
   };
 
-  embedding("wte.weight", w.wte, m.padded_vocab(), m.vocab_size);
+  embedding("wte.weight", w.wte, m.padded_vocab(), m.vocab_size, TensorSplit::kRows);
   if (m.position == PositionKind::kLearned) {
-    embedding("wpe.weight", w.wpe, m.max_seq_len, m.max_seq_len);
+    embedding("wpe.weight", w.wpe, m.max_seq_len, m.max_seq_len, TensorSplit::kNone);
   }
   for (int64_t l = 0; l < m.n_layers; ++l) {
     BlockWeights<T>& b = w.blocks[static_cast<size_t>(l)];
     const std::string prefix = "blocks." + std::to_string(l) + ".";
     bucket = block_bucket(l);
     norm(prefix + "norm1", b.norm1, b.norm1_bias);
-    linear(prefix + "qkv", b.qkv, b.qkv_bias, m.qkv_width(), C, std);
+    const int64_t kv_width = m.n_kv_heads * m.head_dim;
+    linear(prefix + "qkv", b.qkv, b.qkv_bias, m.qkv_width(), C, std, TensorSplit::kRows,
+           {m.q_width(), kv_width, kv_width});
     if (m.qk_norm) {
       f(WeightSpec{prefix + "q_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1, bucket},
         b.q_norm);
       f(WeightSpec{prefix + "k_norm.weight", 1, m.head_dim, Init::kOne, 0, Decay::kNo, 1, bucket},
         b.k_norm);
     }
-    linear(prefix + "attn_out", b.attn_out, b.attn_out_bias, C, m.q_width(), residual_std);
+    linear(prefix + "attn_out", b.attn_out, b.attn_out_bias, C, m.q_width(), residual_std,
+           TensorSplit::kCols, {m.q_width()});
     norm(prefix + "norm2", b.norm2, b.norm2_bias);
-    linear(prefix + "up", b.up, b.up_bias, m.up_width(), C, std);
-    linear(prefix + "down", b.down, b.down_bias, C, F_, residual_std);
+    linear(prefix + "up", b.up, b.up_bias, m.up_width(), C, std, TensorSplit::kRows,
+           {F_, m.up_width() - F_});
+    linear(prefix + "down", b.down, b.down_bias, C, F_, residual_std, TensorSplit::kCols, {F_});
   }
   bucket = head_bucket(m);
   norm("final_norm", w.final_norm, w.final_norm_bias);
-  if (!m.tied_head) embedding("head.weight", w.head, m.padded_vocab(), m.vocab_size);
+  if (!m.tied_head)
+    embedding("head.weight", w.head, m.padded_vocab(), m.vocab_size, TensorSplit::kRows);
 }
 
 // The list as data.

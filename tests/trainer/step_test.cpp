@@ -122,10 +122,11 @@ Vector summed(Reduction reduction, const std::vector<Vector>& leaves, const Mode
   const auto n = static_cast<int64_t>(leaves.size());
   const auto ops = ops::make_cpu_ops();
   ops::Arena measure;
-  GradientSum::lay_out(measure, model, reduction, n);
+  const ShardPlan plan = plan_shards(model);
+  GradientSum::lay_out(measure, model, plan, reduction, n);
   const ops::Buffer buffer = ops->allocate(measure.peak_bytes());
   ops::Arena place(buffer);
-  GradientSum sum(GradientSum::lay_out(place, model, reduction, n), reduction, n);
+  GradientSum sum(GradientSum::lay_out(place, model, plan, reduction, n), reduction, n);
   for (int repeat = 0; repeat < 2; ++repeat) {  // the second step starts over what the first left
     for (int64_t micro = 0; micro < n; ++micro) {
       const GradientSum::Target target = sum.target(micro);
