@@ -6,6 +6,7 @@
 #include "ops/attention.h"
 #include "ops/bias.h"
 #include "ops/cross_entropy.h"
+#include "ops/cross_entropy_part.h"
 #include "ops/delayed_scaling.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -66,14 +67,12 @@ class CpuOps final : public Ops {
   void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
                          int64_t first_token, const Tensor& wpe, int64_t seq_len,
                          int64_t first_position) override {
-    check(first_token == 0, "embedding_forward: not yet");
-    cpu::embedding_forward(x, tokens, wte, wpe, seq_len, first_position);
+    cpu::embedding_forward(x, tokens, wte, first_token, wpe, seq_len, first_position);
   }
   void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& dwpe,
                           const Tensor& dx, const Tensor& tokens, int64_t seq_len,
                           Accumulate dwpe_mode) override {
-    check(first_token == 0, "embedding_backward: not yet");
-    cpu::embedding_backward(dwte, dwpe, dx, tokens, seq_len, dwpe_mode);
+    cpu::embedding_backward(dwte, first_token, dwpe, dx, tokens, seq_len, dwpe_mode);
   }
 
   void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
@@ -149,15 +148,16 @@ class CpuOps final : public Ops {
     cpu::cross_entropy_backward(loss, logits, targets, vocab, scale);
   }
 
-  void cross_entropy_part(const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t) override {
-    check(false, "cross_entropy_part: not yet");
+  void cross_entropy_part(const Tensor& part, const Tensor& logits, const Tensor& targets,
+                          int64_t first_token, int64_t vocab) override {
+    cpu::cross_entropy_part(part, logits, targets, first_token, vocab);
   }
-  void cross_entropy_join(const Tensor&, const Tensor&, const Tensor&) override {
-    check(false, "cross_entropy_join: not yet");
+  void cross_entropy_join(const Tensor& loss, const Tensor& lse, const Tensor& parts) override {
+    cpu::cross_entropy_join(loss, lse, parts);
   }
-  void cross_entropy_part_backward(const Tensor&, const Tensor&, const Tensor&, int64_t, int64_t,
-                                   float) override {
-    check(false, "cross_entropy_part_backward: not yet");
+  void cross_entropy_part_backward(const Tensor& logits, const Tensor& lse, const Tensor& targets,
+                                   int64_t first_token, int64_t vocab, float scale) override {
+    cpu::cross_entropy_part_backward(logits, lse, targets, first_token, vocab, scale);
   }
 
   void mean(const Tensor& out, const Tensor& x) override { cpu::mean(out, x, workspace_); }

@@ -8,9 +8,17 @@ namespace qstep::ops::cpu {
 
 namespace {
 
-void check_tokens(const int32_t* tokens, int64_t n, int64_t vocab, std::string_view what) {
-  for (int64_t i = 0; i < n; ++i) check(tokens[i] >= 0 && tokens[i] < vocab, what);
+void check_tokens(const int32_t* tokens, int64_t n, std::string_view what) {
+  for (int64_t i = 0; i < n; ++i) check(tokens[i] >= 0, what);
 }
+
+// The rows of a table that holds some of the tokens: first, first + 1, ...
+struct TokenRows {
+  int64_t first, n_rows;
+
+  bool contain(int32_t token) const { return token >= first && token < first + n_rows; }
+  int64_t row(int32_t token) const { return token - first; }
+};
 
 // sum[i] += x[i]
 template <class T>
@@ -23,7 +31,9 @@ void add_to_row(float* sum, const T* x, int64_t n) {
 // Each thread owns a slice of the channels (whole cache lines) and walks all tokens in order: the
 // order of every element's sum is that of the tokens, without atomics, for any number of threads.
 template <class T>
-void add_to_wte(float* dwte, int64_t dwte_ld, const Tensor& dx, const int32_t* tokens) {
+void add_to_wte(const Tensor& dwte, int64_t first_token, const Tensor& dx, const int32_t* tokens) {
+  const TokenRows rows{first_token, dwte.rows};
+  float* const pdwte = dwte.as<float>();
   const int64_t groups = (dx.cols + kLanes - 1) / kLanes;
   const int64_t slices = std::min(groups, max_threads());
   const T* const pdx = dx.as<T>();
@@ -31,7 +41,9 @@ void add_to_wte(float* dwte, int64_t dwte_ld, const Tensor& dx, const int32_t* t
     const int64_t first = slice * groups / slices * kLanes;
     const int64_t last = std::min((slice + 1) * groups / slices * kLanes, dx.cols);
     for (int64_t n = 0; n < dx.rows; ++n) {
-      add_to_row(dwte + tokens[n] * dwte_ld + first, pdx + n * dx.ld + first, last - first);
+      if (!rows.contain(tokens[n])) continue;
+      float* const row = pdwte + rows.row(tokens[n]) * dwte.ld;
+      add_to_row(row + first, pdx + n * dx.ld + first, last - first);
     }
   });
 }
@@ -51,11 +63,13 @@ void add_to_wpe(const Tensor& dwpe, const Tensor& dx, int64_t seq_len, Accumulat
 
 }  // namespace
 
-void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte, const Tensor& wpe,
-                       int64_t seq_len, int64_t first_position) {
-  check_embedding_forward(x, tokens, wte, wpe, seq_len, first_position);
+void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
+                       int64_t first_token, const Tensor& wpe, int64_t seq_len,
+                       int64_t first_position) {
+  check_embedding_forward(x, tokens, wte, first_token, wpe, seq_len, first_position);
   const int32_t* const token = tokens.as<int32_t>();
-  check_tokens(token, x.rows, wte.rows, "embedding_forward: a token lies outside wte");
+  check_tokens(token, x.rows, "embedding_forward: a negative token");
+  const TokenRows rows{first_token, wte.rows};
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const px = x.as<T>();
@@ -63,24 +77,30 @@ void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
     const T* const pwpe = wpe ? wpe.as<T>() : nullptr;
     parallel_for(x.rows, [&](int64_t n) {
       T* const row = px + n * x.ld;
-      const T* const embedding = pwte + token[n] * wte.ld;
-      if (pwpe == nullptr) {
-        std::copy(embedding, embedding + x.cols, row);
+      const T* const embedding =
+          rows.contain(token[n]) ? pwte + rows.row(token[n]) * wte.ld : nullptr;
+      const T* const position =
+          pwpe != nullptr ? pwpe + (first_position + n % seq_len) * wpe.ld : nullptr;
+      if (embedding != nullptr && position != nullptr) {
+        add_row(row, embedding, position, x.cols);
+      } else if (const T* const only = embedding != nullptr ? embedding : position) {
+        std::copy(only, only + x.cols, row);
       } else {
-        add_row(row, embedding, pwpe + (first_position + n % seq_len) * wpe.ld, x.cols);
+        std::fill(row, row + x.cols, T{});
       }
     });
   });
 }
 
-void embedding_backward(const Tensor& dwte, const Tensor& dwpe, const Tensor& dx,
-                        const Tensor& tokens, int64_t seq_len, Accumulate dwpe_mode) {
-  check_embedding_backward(dwte, dwpe, dx, tokens, seq_len);
+void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& dwpe,
+                        const Tensor& dx, const Tensor& tokens, int64_t seq_len,
+                        Accumulate dwpe_mode) {
+  check_embedding_backward(dwte, first_token, dwpe, dx, tokens, seq_len);
   const int32_t* const token = tokens.as<int32_t>();
-  check_tokens(token, dx.rows, dwte.rows, "embedding_backward: a token lies outside dwte");
+  check_tokens(token, dx.rows, "embedding_backward: a negative token");
   dispatch_float(dx.dtype, [&](auto tag) {
     using T = decltype(tag);
-    add_to_wte<T>(dwte.as<float>(), dwte.ld, dx, token);
+    add_to_wte<T>(dwte, first_token, dx, token);
     if (dwpe) add_to_wpe<T>(dwpe, dx, seq_len, dwpe_mode);
   });
 }

@@ -10,7 +10,7 @@ void embedding_forward(benchmark::State& state) {
       wpe(Dtype::kBf16, kSeqLen, kChannels);
   Matrix tokens(Dtype::kI32, 1, kTokens);
   tokens.fill_tokens(kVocab);
-  for (auto _ : state) ops::cpu::embedding_forward(x, tokens, wte, wpe, kSeqLen, 0);
+  for (auto _ : state) ops::cpu::embedding_forward(x, tokens, wte, 0, wpe, kSeqLen, 0);
   count_bytes(state, 2 * x.tensor().bytes() + wpe.tensor().bytes());
 }
 
@@ -20,7 +20,7 @@ void embedding_backward(benchmark::State& state) {
   dx.randomize();
   tokens.fill_tokens(kVocab);
   for (auto _ : state) {
-    ops::cpu::embedding_backward(dwte, dwpe, dx, tokens, kSeqLen, ops::Accumulate::kNo);
+    ops::cpu::embedding_backward(dwte, 0, dwpe, dx, tokens, kSeqLen, ops::Accumulate::kNo);
   }
   // dx twice, the touched rows of dwte read and written, dwpe written.
   count_bytes(state, 2 * dx.tensor().bytes() + 8 * dx.tensor().size() + dwpe.tensor().bytes());
