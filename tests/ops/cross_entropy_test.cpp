@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/ops/cross_entropy_reference.h"
 #include "tests/ops/shapes.h"
 #include "tests/support/compare.h"
 
@@ -15,22 +16,6 @@ using Values = std::vector<double>;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
-struct Reference {
-  double loss;
-  Values gradient;
-};
-
-// One row in FP64.
-Reference reference(const Values& x, size_t target) {
-  double max = -kInfinity, sum = 0;
-  for (const double v : x) max = std::max(max, v);
-  for (const double v : x) sum += std::exp(v - max);
-  Reference r{std::log(sum) + max - x[target], {}};
-  for (const double v : x) r.gradient.push_back(std::exp(v - max) / sum);
-  r.gradient[target] -= 1;
-  return r;
-}
 
 struct LossShape {
   int64_t rows, vocab, padding, gap;
@@ -65,16 +50,6 @@ struct Tensors {
   Guarded logits, targets, loss;
 };
 
-// Relative error of the sum of exponentials, all positive: x - max and exp (one ulp) for logits in
-// +-range, the running sums of a block and its folds, and two roundings a block for rescaling and
-// adding.
-double sum_error(int64_t vocab, double range) {
-  constexpr int64_t kBlock = 2048;
-  const double blocks = static_cast<double>((vocab + kBlock - 1) / kBlock);
-  const double in_block = static_cast<double>(std::min(vocab, kBlock)) / 64 + 8;
-  return (2 * range + 2 + in_block + 3 * blocks) * kF32Roundoff;
-}
-
 template <class F>
 void for_each_case(F&& f) {
   for (const Dtype dtype : kFloatTypes) {
@@ -94,9 +69,9 @@ TEST(CrossEntropy, AgreesWithFp64) {
     ops::cpu::cross_entropy_backward(b.loss, b.logits, b.targets, b.vocab,
                                      static_cast<float>(kScale));
     expect_same_bits(t.loss, b.loss, "loss of forward and backward");
-    const double error = sum_error(shape.vocab, kRange);
+    const double error = softmax_sum_error(shape.vocab, kRange);
     for (int64_t n = 0; n < shape.rows; ++n) {
-      const Reference r = reference(t.row(n), t.target(n));
+      const CrossEntropyReference r = cross_entropy_reference(t.row(n), t.target(n));
       // The logarithm turns the sum's relative error into an absolute one; it, the difference and
       // the sum of the two round, all below max - x + log V.
       const double loss_bound =
@@ -125,8 +100,8 @@ TEST(CrossEntropy, ReferenceGradientByFiniteDifferences) {
   Random random(52);
   Values x(23);
   for (double& v : x) v = random.uniform(-3, 3);
-  expect_gradient([](const Values& at) { return reference(at, 5).loss; }, x,
-                  reference(x, 5).gradient, "dlogits");
+  expect_gradient([](const Values& at) { return cross_entropy_reference(at, 5).loss; }, x,
+                  cross_entropy_reference(x, 5).gradient, "dlogits");
 }
 
 TEST(CrossEntropy, SameBitsAtAnyNumberOfThreads) {
