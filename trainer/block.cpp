@@ -9,16 +9,17 @@ using ops::Dtype;
 using ops::Tensor;
 
 BlockActivations lay_out_block(ops::Arena& arena, const ModelConfig& model, int64_t batch,
-                               int64_t seq_len, Dtype dtype) {
+                               int64_t seq_len, Dtype dtype, int64_t tensor) {
   const int64_t N = batch * seq_len, C = model.width;
   const auto take = [&](int64_t cols) { return arena.take("activations", dtype, N, cols); };
+  const auto take_own = [&] { return arena.take("activations", dtype, N / tensor, C); };
   const auto stats = [&](int64_t rows, int64_t cols) {
     return arena.take("activations", Dtype::kF32, rows, cols);
   };
   BlockActivations a;
-  a.sum1 = take(C);
+  a.sum1 = take_own();
   a.norm1 = take(C);
-  a.stats1 = stats(2, N);
+  a.stats1 = stats(2, N / tensor);
   a.qkv = take(model.qkv_width());
   if (model.qk_norm) {
     a.qkv_raw = take(model.qkv_width());
@@ -26,9 +27,9 @@ BlockActivations lay_out_block(ops::Arena& arena, const ModelConfig& model, int6
   }
   a.attention = take(model.q_width());
   a.lse = stats(batch * model.n_heads, seq_len);
-  a.sum2 = take(C);
+  a.sum2 = take_own();
   a.norm2 = take(C);
-  a.stats2 = stats(2, N);
+  a.stats2 = stats(2, N / tensor);
   a.up = take(model.up_width());
   a.act = take(model.ffn_width);
   return a;
@@ -48,7 +49,7 @@ BlockScratch lay_out_block_scratch(ops::Arena& arena, const ModelConfig& model, 
 
 Block::Block(const ModelConfig& model, const BlockWeights<Tensor>& w,
              const BlockActivations& activations, const Tensor& delta, const Tensor& rope_table,
-             std::array<LinearOperands, kLinearsPerBlock> operands)
+             std::array<LinearOperands, kLinearsPerBlock> operands, TensorParallel& group)
     : activation_(model.activation),
       eps_(static_cast<float>(model.norm_eps)),
       q_norm_(w.q_norm),
@@ -58,16 +59,18 @@ Block::Block(const ModelConfig& model, const BlockWeights<Tensor>& w,
       a_(activations),
       norm1_(model.norm, eps_, w.norm1, w.norm1_bias, activations.stats1),
       norm2_(model.norm, eps_, w.norm2, w.norm2_bias, activations.stats2),
-      qkv_(w.qkv, w.qkv_bias, std::move(operands[0])),
-      attn_out_(w.attn_out, w.attn_out_bias, std::move(operands[1])),
-      up_(w.up, w.up_bias, std::move(operands[2])),
-      down_(w.down, w.down_bias, std::move(operands[3])) {}
+      qkv_(w.qkv, w.qkv_bias, std::move(operands[0]), LinearRole::kColumnParallel, group),
+      attn_out_(w.attn_out, w.attn_out_bias, std::move(operands[1]), LinearRole::kRowParallel,
+                group),
+      up_(w.up, w.up_bias, std::move(operands[2]), LinearRole::kColumnParallel, group),
+      down_(w.down, w.down_bias, std::move(operands[3]), LinearRole::kRowParallel, group),
+      group_(&group) {}
 
 Tensor Block::project_qkv(ops::Ops& ops, const Stream& in, const AttentionShape& shape,
                           int64_t first_position) {
   const int64_t N = shape.n_tokens();
   const Tensor norm1 = a_.norm1.row_range(0, N), qkv = a_.qkv.row_range(0, N);
-  norm1_.forward(ops, a_.sum1.row_range(0, N), norm1, in);
+  norm1_.forward(ops, a_.sum1.row_range(0, in.x.rows), group_->own_rows(norm1), in);
   if (q_norm_) {
     const Tensor raw = a_.qkv_raw.row_range(0, N);
     qkv_.forward(ops, raw, norm1);
@@ -80,30 +83,31 @@ Tensor Block::project_qkv(ops::Ops& ops, const Stream& in, const AttentionShape&
 }
 
 Stream Block::forward_mlp(ops::Ops& ops, const Stream& in, int64_t N) {
-  const Tensor sum2 = a_.sum2.row_range(0, N), norm2 = a_.norm2.row_range(0, N);
+  const Tensor sum2 = a_.sum2.row_range(0, in.x.rows), norm2 = a_.norm2.row_range(0, N);
   const Tensor up = a_.up.row_range(0, N), act = a_.act.row_range(0, N);
   const Tensor delta = delta_.row_range(0, N);
-  norm2_.forward(ops, sum2, norm2, in);
+  norm2_.forward(ops, sum2, group_->own_rows(norm2), in);
   up_.forward(ops, up, norm2);
   ops.activation_forward(act, up, activation_);
   down_.forward(ops, delta, act);
-  return {sum2, delta};
+  return {sum2, group_->own_rows(delta)};
 }
 
 Stream Block::forward(ops::Ops& ops, const Stream& in, const AttentionShape& shape) {
   const Tensor qkv = project_qkv(ops, in, shape, 0);
   ops.attention_forward(a_.attention, a_.lse, qkv, shape);
   attn_out_.forward(ops, delta_, a_.attention);
-  return forward_mlp(ops, {in.delta ? a_.sum1 : in.x, delta_}, shape.n_tokens());
+  return forward_mlp(ops, {in.delta ? a_.sum1 : in.x, group_->own_rows(delta_)}, shape.n_tokens());
 }
 
 void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<Tensor>& g,
                      const BlockScratch& s, const AttentionShape& shape,
                      Accumulate accumulate) const {
+  const Tensor d_own = group_->own_rows(d_stream), d_norm_own = group_->own_rows(s.d_norm);
   down_.backward(ops, s.d_act, g.down, g.down_bias, d_stream, accumulate);
   ops.activation_backward(s.d_up, s.d_act, a_.up, activation_);
   up_.backward(ops, s.d_norm, g.up, g.up_bias, s.d_up, accumulate);
-  norm2_.backward(ops, d_stream, g.norm2, g.norm2_bias, s.d_norm, Accumulate::kYes, accumulate);
+  norm2_.backward(ops, d_own, g.norm2, g.norm2_bias, d_norm_own, Accumulate::kYes, accumulate);
 
   attn_out_.backward(ops, s.d_attention, g.attn_out, g.attn_out_bias, d_stream, accumulate);
   ops.attention_backward(s.d_qkv, s.d_attention, a_.qkv, a_.attention, a_.lse, shape);
@@ -113,7 +117,7 @@ void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<T
                          shape, accumulate);
   }
   qkv_.backward(ops, s.d_norm, g.qkv, g.qkv_bias, s.d_qkv, accumulate);
-  norm1_.backward(ops, d_stream, g.norm1, g.norm1_bias, s.d_norm, Accumulate::kYes, accumulate);
+  norm1_.backward(ops, d_own, g.norm1, g.norm1_bias, d_norm_own, Accumulate::kYes, accumulate);
 }
 
 Stream Block::forward_cached(ops::Ops& ops, const Stream& in, const AttentionShape& shape,

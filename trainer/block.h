@@ -13,9 +13,11 @@
 
 namespace qstep::trainer {
 
-// What forward leaves for backward, [N, ...] of the compute type unless said otherwise.
+// What forward leaves for backward, [N, ...] of the compute type unless said otherwise. Of a
+// tensor-parallel group, heads and MLP features are the rank's own, and so are the rows of the
+// stream (tensor_parallel.h): N/t of them.
 struct BlockActivations {
-  ops::Tensor sum1, norm1, stats1;  // stream at the first norm, its output, [2, N] FP32
+  ops::Tensor sum1, norm1, stats1;  // stream at the first norm [N/t, C], its output, [2, N/t] FP32
   ops::Tensor qkv;                  // after QK-norm and RoPE
   ops::Tensor qkv_raw, qk_rstd;     // before QK-norm; [N, H + K] FP32; only with QK-norm
   ops::Tensor attention, lse;       // [N, H D]; [B H, T] FP32
@@ -32,8 +34,9 @@ struct BlockScratch {
   ops::Tensor d_act;        // [N, F]
 };
 
+// model: the rank's share (tensor_share) of `tensor` ranks.
 BlockActivations lay_out_block(ops::Arena& arena, const ModelConfig& model, int64_t batch,
-                               int64_t seq_len, ops::Dtype dtype);
+                               int64_t seq_len, ops::Dtype dtype, int64_t tensor);
 BlockScratch lay_out_block_scratch(ops::Arena& arena, const ModelConfig& model, int64_t n_tokens,
                                    ops::Dtype dtype);
 
@@ -47,14 +50,17 @@ class Block {
   // delta [N, C]: where attention and MLP put what they add to the stream; every block may share
   // it, as the norm that comes next has read it before it is written again. rope_table as ops.rope
   // wants it; empty with learned positions. operands: of the linear layers, in the order of
-  // LinearKind.
+  // LinearKind. group: the ranks that share the block; outlives it.
   Block(const ModelConfig& model, const BlockWeights<ops::Tensor>& weights,
         const BlockActivations& activations, const ops::Tensor& delta,
-        const ops::Tensor& rope_table, std::array<LinearOperands, kLinearsPerBlock> operands);
+        const ops::Tensor& rope_table, std::array<LinearOperands, kLinearsPerBlock> operands,
+        TensorParallel& group);
 
+  // The stream's tensors are this rank's own rows; shape: its own heads, all rows.
   Stream forward(ops::Ops& ops, const Stream& in, const ops::AttentionShape& shape);
 
-  // d_stream [N, C]: gradient of the stream behind the block becomes that of the stream before it.
+  // d_stream [N, C]: gradient of the stream behind the block becomes that of the stream before it,
+  // in this rank's own rows.
   void backward(ops::Ops& ops, const ops::Tensor& d_stream, const BlockWeights<ops::Tensor>& grads,
                 const BlockScratch& scratch, const ops::AttentionShape& shape,
                 ops::Accumulate accumulate) const;
@@ -75,6 +81,7 @@ class Block {
   BlockActivations a_;
   Norm norm1_, norm2_;
   Linear qkv_, attn_out_, up_, down_;
+  TensorParallel* group_;
 };
 
 }  // namespace qstep::trainer

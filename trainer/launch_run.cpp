@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/mesh.h"
 #include "parallel/world.h"
 #include "trainer/agreement.h"
 #include "trainer/exit_reason.h"
@@ -58,7 +59,8 @@ struct AgreedEnd {
   std::string error;  // empty: none
 };
 
-AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load) {
+AgreedEnd run_as_rank(parallel::Comm& world, const parallel::Launch& launch,
+                      const std::function<Config()>& load) {
   RunWatch watch;
   try {
     AgreedEnd end;
@@ -66,6 +68,9 @@ AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load
       Config config;
       agree(world, [&] { config = load(); });
       require_same_config(world, config);
+      agree(world, [&] {
+        parallel::require_groups_in_nodes(launch, static_cast<int>(config.parallel.tensor));
+      });
       const int share = parallel::cpu_share(world);
       omp_set_num_threads(config.run.threads > 0 ? static_cast<int>(config.run.threads) : share);
       parallel::WatchdogOptions options;
@@ -100,10 +105,11 @@ AgreedEnd run_as_rank(parallel::Comm& world, const std::function<Config()>& load
 }  // namespace
 
 ExitCode launch_run(const std::function<Config()>& load) {
-  std::unique_ptr<parallel::Comm> world = parallel::make_world(parallel::find_launch());
+  const parallel::Launch launch = parallel::find_launch();
+  std::unique_ptr<parallel::Comm> world = parallel::make_world(launch);
   if (world->size() == 1) return run_training(load());
   install_signal_handlers();
-  const AgreedEnd end = run_as_rank(*world, load);
+  const AgreedEnd end = run_as_rank(*world, launch, load);
   const bool tells = world->rank() == 0;
   world.reset();  // waits for the others
   if (tells && !end.error.empty()) throw Error(end.code, end.error);

@@ -58,7 +58,8 @@ void NumericLedger::add(int64_t module, OperandSlot slot, const ops::QuantStats&
                1, stats);
 }
 
-void NumericLedger::join(parallel::Comm& comm) {
+void NumericLedger::join(const RankGroups& groups) {
+  parallel::Comm& comm = groups.world();
   if (comm.size() == 1) return;
   struct Part {
     int64_t micro_batches;
@@ -76,13 +77,16 @@ void NumericLedger::join(parallel::Comm& comm) {
 
   for (size_t i = 0; i < n; ++i) {
     LedgerEntry& entry = entries_[i];
-    // Every rank quantizes the same weights.
-    if (entry.slot == OperandSlot::kWFprop || entry.slot == OperandSlot::kWDgrad) continue;
+    const bool weight = entry.slot == OperandSlot::kWFprop || entry.slot == OperandSlot::kWDgrad;
     entry.micro_batches = 0;
     entry.stats = {};
     for (size_t r = 0; r < n_ranks; ++r) {
+      const parallel::Mesh& mesh = groups.mesh();
+      const auto its = static_cast<int>(r);
+      // All data-parallel ranks quantize the same weights, a tensor group the same micro-batches.
+      if (weight && mesh.data_rank(its) != 0) continue;
       const Part& part = parts[r * n + i];
-      trainer::add(entry, part.micro_batches, part.stats);
+      trainer::add(entry, mesh.tensor_rank(its) == 0 ? part.micro_batches : 0, part.stats);
     }
   }
 }

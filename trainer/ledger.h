@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "parallel/comm.h"
 #include "trainer/linear_operands.h"
+#include "trainer/rank_groups.h"
 
 namespace qstep::trainer {
 
@@ -32,9 +32,9 @@ class NumericLedger final : public QuantLedger {
   void begin_step(int64_t step);
   void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats) override;
 
-  // Adds what the other ranks' micro-batches did to the same step; all ranks together. Sums over
-  // micro-batches are formed rank by rank, in FP64.
-  void join(parallel::Comm& comm);
+  // Adds what the other ranks' micro-batches, and their parts of the same ones, did to the same
+  // step; all ranks of the world together. Sums are formed rank by rank, in FP64.
+  void join(const RankGroups& groups);
 
   // By layer, then operand; those without micro_batches were not quantized in this step.
   const std::vector<LedgerEntry>& entries() const { return entries_; }

@@ -6,12 +6,20 @@
 //
 // Every format goes through these three calls; what differs is how an operand is made
 // (linear_operands.h).
+//
+// A tensor-parallel group shares a layer in one of two ways (tensor_parallel.h). Column-parallel:
+// each rank has O/t of the features; it fills its own rows of x, and finds the sum of dx there.
+// Row-parallel: each rank has I/t of the features; it finds the sum of y in its own rows, and fills
+// those of dy.
 #pragma once
 
 #include "ops/ops.h"
 #include "trainer/linear_operands.h"
+#include "trainer/tensor_parallel.h"
 
 namespace qstep::trainer {
+
+enum class LinearRole : uint8_t { kWhole, kColumnParallel, kRowParallel };
 
 class Linear {
  public:
@@ -20,6 +28,14 @@ class Linear {
   // computes with the tensors as they are.
   Linear(const ops::Tensor& weight, const ops::Tensor& bias, LinearOperands operands = {})
       : weight_(weight), bias_(bias), operands_(std::move(operands)) {}
+  // The same for this rank's part of a layer that `group` shares; it outlives this.
+  Linear(const ops::Tensor& weight, const ops::Tensor& bias, LinearOperands operands,
+         LinearRole role, TensorParallel& group)
+      : weight_(weight),
+        bias_(bias),
+        operands_(std::move(operands)),
+        role_(group.size() == 1 ? LinearRole::kWhole : role),
+        group_(&group) {}
 
   // Keeps the operands that backward will read: where they are views of x, x must stay as it is.
   void forward(ops::Ops& ops, const ops::Tensor& y, const ops::Tensor& x);
@@ -32,6 +48,8 @@ class Linear {
  private:
   ops::Tensor weight_, bias_;
   LinearOperands operands_;
+  LinearRole role_ = LinearRole::kWhole;
+  TensorParallel* group_ = nullptr;
   ops::Operand x_wgrad_, w_dgrad_;
 };
 

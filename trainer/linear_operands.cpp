@@ -90,13 +90,18 @@ OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& q, const Te
       return t && t.spec.amax == precision::AmaxScope::kDelayed;
     };
     ops::QuantStats row_stats, column_stats;
+    // Every rank counts its part of a tensor that is cut, one of them a tensor that all have.
+    const bool cut = split_.is_cut(tensor);
+    const bool counted = pass_->ledger != nullptr && (cut || split_.first_rank);
     ops::QuantCall call{
         .random = quant_random(pass_->seed, pass_->step, pass_->micro_batch, module_, tensor),
+        .place = split_.places[static_cast<size_t>(tensor)],
+        .join = cut ? split_.join : nullptr,
         .delayed_scale = {},
         .delayed_amax = {},
         .non_finite = non_finite_.col_range(static_cast<int64_t>(tensor), 1),
-        .row_stats = pass_->ledger != nullptr && row ? &row_stats : nullptr,
-        .column_stats = pass_->ledger != nullptr && column ? &column_stats : nullptr};
+        .row_stats = counted && row ? &row_stats : nullptr,
+        .column_stats = counted && column ? &column_stats : nullptr};
     if (delayed(row) || delayed(column)) {
       const int64_t state_row = tensor_row(module_, tensor);
       call.delayed_scale = delayed_->scale(state_row);

@@ -50,6 +50,18 @@ struct OperandPair {
   ops::Operand rowwise, columnwise;
 };
 
+// How a tensor-parallel group shares the layer, by LinearTensor; a tensor that is not cut is there
+// on every rank.
+struct LinearSplit {
+  std::array<ops::LogicalPlace, 3> places;
+  ops::AmaxJoin* join = nullptr;  // of the group; null: not shared
+  bool first_rank = true;         // of it
+
+  bool is_cut(LinearTensor tensor) const {
+    return places[static_cast<size_t>(tensor)].split != ops::SplitDim::kNone;
+  }
+};
+
 // One layer in one phase.
 struct LinearTensors {
   QuantizedPair x, w, dy;
@@ -67,14 +79,16 @@ class LinearOperands {
  public:
   LinearOperands() = default;  // nothing is quantized
   // phases: this layer's tensors, phase by phase. non_finite [1, 3] int32: set where x, w or dy
-  // held a NaN or an infinity. pass and delayed must outlive this.
+  // held a NaN or an infinity. pass, delayed and split.join must outlive this.
   LinearOperands(const PrecisionPass& pass, const DelayedState& delayed, int64_t module,
-                 std::vector<LinearTensors> phases, const ops::Tensor& non_finite)
+                 std::vector<LinearTensors> phases, const ops::Tensor& non_finite,
+                 const LinearSplit& split)
       : pass_(&pass),
         delayed_(&delayed),
         module_(module),
         phases_(std::move(phases)),
-        non_finite_(non_finite) {}
+        non_finite_(non_finite),
+        split_(split) {}
 
   // x [N, I], w [O, I], dy [N, O]. Of a pass without backward only the rowwise operand is there.
   OperandPair input(ops::Ops& ops, const ops::Tensor& x) const;
@@ -91,6 +105,7 @@ class LinearOperands {
   int64_t module_ = 0;
   std::vector<LinearTensors> phases_;
   ops::Tensor non_finite_;
+  LinearSplit split_;
 
   // The weight's operands, and what they were made for.
   OperandPair weight_;

@@ -9,7 +9,9 @@ using ops::Dtype;
 using ops::Tensor;
 
 ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model, int64_t batch,
-                                     int64_t seq_len, Dtype dtype, Purpose purpose) {
+                                     int64_t seq_len, Dtype dtype, Purpose purpose,
+                                     int64_t tensor) {
+  const ModelConfig share = tensor_share(model, tensor);
   const int64_t N = batch * seq_len, C = model.width;
   const auto take = [&](int64_t cols) { return arena.take("activations", dtype, N, cols); };
   ModelActivations a;
@@ -25,34 +27,36 @@ ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model
   for (int64_t l = 0; l < model.n_layers; ++l) {
     // Blocks that alternate between two sets read the stream of the one before from the other set.
     const auto reused = static_cast<size_t>(l % 2);
-    a.blocks.push_back(training || l < 2 ? lay_out_block(arena, model, batch, seq_len, dtype)
-                                         : a.blocks[reused]);
+    a.blocks.push_back(training || l < 2
+                           ? lay_out_block(arena, share, batch, seq_len, dtype, tensor)
+                           : a.blocks[reused]);
   }
-  a.final_sum = take(C);
+  a.final_sum = arena.take("activations", dtype, N / tensor, C);
   a.final_norm = take(C);
-  a.final_stats = arena.take("activations", Dtype::kF32, 2, N);
-  a.logits = arena.take("logits", dtype, head_chunk_rows(model, N, dtype), model.padded_vocab());
+  a.final_stats = arena.take("activations", Dtype::kF32, 2, N / tensor);
+  a.head = lay_out_head(arena, model, N, dtype, tensor);
   if (training) {
     a.d_stream = arena.take("activation gradients", dtype, N, C);
-    a.scratch = lay_out_block_scratch(arena, model, N, dtype);
+    a.scratch = lay_out_block_scratch(arena, share, N, dtype);
   }
   return a;
 }
 
 Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor>& weights,
              const ModelActivations& activations, int64_t batch, int64_t seq_len,
-             const ModelPrecision* precision)
+             const ModelPrecision* precision, TensorParallel* group)
     : config_(config),
+      group_(group != nullptr ? *group : alone_),
       weights_(weights),
       a_(activations),
       shape_{.batch = batch,
              .seq_len = seq_len,
-             .n_heads = config.n_heads,
-             .n_kv_heads = config.n_kv_heads,
+             .n_heads = config.n_heads / group_.size(),
+             .n_kv_heads = config.n_kv_heads / group_.size(),
              .head_dim = config.head_dim},
       final_norm_(config.norm, static_cast<float>(config.norm_eps), weights.final_norm,
                   weights.final_norm_bias, activations.final_stats),
-      head_(config, config.tied_head ? weights.wte : weights.head, activations.logits) {
+      head_(config, config.tied_head ? weights.wte : weights.head, activations.head, group_) {
   if (a_.rope_table) {
     std::vector<float> table(static_cast<size_t>(a_.rope_table.size()));
     ops::fill_rope_table(table, a_.rope_table.rows, config.head_dim, config.rope_theta);
@@ -66,20 +70,25 @@ Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor
       }
     }
     blocks_.emplace_back(config, weights.blocks[l], a_.blocks[l], a_.delta, a_.rope_table,
-                         std::move(operands));
+                         std::move(operands), group_);
   }
 }
 
 Stream Model::forward_blocks(ops::Ops& ops) {
   want_weights(kEmbeddingBucket);
-  ops.embedding_forward(a_.embedding, a_.tokens, weights_.wte, 0, weights_.wpe, shape_.seq_len, 0);
-  Stream stream{a_.embedding, {}};
+  // One rank has the row of a token, and the first one the positions: their sum is exact but for
+  // the addition of these two.
+  const Tensor wpe = group_.rank() == 0 ? weights_.wpe : Tensor();
+  ops.embedding_forward(a_.embedding, a_.tokens, weights_.wte, first_token(), wpe, shape_.seq_len,
+                        0);
+  group_.sum_rows(a_.embedding);
+  Stream stream{group_.own_rows(a_.embedding), {}};
   for (size_t l = 0; l < blocks_.size(); ++l) {
     want_weights(block_bucket(static_cast<int64_t>(l)));
     stream = blocks_[l].forward(ops, stream, shape_);
   }
   want_weights(head_bucket(config_));
-  final_norm_.forward(ops, a_.final_sum, a_.final_norm, stream);
+  final_norm_.forward(ops, a_.final_sum, group_.own_rows(a_.final_norm), stream);
   return stream;
 }
 
@@ -100,15 +109,19 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
                          accumulate, timer);
 
   timer.enter(Phase::kBackward);
-  final_norm_.backward(ops, a_.d_stream, g.final_norm, g.final_norm_bias, d_final, Accumulate::kNo,
-                       accumulate);
+  final_norm_.backward(ops, group_.own_rows(a_.d_stream), g.final_norm, g.final_norm_bias,
+                       group_.own_rows(d_final), Accumulate::kNo, accumulate);
   gradient_complete(head_bucket(config_));
   for (size_t l = blocks_.size(); l-- > 0;) {
     blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate);
     gradient_complete(block_bucket(static_cast<int64_t>(l)));
   }
   if (!config_.tied_head && accumulate == Accumulate::kNo) ops.zero(g.wte);
-  ops.embedding_backward(g.wte, 0, g.wpe, a_.d_stream, a_.tokens, shape_.seq_len, accumulate);
+  group_.gather_rows(a_.d_stream);
+  const bool has_positions = group_.rank() == 0;
+  if (!has_positions && g.wpe && accumulate == Accumulate::kNo) ops.zero(g.wpe);
+  ops.embedding_backward(g.wte, first_token(), has_positions ? g.wpe : Tensor(), a_.d_stream,
+                         a_.tokens, shape_.seq_len, accumulate);
   gradient_complete(kEmbeddingBucket);
 }
 

@@ -21,8 +21,8 @@ struct ModelActivations {
   ops::Tensor embedding;        // [N, C]
   ops::Tensor delta;            // [N, C], shared by the blocks
   std::vector<BlockActivations> blocks;
-  ops::Tensor final_sum, final_norm, final_stats;
-  ops::Tensor logits;      // one chunk
+  ops::Tensor final_sum, final_norm, final_stats;  // [N/t, C], [N, C], [2, N/t] FP32
+  HeadActivations head;
   ops::Tensor losses;      // [1, N] FP32
   ops::Tensor rope_table;  // [positions, D] FP32, or empty
   // Training only:
@@ -31,17 +31,22 @@ struct ModelActivations {
 };
 
 // Same order and same sizes on every call: run it on a measuring arena, then on a placing one.
-// Without gradients all blocks share one set of activations.
+// Without gradients all blocks share one set of activations. tensor: ranks that share the model.
 ModelActivations lay_out_activations(ops::Arena& arena, const ModelConfig& model, int64_t batch,
-                                     int64_t seq_len, ops::Dtype dtype, Purpose purpose);
+                                     int64_t seq_len, ops::Dtype dtype, Purpose purpose,
+                                     int64_t tensor = 1);
 
 class Model {
  public:
   // precision: the recipe of the linear layers, which outlives the model; null: they compute with
-  // the tensors as they are.
+  // the tensors as they are. group: the ranks that share the model, of which this one has `weights`
+  // (weight_split.h), and which call forward and forward_backward together; outlives it. Null: this
+  // one has all of it.
   Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<ops::Tensor>& weights,
         const ModelActivations& activations, int64_t batch, int64_t seq_len,
-        const ModelPrecision* precision = nullptr);
+        const ModelPrecision* precision = nullptr, TensorParallel* group = nullptr);
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   const ModelActivations& activations() const { return a_; }
 
@@ -55,8 +60,8 @@ class Model {
   void forward_backward(ops::Ops& ops, const ModelWeights<ops::Tensor>& grads, float scale,
                         ops::Accumulate accumulate, PhaseTimer& timer);
 
-  // Generation, batch 1: runs tokens[0, n) at positions first_position .. and returns the logits
-  // [1, V] behind the last one.
+  // Generation, batch 1, not shared: runs tokens[0, n) at positions first_position .. and returns
+  // the logits [1, V] behind the last one.
   ops::Tensor forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> caches,
                              int64_t first_position);
 
@@ -69,7 +74,12 @@ class Model {
     if (observer_ != nullptr) observer_->gradient_complete(bucket);
   }
 
+  // The token that row 0 of this rank's embedding and head stands for.
+  int64_t first_token() const { return group_.rank() * weights_.wte.rows; }
+
   ModelConfig config_;
+  TensorParallel alone_;
+  TensorParallel& group_;
   ModelWeights<ops::Tensor> weights_;
   ModelActivations a_;
   ops::AttentionShape shape_;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "trainer/logical_places.h"
+
 namespace qstep::trainer {
 
 using ops::Dtype;
@@ -63,6 +65,16 @@ ModelPrecision::ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTenso
   delayed_.enter_phase(ops, training_phase_);
 }
 
+ModelPrecision::ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTensors tensors,
+                               uint64_t seed, const ModelConfig& model, TensorParallel& group)
+    : ModelPrecision(ops, std::move(plan), std::move(tensors), seed) {
+  for (size_t kind = 0; kind < splits_.size() && group.size() > 1; ++kind) {
+    splits_[kind] = {.places = logical_places(model, static_cast<LinearKind>(kind), group.place()),
+                     .join = &group,
+                     .first_rank = group.rank() == 0};
+  }
+}
+
 LinearOperands ModelPrecision::linear(int64_t block, LinearKind kind) const {
   if (plain_) return {};
   const int64_t module = module_id(block, kind);
@@ -70,7 +82,12 @@ LinearOperands ModelPrecision::linear(int64_t block, LinearKind kind) const {
   for (const std::vector<LinearTensors>& layers : t_.phases) {
     phases.push_back(layers[static_cast<size_t>(module)]);
   }
-  return {pass_, delayed_, module, std::move(phases), t_.non_finite.row_range(module, 1)};
+  return {pass_,
+          delayed_,
+          module,
+          std::move(phases),
+          t_.non_finite.row_range(module, 1),
+          splits_[static_cast<size_t>(kind)]};
 }
 
 void ModelPrecision::begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger) {

@@ -9,6 +9,7 @@
 #include "ops/ops.h"
 #include "trainer/config.h"
 #include "trainer/linear_operands.h"
+#include "trainer/tensor_parallel.h"
 
 namespace qstep::trainer {
 
@@ -18,7 +19,7 @@ struct PrecisionTensors {
   ops::Tensor non_finite;                          // [modules, 3] int32: x, w, dy
   DelayedTensors delayed;
 
-  // For micro-batches of up to n_tokens.
+  // For micro-batches of up to n_tokens. model: this rank's share of it (tensor_share).
   static PrecisionTensors lay_out(ops::Arena& arena, const PrecisionPlan& plan,
                                   const ModelConfig& model, int64_t n_tokens, Purpose purpose);
 };
@@ -26,6 +27,9 @@ struct PrecisionTensors {
 class ModelPrecision {
  public:
   ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTensors tensors, uint64_t seed);
+  // Of a model whose layers `group` shares; it outlives this. model: all of it.
+  ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTensors tensors, uint64_t seed,
+                 const ModelConfig& model, TensorParallel& group);
   ModelPrecision(const ModelPrecision&) = delete;
   ModelPrecision& operator=(const ModelPrecision&) = delete;
 
@@ -66,6 +70,7 @@ class ModelPrecision {
   DelayedState delayed_;
   PrecisionPass pass_;
   bool plain_;
+  std::array<LinearSplit, kLinearsPerBlock> splits_;  // by LinearKind
   size_t training_phase_ = 0;
   std::vector<int32_t> host_non_finite_;
 };

@@ -122,7 +122,7 @@ void TrainRun::one_step(BatchSource& batches) {
 
   ++state_.step;
   if (counted) {
-    ledger_->join(comm_);
+    ledger_->join(trainer_->groups());
     output_->ledger(state_.step, *ledger_);
   }
   const int64_t tokens = config_.train.global_batch * config_.train.seq_len;
@@ -179,8 +179,9 @@ bool TrainRun::eval_due() const {
 void TrainRun::evaluate_now() {
   const Clock::time_point start = Clock::now();
   watch_.enter(parallel::Phase::kEvaluation, state_.step);
-  const EvalResult result = evaluate(store_, *loader_, comm_, config_.train.eval_batches,
-                                     [&](const MicroBatch& b) { return trainer_->evaluate(b); });
+  const EvalResult result =
+      evaluate(store_, *loader_, trainer_->groups().data(), config_.train.eval_batches,
+               [&](const MicroBatch& b) { return trainer_->evaluate(b); });
   evaluated_step_ = state_.step;
   const EvalRow row{.step = state_.step,
                     .loss = result.loss,
@@ -195,7 +196,7 @@ void TrainRun::save() {
   const Clock::time_point start = Clock::now();
   watch_.enter(parallel::Phase::kSave, state_.step);
   output_->sync();  // no checkpoint is durable whose rows are not
-  std::vector<NamedTensor> tensors = named_tensors(trainer_->shards(), trainer_->parameters());
+  std::vector<NamedTensor> tensors = saved_tensors(trainer_->shards(), trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   const std::string root = checkpoints_of(config_.run.dir);
   save_checkpoint(comm_, root, state_, tensors, config_.run.keep_last);
@@ -218,9 +219,10 @@ void TrainRun::update_stop() {
 }
 
 void TrainRun::loop() {
+  const parallel::Comm& data = trainer_->groups().data();
   PrefetchedBatches batches(
       *loader_, state_.step,
-      parallel::even_part(config_.train.micros_per_step(), comm_.size(), comm_.rank()));
+      parallel::even_part(config_.train.micros_per_step(), data.size(), data.rank()));
   output_->begin(state_.step);
   if (eval_due()) evaluate_now();
   const int64_t steps = config_.train.steps, save_every = config_.run.save_every;

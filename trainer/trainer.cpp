@@ -17,8 +17,18 @@ parallel::Comm& alone() {
   return *single;
 }
 
-ShardPlan plan_of(const Config& c, int n_ranks, int rank) {
-  return plan_shards(c.model, c.parallel.optimizer, n_ranks, rank);
+parallel::Mesh mesh_of(const Config& c, int n_ranks) {
+  return parallel::make_mesh(n_ranks, static_cast<int>(c.parallel.tensor));
+}
+
+ShardPlan plan_of(const Config& c, const parallel::Mesh& mesh, int rank) {
+  return plan_shards(c.model, c.parallel.optimizer, mesh.data, mesh.data_rank(rank),
+                     {.size = mesh.tensor, .rank = mesh.tensor_rank(rank)});
+}
+
+parallel::Comm& checked(const Config& config, parallel::Comm& world) {
+  require_ranks(config, world.size());
+  return world;
 }
 
 }  // namespace
@@ -60,23 +70,24 @@ struct Trainer::Layout {
 };
 
 Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c, const ShardPlan& shards,
-                                 int n_ranks) {
-  const int64_t G = c.train.micros_per_step();
-  return {
-      .parameters = lay_out_parameters(arena, c.model, shards, c.compute_dtype()),
-      .gradients = GradientSum::lay_out(arena, c.model, shards, c.parallel.reduction, G / n_ranks),
-      .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
-                                         c.compute_dtype(), Purpose::kTraining),
-      .precision =
-          PrecisionTensors::lay_out(arena, plan_precision(c), c.model,
-                                    c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
-      .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
-      .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
+                                 int n_data_ranks) {
+  const int64_t G = c.train.micros_per_step(), tensor = shards.tensor.size;
+  return {.parameters = lay_out_parameters(arena, c.model, shards, c.compute_dtype()),
+          .gradients =
+              GradientSum::lay_out(arena, c.model, shards, c.parallel.reduction, G / n_data_ranks),
+          .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
+                                             c.compute_dtype(), Purpose::kTraining, tensor),
+          .precision =
+              PrecisionTensors::lay_out(arena, plan_precision(c), tensor_share(c.model, tensor),
+                                        c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
+          .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
+          .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
 }
 
 std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank) {
+  const parallel::Mesh mesh = mesh_of(config, n_ranks);
   ops::Arena measure;
-  Trainer::lay_out(measure, config, plan_of(config, n_ranks, rank), n_ranks);
+  Trainer::lay_out(measure, config, plan_of(config, mesh, rank), mesh.data);
   std::vector<MemoryRow> rows;
   for (const auto& [owner, bytes] : measure.bytes_by_owner()) rows.push_back({owner, bytes});
   std::stable_sort(rows.begin(), rows.end(),
@@ -86,14 +97,19 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int ra
 
 Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
 
-Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& comm)
-    : ops_(ops), config_(config), shards_(plan_of(config, comm.size(), comm.rank())) {
-  require_ranks(config, comm.size());
+Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
+    : ops_(ops),
+      config_(config),
+      groups_(checked(config, world), static_cast<int>(config.parallel.tensor)),
+      tensor_(groups_.tensor() != nullptr ? TensorParallel(*groups_.tensor(), timer_)
+                                          : TensorParallel()),
+      shards_(plan_of(config, groups_.mesh(), world.rank())) {
+  parallel::Comm& data = groups_.data();
   ops::Arena measure;
-  lay_out(measure, config, shards_, comm.size());
+  lay_out(measure, config, shards_, data.size());
   buffer_ = ops.allocate(measure.peak_bytes());
   ops::Arena place(buffer_);
-  Layout layout = lay_out(place, config, shards_, comm.size());
+  Layout layout = lay_out(place, config, shards_, data.size());
 
   parameters_ = std::move(layout.parameters);
   decay_stretches_ = decay_stretches(shards_);
@@ -103,15 +119,16 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& comm)
   square_sums_ = step_sums_.col_range(G, step_sums_.cols - G);
   scalars_ = layout.scalars;
   gradient_sum_ = std::make_unique<GradientSum>(std::move(layout.gradients),
-                                                config.parallel.reduction, G / comm.size());
-  precision_ = std::make_unique<ModelPrecision>(ops, plan_precision(config),
-                                                std::move(layout.precision), config.train.seed);
-  model_ =
-      std::make_unique<Model>(ops, config.model, parameters_.weight.views, layout.activations,
-                              config.train.micro_batch, config.train.seq_len, precision_.get());
+                                                config.parallel.reduction, G / data.size());
+  precision_ =
+      std::make_unique<ModelPrecision>(ops, plan_precision(config), std::move(layout.precision),
+                                       config.train.seed, config.model, tensor_);
+  model_ = std::make_unique<Model>(ops, config.model, parameters_.weight.views, layout.activations,
+                                   config.train.micro_batch, config.train.seq_len, precision_.get(),
+                                   &tensor_);
   ParameterGroup& gradient = gradient_sum_->total();
   init_parameters(ops, shards_, parameters_, gradient, config.train.seed);
-  ranks_ = std::make_unique<DataParallel>(comm, shards_, config.parallel.optimizer, gradient.flat,
+  ranks_ = std::make_unique<DataParallel>(data, shards_, config.parallel.optimizer, gradient.flat,
                                           parameters_.weight.flat);
   buckets_ = std::make_unique<Buckets>(ops, shards_, *gradient_sum_, *ranks_, timer_);
   model_->observe(buckets_.get());
@@ -125,29 +142,48 @@ void Trainer::upload(const MicroBatch& batch) {
   ops_.upload(a.targets, batch.targets.data());
 }
 
-// Of this rank's part of every bucket, in the places of the whole gradient's chunks.
+// Of the weights that tensor parallelism does not cut every rank of a tensor group has a part of
+// the gradient: of its own rows, or heads. They are summed behind the sum over micro-batches, whose
+// bits must not depend on how those are spread.
+void Trainer::sum_uncut_gradients() {
+  if (tensor_.size() == 1) return;
+  for (size_t bucket = 0; bucket < shards_.buckets.size(); ++bucket) {
+    const Bucket& b = shards_.buckets[bucket];
+    const OwnedRun& owned = shards_.owned[bucket];
+    const int64_t first = std::max(owned.first, b.first + b.split_size);
+    const int64_t end = owned.first + owned.size;
+    if (first < end) tensor_.sum(gradient_sum_->total().flat.col_range(first, end - first));
+  }
+}
+
+// Of this rank's part of every bucket, in the places of the whole gradient's chunks. What all ranks
+// of a tensor group have is counted by the first of them.
 void Trainer::sum_squares() {
   const auto rank = static_cast<size_t>(ranks_->rank());
   for (const Bucket& b : shards_.buckets) {
-    const int64_t first = b.first + b.bounds[rank], n = b.bounds[rank + 1] - b.bounds[rank];
+    const int64_t end = tensor_.rank() == 0 ? b.size : b.split_size;
+    const int64_t first = b.first + b.bounds[rank];
+    const int64_t n = b.first + std::min(b.bounds[rank + 1], end) - first;
+    if (n <= 0) continue;
     ops_.square_sums(square_sums_.col_range(first / kShardUnit, n / kShardUnit),
                      gradient_sum_->total().flat.col_range(first, n));
   }
+  tensor_.sum(square_sums_);
 }
 
 // A sum with zeros is exact: the joined values are those of the rank that has them.
 void Trainer::join_ranks() {
-  if (ranks_->size() == 1) return;
+  parallel::Comm& world = groups_.world();
+  if (world.size() == 1) return;
   const Phase before = timer_.enter(Phase::kComm);
-  parallel::Comm& comm = ranks_->comm();
-  parallel::Comm::Ticket last = comm.all_reduce(step_sums_, parallel::Reduce::kSum);
+  parallel::Comm::Ticket last = ranks_->comm().all_reduce(step_sums_, parallel::Reduce::kSum);
   if (const Tensor& amaxes = precision_->amaxes()) {
-    last = comm.all_reduce(amaxes, parallel::Reduce::kMax);
+    last = world.all_reduce(amaxes, parallel::Reduce::kMax);
   }
   if (const Tensor& counts = precision_->non_finite_counts()) {
-    last = comm.all_reduce(counts, parallel::Reduce::kSum);
+    last = world.all_reduce(counts, parallel::Reduce::kSum);
   }
-  comm.wait(last);
+  world.wait(last);
   timer_.enter(before);
 }
 
@@ -170,7 +206,7 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const parallel::CommTimes comm_before = ranks_->comm().times();
 
   timer_.start();
-  if (ranks_->size() > 1) ops_.zero(step_sums_);
+  if (groups_.world().size() > 1) ops_.zero(step_sums_);
   precision_->begin_step(ops_, steps_done_ + 1, ledger_);
   for (int64_t micro = 0; micro < n_micros; ++micro) {
     timer_.enter(Phase::kData);
@@ -187,6 +223,7 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const Tensor loss = scalars_.col_range(0, 1), norm = scalars_.col_range(1, 1),
                factor = scalars_.col_range(2, 1);
   ranks_->wait_for_gradients(timer_);
+  sum_uncut_gradients();
   sum_squares();
   join_ranks();
   ops_.mean(loss, micro_losses_);

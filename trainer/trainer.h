@@ -14,7 +14,9 @@
 #include "trainer/model.h"
 #include "trainer/optimizer.h"
 #include "trainer/parameters.h"
+#include "trainer/rank_groups.h"
 #include "trainer/shard_plan.h"
+#include "trainer/tensor_parallel.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
@@ -48,16 +50,16 @@ struct MemoryRow {
   int64_t bytes = 0;
 };
 
-// Bytes per owner on rank `rank` of a training run of this configuration, largest first; nothing is
-// allocated.
+// Bytes per owner on rank `rank` of `n_ranks`, parallel.tensor of them a tensor group, of a
+// training run of this configuration, largest first; nothing is allocated.
 std::vector<MemoryRow> training_memory(const Config& config, int n_ranks = 1, int rank = 0);
 
 class Trainer {
  public:
-  // Lays out and allocates everything; weights are initialised from the seed. One of the
-  // data-parallel ranks `comm`, which outlives it; all of them make the same calls. Throws an Error
-  // (config) where so many ranks cannot share the run.
-  Trainer(ops::Ops& ops, const Config& config, parallel::Comm& comm);
+  // Lays out and allocates everything; weights are initialised from the seed. One of the ranks
+  // `world`, which outlives it; all of them make the same calls. Throws an Error (config) where so
+  // many ranks cannot share the run.
+  Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world);
   // The only one.
   Trainer(ops::Ops& ops, const Config& config);
   ~Trainer();
@@ -67,7 +69,8 @@ class Trainer {
   StepResult step(BatchSource& batches, double lr, int64_t update);
 
   // Mean loss of one micro-batch with the weights as they are, in the precision of the last step
-  // or in the compute type (precision.eval).
+  // or in the compute type (precision.eval). All ranks of a tensor group call it together, with the
+  // same micro-batch.
   float evaluate(const MicroBatch& batch);
 
   // After a checkpoint was read: the steps that were done.
@@ -80,6 +83,7 @@ class Trainer {
 
   Parameters& parameters() { return parameters_; }
   const ShardPlan& shards() const { return shards_; }
+  const RankGroups& groups() const { return groups_; }
   // State of the precision recipe that belongs into a checkpoint beside the parameters.
   std::vector<NamedTensor> precision_state() const { return precision_->named_tensors(); }
   const Config& config() const { return config_; }
@@ -90,16 +94,20 @@ class Trainer {
   struct Layout;
   class Buckets;
   static Layout lay_out(ops::Arena& arena, const Config& config, const ShardPlan& shards,
-                        int n_ranks);
+                        int n_data_ranks);
   friend std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank);
 
   void upload(const MicroBatch& batch);
+  void sum_uncut_gradients();
   void sum_squares();
   void join_ranks();
   void update_weights(double lr, int64_t update);
 
   ops::Ops& ops_;
   Config config_;
+  RankGroups groups_;
+  PhaseTimer timer_;
+  TensorParallel tensor_;
   ShardPlan shards_;
   ops::Buffer buffer_;
   Parameters parameters_;
@@ -110,8 +118,7 @@ class Trainer {
   // What every rank adds its own to and zero elsewhere: [1, G + chunks] and its two parts, the mean
   // loss of each micro-batch and the sums of squares of the gradient.
   ops::Tensor step_sums_, micro_losses_, square_sums_;
-  ops::Tensor scalars_;  // [1, 3]: loss, gradient norm, clip factor
-  PhaseTimer timer_;
+  ops::Tensor scalars_;                  // [1, 3]: loss, gradient norm, clip factor
   std::unique_ptr<DataParallel> ranks_;  // behind the memory that it reads and writes
   std::unique_ptr<Buckets> buckets_;
   QuantLedger* ledger_ = nullptr;

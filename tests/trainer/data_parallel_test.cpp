@@ -161,7 +161,7 @@ TEST(DataParallel, LedgersOfAllRanksAreJoined) {
       ledger.begin_step(1);
       trainer.set_ledger(&ledger);
       trainer.step(batches, kLr, 1);
-      ledger.join(comm);
+      ledger.join(trainer.groups());
       if (comm.rank() == 0) joined = ledger.entries();
     });
     return joined;
