@@ -1,9 +1,14 @@
-// Ranks as a mesh: data x tensor. Arithmetic only.
+// Ranks as a mesh: data x tensor.
 #pragma once
 
-#include <memory>
+#include <fmt/format.h>
 
+#include <memory>
+#include <numeric>
+
+#include "ops/error.h"
 #include "parallel/comm.h"
+#include "parallel/launch.h"
 
 namespace qstep::parallel {
 
@@ -18,25 +23,27 @@ struct Mesh {
   int rank(int data_rank, int tensor_rank) const { return data_rank * tensor + tensor_rank; }
 };
 
-// The mesh of n_ranks with tensor groups of `tensor`, local_size ranks a node. An Error (config)
-// where that does not come out even, or where a tensor group would cross nodes.
-inline Mesh make_mesh(int n_ranks, int tensor, int local_size) {
-  const auto refuse = [](const std::string& text) {
-    throw ops::Error(ops::ExitCode::kConfig, text);
-  };
-  if (tensor < 1 || n_ranks % tensor != 0) {
-    refuse(
-        fmt::format("parallel.tensor is {}, which does not divide the {} ranks of this run: "
-                    "change it, or the number of ranks",
-                    tensor, n_ranks));
-  }
-  if (n_ranks > local_size && local_size % tensor != 0) {
-    refuse(
-        fmt::format("parallel.tensor is {}, which does not divide the {} ranks of a node, so "
-                    "that groups would cross nodes: change it, or the ranks per node",
-                    tensor, local_size));
-  }
+// The mesh of n_ranks, which `tensor` divides (trainer/rank_check.h tells users).
+inline Mesh make_mesh(int n_ranks, int tensor) {
+  ops::check(tensor >= 1 && n_ranks % tensor == 0, "make_mesh: groups of equal size");
   return {.data = n_ranks / tensor, .tensor = tensor};
+}
+
+// Throws an Error (config) where the launcher placed this rank so that tensor groups would cross
+// nodes. All ranks call it: when none of them is refused, no group does. (By induction: before each
+// group there are whole groups on every node; its rank j is number j of it on its own node, as rank
+// and local rank agree modulo `tensor`, so that the j ranks before it are there too.)
+inline void require_groups_in_nodes(const Launch& launch, int tensor) {
+  if (launch.rank % tensor == launch.local_rank % tensor) return;
+  throw ops::Error(
+      ops::ExitCode::kConfig,
+      fmt::format("parallel.tensor = {} wants its groups of ranks within nodes, but rank {} is "
+                  "number {} of the {} on its node: write parallel.tensor = {}, or fill nodes one "
+                  "after the other with a multiple of {} ranks (srun --distribution=block "
+                  "--ntasks-per-node={}, mpirun --map-by ppr:{}:node)",
+                  tensor, launch.rank, launch.local_rank, launch.local_size,
+                  std::gcd(tensor, std::gcd(launch.rank - launch.local_rank, launch.local_size)),
+                  tensor, tensor, tensor));
 }
 
 // The group of this rank along either side of the mesh; collectives of all of `world`.

@@ -1,6 +1,7 @@
 // qstep plan: what a model needs, by arithmetic alone.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -59,25 +60,39 @@ int64_t bytes_of(const std::vector<MemoryRow>& rows, const std::string& owner) {
   return bytes;
 }
 
+// "each of 8 ranks, tensor 2 x data 4"
+std::string ranks_title(const Config& config, int n_ranks) {
+  const int64_t tensor = config.parallel.tensor;
+  return fmt::format(
+      "each of {} ranks{}", n_ranks,
+      tensor == 1 ? "" : fmt::format(", tensor {} x data {}", tensor, n_ranks / tensor));
+}
+
 void print_run_memory(const Config& config, int n_ranks) {
-  std::vector<std::vector<MemoryRow>> table{training_memory(config)};
+  Config alone = config;
+  alone.parallel.tensor = 1;
+  std::vector<std::vector<MemoryRow>> table{training_memory(alone)};
   if (n_ranks > 1) table.push_back(training_memory(config, n_ranks, 0));
+  const std::string title = ranks_title(config, n_ranks);
+  const size_t width = std::max<size_t>(20, title.size() + 3);
   fmt::print("\n\ntraining in {} ({}), micro-batches of {} sequences, T = {}\n",
              config.precision.recipe, emulation_text(emulated(config)), config.train.micro_batch,
              config.train.seq_len);
   fmt::print("  {:<24}{:>14}", "", "one process");
-  if (n_ranks > 1) fmt::print("{:>20}", fmt::format("each of {} ranks", n_ranks));
-  const auto line = [&](const std::string& title, const std::string& owner) {
-    fmt::print("\n  {:<24}{:>14}", title, bytes_text(bytes_of(table.front(), owner)));
-    if (n_ranks > 1) fmt::print("{:>20}", bytes_text(bytes_of(table.back(), owner)));
+  if (n_ranks > 1) fmt::print("{:>{}}", title, width);
+  const auto line = [&](const std::string& name, const std::string& owner) {
+    fmt::print("\n  {:<24}{:>14}", name, bytes_text(bytes_of(table.front(), owner)));
+    if (n_ranks > 1) fmt::print("{:>{}}", bytes_text(bytes_of(table.back(), owner)), width);
   };
   for (const MemoryRow& row : table.back()) line(row.owner, row.owner);
   line("sum", "");
   fmt::print("\n");
 }
 
+// n_ranks 0: one tensor-parallel group.
 void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json) {
   Config config = load_model_words(words).config;
+  if (n_ranks == 0) n_ranks = static_cast<int>(config.parallel.tensor);
   const bool vocab_assumed = config.model.vocab_size == 0;
   if (vocab_assumed) config.model.vocab_size = kAssumedVocab;
   const ModelConfig& m = config.model;
@@ -110,6 +125,8 @@ void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json
     json["recipe"] = config.precision.recipe;
     json["emulated"] = emulated(config);
     json["ranks"] = n_ranks;
+    json["tensor"] = config.parallel.tensor;
+    json["data"] = n_ranks / config.parallel.tensor;
     const std::vector<MemoryRow> run_memory = training_memory(config, n_ranks, 0);
     for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
     json["run_bytes"]["sum"] = bytes_of(run_memory, "");
@@ -165,7 +182,7 @@ void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json
 void add_plan_command(CLI::App& app, int&) {
   struct Arguments {
     std::vector<std::string> words;
-    int ranks = 1;
+    int ranks = 0;
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
@@ -176,13 +193,15 @@ void add_plan_command(CLI::App& app, int&) {
       ->type_name("MODEL|FILE [KEY=VALUE ...]")
       ->required();
   plan->add_option("--ranks", arguments->ranks,
-                   "data-parallel ranks, for the memory of each (of the first, in JSON)")
+                   "ranks of the run, for the memory of each (of the first, in JSON); without it "
+                   "parallel.tensor of them")
       ->check(CLI::Range(1, 1 << 20));
   plan->add_flag("--json", arguments->json, "as JSON");
   plan->footer(
       "Examples:\n"
       "  qstep plan llama-405b\n"
       "  qstep plan gpt2-124m train.global_batch=64 --ranks 16\n"
+      "  qstep plan llama-1b parallel.tensor=4 --ranks 8\n"
       "  qstep plan gpt2-124m model.n_layers=24 train.seq_len=512\n"
       "  qstep plan run.toml --json");
   plan->callback([arguments] { print_plan(arguments->words, arguments->ranks, arguments->json); });

@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "trainer/config_options.h"
+#include "trainer/nearest.h"
 #include "trainer/recipe_check.h"
+#include "trainer/tensor_check.h"
 
 namespace qstep::trainer {
 
@@ -23,12 +25,10 @@ std::vector<std::string> contradictions(const Config& c, const std::set<std::str
 
   const int64_t micro = c.train.micro_batch, global = c.train.global_batch;
   if (sound({"train.global_batch", "train.micro_batch"}) && global % micro != 0) {
-    const int64_t below = global / micro * micro;
     problem(
         "train.global_batch = {} is not a multiple of train.micro_batch = {}: write "
         "train.global_batch = {}",
-        global, micro,
-        below == 0 ? fmt::format("{}", micro) : fmt::format("{} or {}", below, below + micro));
+        global, micro, multiples_around(global, micro));
   }
 
   const int64_t steps = c.train.steps, warmup = c.optimizer.warmup_steps;
@@ -60,8 +60,11 @@ std::vector<std::string> contradictions(const Config& c, const std::set<std::str
     return section_of(name) == "model" || name == "train.seq_len";
   });
   if (model_sound) {
-    for (const std::string& text : model_problems(c.model, c.train.seq_len))
-      problems.push_back(text);
+    std::vector<std::string> texts = model_problems(c.model, c.train.seq_len);
+    if (texts.empty() && sound({"parallel.tensor", "train.micro_batch"})) {
+      texts = tensor_problems(c);
+    }
+    problems.insert(problems.end(), texts.begin(), texts.end());
   }
   return problems;
 }
@@ -70,6 +73,7 @@ void finish_model(Config& config, int64_t corpus_vocab_size) {
   ModelConfig& model = config.model;
   if (model.vocab_size == 0) model.vocab_size = corpus_vocab_size;
   std::vector<std::string> problems = model_problems(model, config.train.seq_len);
+  const bool model_sound = problems.empty();
   if (model.vocab_size < corpus_vocab_size) {
     problems.push_back(
         fmt::format("model.vocab_size = {} is less than the vocabulary of the corpus, {}: write "
@@ -78,6 +82,9 @@ void finish_model(Config& config, int64_t corpus_vocab_size) {
   }
   for (const std::string& text : recipe_problems(config, Purpose::kTraining))
     problems.push_back(text);
+  if (model_sound) {
+    for (const std::string& text : tensor_problems(config)) problems.push_back(text);
+  }
   if (!problems.empty()) {
     throw ops::Error(ops::ExitCode::kConfig,
                      fmt::format("the model does not fit\n  {}", fmt::join(problems, "\n  ")));

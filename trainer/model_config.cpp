@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/attention.h"
+#include "trainer/nearest.h"
 
 namespace qstep::trainer {
 
@@ -18,13 +19,6 @@ int64_t n_mlp_matrices(const ModelConfig& m) {
 int64_t block_matrix_parameters(const ModelConfig& m) {
   return m.width * m.qkv_width() + m.q_width() * m.width +
          n_mlp_matrices(m) * m.width * m.ffn_width;
-}
-
-// The multiples of `step` around n, as "24 or 32".
-std::string multiples_around(int64_t n, int64_t step) {
-  const int64_t below = n / step * step;
-  if (below == 0) return fmt::format("{}", step);
-  return fmt::format("{} or {}", below, below + step);
 }
 
 // The divisor of n that is closest to `wanted`.

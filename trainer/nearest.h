@@ -1,7 +1,10 @@
-// "Did you mean": the entry of a list that is closest to what was typed.
+// "Did you mean": the entries of a list, or the numbers, that are closest to what was typed.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +44,21 @@ std::string nearest(std::string_view typed, const Names& names) {
     }
   }
   return best;
+}
+
+// The entries of an ascending list that are next below and next above: "4 or 8", or the only one.
+inline std::string nearest_numbers(const std::vector<int64_t>& list, int64_t value) {
+  const auto above = std::upper_bound(list.begin(), list.end(), value);
+  const auto below = std::lower_bound(list.begin(), list.end(), value);
+  std::string text = below == list.begin() ? "" : fmt::format("{}", *(below - 1));
+  if (above != list.end()) text += fmt::format("{}{}", text.empty() ? "" : " or ", *above);
+  return text;
+}
+
+// The multiples of `step` around n, as "24 or 32"; 0 is none.
+inline std::string multiples_around(int64_t n, int64_t step) {
+  const int64_t below = n / step * step;
+  return below == 0 ? fmt::format("{}", step) : fmt::format("{} or {}", below, below + step);
 }
 
 }  // namespace qstep::trainer

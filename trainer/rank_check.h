@@ -1,4 +1,5 @@
-// Whether a number of data-parallel ranks can share the steps of a configuration.
+// Whether a number of ranks can share the steps of a configuration: groups of parallel.tensor ranks
+// share the model (tensor_check.h), and the groups share the micro-batches.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,13 @@
 
 namespace qstep::trainer {
 
-// Ranks that can, ascending: every rank has the same number of micro-batches and, in tree order, a
-// power of two of them, so that its sum is a node of the tree (parallel/reduction_tree.h). One
-// always can.
+// Data-parallel ranks, or groups, that can, ascending: each has the same number of micro-batches
+// and, in tree order, a power of two of them, so that its sum is a node of the tree
+// (parallel/reduction_tree.h). One always can.
 std::vector<int64_t> possible_ranks(int64_t micros_per_step, Reduction reduction);
 
-// Why `n_ranks` cannot, with values that work; empty when they can.
+// Every reason why `n_ranks`, all of the run, cannot, those of tensor_problems included, with
+// values that work; empty when they can.
 std::vector<std::string> rank_problems(const Config& config, int64_t n_ranks);
 
 // Throws them as one Error (config).

@@ -104,8 +104,7 @@ class Misfits {
       found = list_.insert(list_.end(), Misfit{d, multiple, {}, {}});
     }
     found->modules.insert(module);
-    const std::string operand =
-        fmt::format("{} ({})", kOperandSlotNames[static_cast<size_t>(slot)], describe(spec));
+    const std::string operand = operand_text(slot, spec);
     if (std::find(found->operands.begin(), found->operands.end(), operand) ==
         found->operands.end()) {
       found->operands.push_back(operand);
@@ -122,20 +121,12 @@ class Misfits {
   static std::string text(const Misfit& m) {
     const Dimension& d = m.dimension;
     const int64_t step = m.multiple / std::gcd(m.multiple, d.factor);
-    const int64_t below = d.option_value / step * step;
-    const std::string values =
-        below == 0 ? fmt::format("{}", step) : fmt::format("{} or {}", below, below + step);
-    std::set<std::string> patterns;
-    for (const int64_t module : m.modules) {
-      patterns.insert(fmt::format("\"blocks.*.{}\"",
-                                  kLinearNames[static_cast<size_t>(module % kLinearsPerBlock)]));
-    }
+    const std::string values = multiples_around(d.option_value, step);
     return fmt::format(
-        "{} = {}: {} of {} need {} in multiples of {}, found {}: write {} = {}, or keep these "
-        "layers in bf16 in the recipe: [keep] layers = [{}]",
-        d.option, d.option_value, fmt::join(m.operands, ", "),
+        "{} = {}: {} of {} need {} in multiples of {}, found {}: write {} = {}, or {}", d.option,
+        d.option_value, fmt::join(m.operands, ", "),
         module_names({m.modules.begin(), m.modules.end()}), d.what, m.multiple, d.size(), d.option,
-        values, fmt::join(patterns, ", "));
+        values, keep_advice(m.modules));
   }
 
   std::vector<Misfit> list_;
@@ -226,6 +217,20 @@ std::string module_names(const std::vector<int64_t>& modules) {
     run = next;
   }
   return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+std::string operand_text(OperandSlot slot, const QuantSpec& spec) {
+  return fmt::format("{} ({})", kOperandSlotNames[static_cast<size_t>(slot)], describe(spec));
+}
+
+std::string keep_advice(const std::set<int64_t>& modules) {
+  std::set<std::string> patterns;
+  for (const int64_t module : modules) {
+    patterns.insert(fmt::format("\"blocks.*.{}\"",
+                                kLinearNames[static_cast<size_t>(module % kLinearsPerBlock)]));
+  }
+  return fmt::format("keep these layers in bf16 in the recipe: [keep] layers = [{}]",
+                     fmt::join(patterns, ", "));
 }
 
 std::vector<std::string> shape_problems(const Config& config, Purpose purpose) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,10 @@ std::vector<std::string> shape_problems(const Config& config, Purpose purpose);
 // The names of linear layers by number (layer_precision.h), ascending, in short:
 // "blocks.0-6.*, blocks.7.{qkv,up}".
 std::string module_names(const std::vector<int64_t>& modules);
+
+// For texts of problems: "x_fprop (nvfp4 1x16)", and "keep these layers in bf16 in the recipe:
+// [keep] layers = [...]".
+std::string operand_text(precision::OperandSlot slot, const precision::QuantSpec& spec);
+std::string keep_advice(const std::set<int64_t>& modules);
 
 }  // namespace qstep::trainer

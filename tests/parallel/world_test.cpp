@@ -210,7 +210,7 @@ TEST(World, RanksShareTheProcessors) {
 
 TEST(World, SplitsIntoAMesh) {
   const int size = world().size();
-  const Mesh mesh = make_mesh(size, size % 2 == 0 ? 2 : 1, size);
+  const Mesh mesh = make_mesh(size, size % 2 == 0 ? 2 : 1);
   const std::unique_ptr<Comm> data = split_data(world(), mesh);
   const std::unique_ptr<Comm> tensor = split_tensor(world(), mesh);
   EXPECT_EQ(mesh.data, data->size());
