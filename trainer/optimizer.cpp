@@ -7,14 +7,18 @@ namespace qstep::trainer {
 using ops::Tensor;
 
 std::vector<DecayStretch> decay_stretches(const ShardPlan& plan) {
+  std::vector<const PlacedWeight*> by_place;
+  for (const PlacedWeight& weight : plan.weights) by_place.push_back(&weight);
+  std::sort(by_place.begin(), by_place.end(),
+            [](const PlacedWeight* a, const PlacedWeight* b) { return a->first < b->first; });
   std::vector<DecayStretch> stretches;
   int64_t bucket = -1;
-  for (const PlacedWeight& weight : plan.weights) {
-    if (weight.spec.bucket != bucket || weight.spec.decay != stretches.back().decay) {
-      stretches.push_back({weight.first, 0, weight.spec.decay});
-      bucket = weight.spec.bucket;
+  for (const PlacedWeight* weight : by_place) {
+    if (weight->spec.bucket != bucket || weight->spec.decay != stretches.back().decay) {
+      stretches.push_back({weight->first, 0, weight->spec.decay});
+      bucket = weight->spec.bucket;
     }
-    stretches.back().size = weight.first + weight.size() - stretches.back().first;
+    stretches.back().size = weight->first + weight->size() - stretches.back().first;
   }
   return stretches;
 }

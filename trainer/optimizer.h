@@ -18,7 +18,7 @@ struct DecayStretch {
   Decay decay = Decay::kNo;
 };
 
-// In order; those of two buckets are apart.
+// In the order of their places; those of two buckets are apart.
 std::vector<DecayStretch> decay_stretches(const ShardPlan& plan);
 
 // One update of the elements in `run`, with the whole gradient `grads` scaled by factor[0]; t

@@ -1,5 +1,7 @@
 #include "trainer/parameters.h"
 
+#include <algorithm>
+
 namespace qstep::trainer {
 
 using ops::Dtype;
@@ -12,11 +14,66 @@ ParameterGroup with_views(const ModelConfig& model, const ShardPlan& plan, const
   ParameterGroup group;
   group.flat = flat;
   auto placed = plan.weights.begin();
-  for_each_weight(model, group.views, [&](const WeightSpec& spec, Tensor& view) {
-    view = flat.col_range(placed->first, placed->size()).reshape(spec.rows, spec.cols);
+  for_each_weight(model, group.views, [&](const WeightSpec&, Tensor& view) {
+    const auto [rows, cols] = placed->local;
+    view = flat.col_range(placed->first, placed->size()).reshape(rows, cols);
     ++placed;
   });
   return group;
+}
+
+// part = the rank's blocks of `whole`, one behind the other
+void copy_blocks(std::vector<float>& part, const std::vector<float>& whole, const WeightSpec& spec,
+                 const TensorPlace& place) {
+  part.clear();
+  for (const LocalBlock& block : local_blocks(spec, place)) {
+    for (int64_t row = 0; row < block.rows; ++row) {
+      const auto from = whole.begin() + (block.first_row + row) * spec.cols + block.first_col;
+      part.insert(part.end(), from, from + block.cols);
+    }
+  }
+}
+
+// Calls f(tensor, slice) for every run of elements of a weight that this rank owns in `group` and
+// that one block of it holds.
+template <class F>
+void for_each_owned_run(const ShardPlan& plan, const PlacedWeight& weight,
+                        const ParameterGroup& group, F&& f) {
+  const WeightSpec& spec = weight.spec;
+  const OwnedRun& run = plan.owned[static_cast<size_t>(spec.bucket)];
+  for (const LocalBlock& b : local_blocks(spec, plan.tensor)) {
+    const int64_t begin = weight.first + b.first;
+    const int64_t first = std::max(begin, run.first);
+    const int64_t n = std::min(begin + b.size(), run.first + run.size) - first;
+    if (n <= 0) continue;
+    f(group.flat.col_range(run.offset + first - run.first, n),
+      run_of(block(spec.rows, spec.cols, b.first_row, b.first_col, b.rows, b.cols), first - begin,
+             n));
+  }
+}
+
+// Of master, adam_m and adam_v the tensors of those weights that `wanted` wants.
+template <class F>
+std::vector<NamedTensor> owned_tensors(const ShardPlan& plan, const Parameters& p, F&& wanted) {
+  std::vector<NamedTensor> named;
+  const bool complete = plan.whole() && plan.tensor.size == 1;
+  const auto append = [&](const ParameterGroup& group, std::string_view prefix) {
+    for (const PlacedWeight& weight : plan.weights) {
+      if (!wanted(weight.spec)) continue;
+      const std::string name = fmt::format("{}/{}", prefix, weight.spec.name);
+      for_each_owned_run(plan, weight, group, [&](const Tensor& held, const Slice& slice) {
+        if (complete) {
+          named.push_back({name, held.reshape(slice.rows, slice.cols)});
+        } else {
+          named.push_back({name, held, slice});
+        }
+      });
+    }
+  };
+  append(p.master, "master");
+  append(p.adam_m, "adam_m");
+  append(p.adam_v, "adam_v");
+  return named;
 }
 
 }  // namespace
@@ -46,12 +103,13 @@ void init_parameters(ops::Ops& ops, const ShardPlan& plan, Parameters& p,
                      const ParameterGroup& scratch, uint64_t seed) {
   ops.zero(scratch.flat);
   uint32_t index = 0;
-  std::vector<float> host;
+  std::vector<float> whole, part;
   for (const PlacedWeight& weight : plan.weights) {
-    host.resize(static_cast<size_t>(weight.size()));
-    init_weight(ops::view(std::span(host), weight.spec.rows, weight.spec.cols), weight.spec, seed,
-                index++);
-    ops.upload(scratch.flat.col_range(weight.first, weight.size()), host.data());
+    const WeightSpec& spec = weight.spec;
+    whole.resize(static_cast<size_t>(spec.rows * spec.cols));
+    init_weight(ops::view(std::span(whole), spec.rows, spec.cols), spec, seed, index++);
+    copy_blocks(part, whole, spec, plan.tensor);
+    ops.upload(scratch.flat.col_range(weight.first, weight.size()), part.data());
   }
   for (const OwnedRun& run : plan.owned) {
     ops.cast(p.master.flat.col_range(run.offset, run.size),
@@ -71,31 +129,14 @@ std::vector<NamedTensor> named_tensors(const ModelConfig& model, ParameterGroup&
 }
 
 std::vector<NamedTensor> named_tensors(const ShardPlan& plan, const Parameters& p) {
-  std::vector<NamedTensor> named;
-  const auto append = [&](const ParameterGroup& group, std::string_view prefix) {
-    for (const PlacedWeight& weight : plan.weights) {
-      const OwnedRun& run = plan.owned[static_cast<size_t>(weight.spec.bucket)];
-      const int64_t first = std::max(weight.first, run.first);
-      const int64_t end = std::min(weight.first + weight.size(), run.first + run.size);
-      if (end <= first) continue;
-      const Tensor held = group.flat.col_range(run.offset + first - run.first, end - first);
-      const Slice all = whole(weight.spec.rows, weight.spec.cols);
-      const std::string name = fmt::format("{}/{}", prefix, weight.spec.name);
-      if (plan.whole()) {
-        named.push_back({name, held.reshape(all.rows, all.cols)});
-      } else {
-        named.push_back({name, held, run_of(all, first - weight.first, end - first)});
-      }
-    }
-  };
-  append(p.master, "master");
-  append(p.adam_m, "adam_m");
-  append(p.adam_v, "adam_v");
-  return named;
+  return owned_tensors(plan, p, [](const WeightSpec&) { return true; });
 }
 
 std::vector<NamedTensor> saved_tensors(const ShardPlan& plan, const Parameters& p) {
-  return named_tensors(plan, p);
+  if (plan.whole() && plan.rank != 0) return {};
+  return owned_tensors(plan, p, [&](const WeightSpec& spec) {
+    return spec.split != TensorSplit::kNone || plan.tensor.rank == 0;
+  });
 }
 
 }  // namespace qstep::trainer

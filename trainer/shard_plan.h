@@ -14,7 +14,9 @@ namespace qstep::trainer {
 
 // The flat arrays (ParameterGroup): every weight begins at a multiple of kAlignElements, every
 // bucket at a multiple of kShardUnit, which is what the gradient norm is summed by: a rank that
-// owns whole units can sum its part of it.
+// owns whole units can sum its part of it. A bucket begins with the weights that tensor parallelism
+// cuts; those that it does not cut follow from a multiple of kShardUnit on, so that a tensor group
+// can count them once. The order is the same for every size of the group, one included.
 inline constexpr int64_t kAlignElements = 32;  // 64 bytes of BF16, 128 of FP32
 inline constexpr int64_t kShardUnit = 4096;
 
@@ -29,8 +31,8 @@ struct PlacedWeight {
 // Elements [first, first + size) of the flat arrays.
 struct Bucket {
   int64_t first = 0, size = 0;
-  // The first of them are of the weights that tensor parallelism cuts, the others are of those that
-  // all ranks of a tensor group have, and update alike; whole units of both.
+  // The first split_size of them are of the weights that are cut, the others of those that all
+  // ranks of a tensor group have, and update alike.
   int64_t split_size = 0;
   // Rank r owns [first + bounds[r], first + bounds[r + 1]); whole units.
   std::vector<int64_t> bounds;
@@ -43,17 +45,20 @@ struct OwnedRun {
 };
 
 struct ShardPlan {
+  OptimizerState state = OptimizerState::kSharded;
+  int n_ranks = 1, rank = 0;  // that are data parallel
   TensorPlace tensor;
-  std::vector<PlacedWeight> weights;  // in the order of the list
+  std::vector<PlacedWeight> weights;  // in the order of the list, which is not that of the places
   int64_t total = 0;                  // elements of the flat arrays
   std::vector<Bucket> buckets;        // WeightSpec::bucket
   std::vector<OwnedRun> owned;        // one per bucket
   int64_t owned_total = 0;
 
-  bool whole() const { return owned_total == total; }
+  // Every data-parallel rank owns all elements.
+  bool whole() const { return state == OptimizerState::kReplicated || n_ranks == 1; }
 };
 
-// Rank `rank` of `n_ranks` that are data parallel, each a rank `tensor` of a tensor group.
+// Rank `rank` of `n_ranks` that are data parallel, and rank `tensor` of its tensor group.
 // Replicated: every rank owns everything, and bounds are those of the sharded plan all the same.
 ShardPlan plan_shards(const ModelConfig& model, OptimizerState state, int n_ranks, int rank,
                       const TensorPlace& tensor = {});

@@ -3,7 +3,8 @@
 //
 // A rank's part of a weight is a matrix of its own: of every section of the cut dimension the share
 // of the rank, one behind the other, as [q of its heads | k of its heads | v of its heads]. In
-// memory each share is one run of it.
+// memory each share is one run of it: rows are stacked, and columns are cut in one section or in
+// one row.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,8 @@ struct TensorPlace {
 struct LocalShape {
   int64_t rows = 0, cols = 0;
 };
-// Of the part that each rank holds; all of it where it is not cut. Sections divide evenly
-// (tensor_check.h).
+// Of the part that each rank holds; all of it where it is not cut. An internal Error where a
+// section does not divide (refused before, tensor_check.h).
 LocalShape local_shape(const WeightSpec& spec, int tensor);
 
 // One section's share: the block [rows, cols] at (first_row, first_col) of the whole weight, which
@@ -33,6 +34,8 @@ struct LocalBlock {
 
   int64_t size() const { return rows * cols; }
 };
+// In the order of the rank's part. A weight that is not cut is one block, and so is every weight of
+// a group of one.
 std::vector<LocalBlock> local_blocks(const WeightSpec& spec, const TensorPlace& place);
 
 }  // namespace qstep::trainer
