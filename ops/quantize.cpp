@@ -1,5 +1,7 @@
 #include "ops/quantize.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -7,7 +9,7 @@
 
 #include "ops/elementwise.h"
 #include "ops/parallel_for.h"
-#include "ops/quantize_side.h"
+#include "ops/quantize_grid.h"
 #include "ops/unit_plan.h"
 
 namespace qstep::ops {
@@ -17,6 +19,38 @@ using precision::QuantFormat;
 using precision::Rounding;
 using precision::ScaleRule;
 using precision::Source;
+
+namespace {
+
+// Elements of the source that stay together, down its rows or along them.
+int64_t multiple_along(const QuantizedTensor& q, SplitDim split) {
+  const bool k = (q.orientation == Orientation::kRowwise) == (split == SplitDim::kCols);
+  return std::max(k ? precision::unit_k(q.spec) : q.spec.block.rows, 1);
+}
+
+// Along the cut dimension: `length` of the source, of which `multiple` stay together.
+void check_place(const LogicalPlace& place, int64_t length, int64_t multiple) {
+  check(place.n_stretches >= 1 && place.n_stretches <= LogicalPlace::kMaxStretches,
+        "quantize: a place has 1 to 3 stretches");
+  check_equal(0, place.stretches[0].first, "quantize: begin of the first stretch");
+  for (int i = 0; i < place.n_stretches; ++i) {
+    const LogicalPlace::Stretch& s = place.stretches[static_cast<size_t>(i)];
+    const bool last = i + 1 == place.n_stretches;
+    const LogicalPlace::Stretch next = last ? LogicalPlace::Stretch{length, place.size}
+                                            : place.stretches[static_cast<size_t>(i + 1)];
+    const int64_t end = s.logical + next.first - s.first;
+    check(s.first < next.first && s.logical >= 0,
+          "quantize: a stretch is empty or lies before the logical tensor");
+    check(end <= next.logical, "quantize: stretches overlap or leave the logical tensor");
+    if (s.first % multiple != 0 || s.logical % multiple != 0 ||
+        (end % multiple != 0 && end != place.size)) {
+      check(false, fmt::format("quantize: [{}, {}) of {} cuts a block or Hadamard group of {}",
+                               s.logical, end, place.size, multiple));
+    }
+  }
+}
+
+}  // namespace
 
 void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
                     const Tensor& x, const QuantCall& call) {
@@ -32,6 +66,10 @@ void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& colum
     if (q->spec.amax == AmaxScope::kDelayed) {
       expect_vector(call.delayed_scale, 1, "quantize: delayed scale");
     }
+    if (const SplitDim split = call.place.split; split != SplitDim::kNone) {
+      check_place(call.place, split == SplitDim::kRows ? x.rows : x.cols,
+                  multiple_along(*q, split));
+    }
   }
   if (rowwise) check(rowwise.orientation == Orientation::kRowwise, "quantize: rowwise");
   if (columnwise) {
@@ -44,37 +82,6 @@ void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& colum
 namespace cpu {
 
 namespace {
-
-// Rows and columns of a chunk: whole units and square blocks of every side.
-struct ChunkGrid {
-  int64_t rows, cols, chunk_rows, chunk_cols;
-  int64_t across() const { return (cols + chunk_cols - 1) / chunk_cols; }
-  int64_t size() const { return (rows + chunk_rows - 1) / chunk_rows * across(); }
-  Chunk at(int64_t i) const {
-    const int64_t r = i / across() * chunk_rows, c = i % across() * chunk_cols;
-    return {r, c, std::min(chunk_rows, rows - r), std::min(chunk_cols, cols - c)};
-  }
-  // With the way to chunk i + 1, in elements of a source whose rows are ld apart.
-  Chunk with_next(int64_t i, int64_t ld) const {
-    Chunk chunk = at(i);
-    if (i + 1 == size()) return chunk;
-    const Chunk next = at(i + 1);
-    if (next.rows == chunk.rows && next.cols == chunk.cols) {
-      chunk.ahead = (next.row - chunk.row) * ld + next.col - chunk.col;
-    }
-    return chunk;
-  }
-};
-
-ChunkGrid grid_of(std::span<const Side> sides, int64_t rows, int64_t cols) {
-  ChunkGrid grid{rows, cols, 16, kMaxChunkCols};
-  for (const Side& side : sides) {
-    const bool rowwise = side.orientation == Orientation::kRowwise;
-    const int64_t down = rowwise ? side.spec().block.rows : side.plan.unit;
-    grid.chunk_rows = std::max(grid.chunk_rows, down);
-  }
-  return grid;
-}
 
 void merge(QuantStats& sum, const QuantStats& s) {
   sum.elements += s.elements;
@@ -138,26 +145,33 @@ void store_row_factors(const Side& side, int64_t n) {
   }
 }
 
+int64_t operand_rows(const QuantizedTensor& q) {
+  return q.orientation == Orientation::kRowwise ? q.values.rows : q.values.cols;
+}
+
+// The operand's rows go on in other parts of the logical tensor.
+bool cut_along_k(const QuantizedTensor& q, SplitDim split) {
+  return split == (q.orientation == Orientation::kRowwise ? SplitDim::kCols : SplitDim::kRows);
+}
+
 // Both passes over x for the given sides.
 template <class T>
 void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Workspace& workspace) {
   const T* const x = tensor.as<T>();
   const int64_t rows = tensor.rows, cols = tensor.cols, ld = tensor.ld;
-  const ChunkGrid grid = grid_of(sides, rows, cols);
+  const ChunkGrid grid(sides, rows, cols, call.place);
   const int64_t n_chunks = grid.size();
   const auto n_sides = static_cast<int64_t>(sides.size());
+  const auto has_row_amaxes = [](const Side& s) { return s.spec().amax == AmaxScope::kRow; };
 
-  // Scratch: a result per side and chunk, then amaxes per operand row.
-  int64_t lanes = 0;
-  const auto operand_rows = [&](const Side& s) {
-    return s.orientation == Orientation::kRowwise ? rows : cols;
-  };
-  for (const Side& s : sides) lanes += s.spec().amax == AmaxScope::kRow ? operand_rows(s) : 0;
+  // Scratch: a result per side and chunk, then an amax per side and per operand row.
+  int64_t n_amaxes = n_sides;
+  for (const Side& s : sides) n_amaxes += has_row_amaxes(s) ? operand_rows(*s.q) : 0;
   const int64_t result_bytes = n_sides * n_chunks * static_cast<int64_t>(sizeof(ChunkResult));
   char* const scratch =
-      workspace.take<char>(result_bytes + lanes * static_cast<int64_t>(sizeof(float)));
+      workspace.take<char>(result_bytes + n_amaxes * static_cast<int64_t>(sizeof(float)));
   auto* const results = reinterpret_cast<ChunkResult*>(scratch);
-  auto* lane_memory = reinterpret_cast<float*>(scratch + result_bytes);
+  auto* const amaxes = reinterpret_cast<float*>(scratch + result_bytes);
   const auto reset = [&] { std::uninitialized_fill_n(results, n_sides * n_chunks, ChunkResult{}); };
   const auto result_of = [&](int64_t side, int64_t chunk) -> ChunkResult& {
     return results[side * n_chunks + chunk];
@@ -188,24 +202,39 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
       }
     });
   }
+  // In front what the ranks bring together, at the end the amaxes of rows that are whole here.
+  float* joined_end = amaxes + n_sides;
+  float* own_rows = amaxes + n_amaxes;
   for (int64_t s = 0; s < n_sides; ++s) {
     Side& side = sides[static_cast<size_t>(s)];
     const ChunkResult found = found_by_side(s);
-    const bool keep_nan = side.elementwise && found.raw > 0x7F800000u;  // it makes the scale 1
-    set_tensor_factors(side, keep_nan ? precision::from_bits(found.raw) : found.amax, call);
-    side.tame = side.needs_amax() && found.raw < 0x7F800000u;
+    // A NaN makes the scale of fp8 1, and is left out elsewhere (numerics 5).
+    amaxes[s] = side.elementwise ? precision::from_bits(found.raw) : found.amax;
     raw = std::max(raw, found.raw);
-    if (side.spec().amax != AmaxScope::kRow) continue;
-    const int64_t n = operand_rows(side);
-    side.lane_amax = lane_memory;
-    lane_memory += n;
+    if (!has_row_amaxes(side)) continue;
+    const int64_t n = operand_rows(*side.q);
+    if (cut_along_k(*side.q, call.place.split)) {
+      side.lane_amax = joined_end;
+      joined_end += n;
+    } else {
+      own_rows -= n;
+      side.lane_amax = own_rows;
+    }
     parallel_for((n + 15) / 16, [&](int64_t i) {
       ChunkResult lanes_found;
       lane_amax(side, x, ld, rows, cols, 16 * i, std::min<int64_t>(16, n - 16 * i), lanes_found);
     });
-    store_row_factors(side, n);
     // FP8 keeps what is not finite in these amaxes; nvfp4 meets it again in pass 2.
     for (int64_t i = 0; i < n; ++i) raw = std::max(raw, precision::bits(side.lane_amax[i]));
+  }
+  if (call.join != nullptr && (any || joined_end > amaxes + n_sides)) {
+    call.join->max(matrix(amaxes, Dtype::kI32, 1, joined_end - amaxes));
+  }
+  for (int64_t s = 0; s < n_sides; ++s) {
+    Side& side = sides[static_cast<size_t>(s)];
+    set_tensor_factors(side, amaxes[s], call);
+    side.tame = side.needs_amax() && precision::bits(amaxes[s]) < 0x7F800000u;
+    if (has_row_amaxes(side)) store_row_factors(side, operand_rows(*side.q));
   }
 
   // Pass 2.
@@ -213,7 +242,7 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   parallel_for(n_chunks, [&](int64_t i) {
     Chunk chunk = grid.with_next(i, ld);
     for (int64_t s = 0; s < n_sides; ++s) {
-      quantize_chunk(sides[static_cast<size_t>(s)], x, ld, rows, cols, chunk, result_of(s, i));
+      quantize_chunk(sides[static_cast<size_t>(s)], x, ld, chunk, result_of(s, i));
       chunk.ahead = 0;
     }
   });

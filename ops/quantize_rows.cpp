@@ -122,14 +122,8 @@ void set_counters(precision::RandomWords<F32x16>& words, uint64_t first) {
 template <int kRows, bool kStream>
 class Strip {
  public:
-  Strip(const Side& side, const Bf16* x, int64_t ld, int64_t rows, int64_t cols)
-      : side_(side),
-        x_(x),
-        to_(side.q->values.as<Bf16>()),
-        ld_(ld),
-        to_ld_(side.q->values.ld),
-        rows_(rows),
-        cols_(cols) {
+  Strip(const Side& side, const Bf16* x, int64_t ld)
+      : side_(side), x_(x), to_(side.q->values.as<Bf16>()), ld_(ld), to_ld_(side.q->values.ld) {
     context_.outer_amax = broadcast(side.outer_amax);
     context_.outer = {broadcast(side.outer.s_enc), broadcast(side.outer.s_dec),
                       broadcast(side.outer.block_factor)};
@@ -145,15 +139,12 @@ class Strip {
     return strip_scales(plan, context_, magnitudes, raw_);
   }
 
-  // Of `kCalls` strips that begin at (row, col) and the next rows.
-  void random_bytes(int64_t row, int64_t col, StripBytes* bytes) const {
+  // Of `kCalls` strips of the chunk that begin at (row, col) and the next rows.
+  void random_bytes(const Chunk& c, int64_t row, int64_t col, StripBytes* bytes) const {
     const precision::UnitPlan& plan = side_.plan;
     precision::RandomWords<F32x16> words[kCalls];
     for (int i = 0; i < kCalls; ++i) {
-      const uint64_t line =
-          side_.micro_batch * static_cast<uint64_t>(rows_) + static_cast<uint64_t>(row + i);
-      set_counters(words[i],
-                   (line * static_cast<uint64_t>(cols_) + static_cast<uint64_t>(col)) / 16);
+      set_counters(words[i], side_.random_index(c, row + i, col) / 16);
     }
     precision::random_words<kCalls>(plan.seed, words, plan.element_stream, plan.step);
     for (int i = 0; i < kCalls; ++i) bytes[i].set(words[i].w);
@@ -194,16 +185,16 @@ class Strip {
   const Side& side_;
   const Bf16* x_;
   Bf16* to_;
-  int64_t ld_, to_ld_, rows_, cols_;
+  int64_t ld_, to_ld_;
   UnitContext<F32x16> context_{};
   U32x16 raw_ = broadcast_bits(0);
 };
 
 template <int kRows, bool kStream>
-void quantize_strips(const Side& side, const Bf16* x, int64_t ld, int64_t rows, int64_t cols,
-                     const Chunk& c, ChunkResult& result) {
+void quantize_strips(const Side& side, const Bf16* x, int64_t ld, const Chunk& c,
+                     ChunkResult& result) {
   constexpr int64_t kGroup = 16 / kRows;  // strips down a group
-  Strip<kRows, kStream> strip(side, x, ld, rows, cols);
+  Strip<kRows, kStream> strip(side, x, ld);
   StripScales scales[kGroup];
   StripBytes bytes[16 + kCalls - 1];  // of the rows of a group
   const bool stochastic = side.spec().rounding == Rounding::kStochastic;
@@ -213,7 +204,7 @@ void quantize_strips(const Side& side, const Bf16* x, int64_t ld, int64_t rows, 
       // Apart, so that one strip does not wait for the divisions of another.
       for (int64_t i = 0; i < n; ++i) scales[i] = strip.scales_at(r + i * kRows, col);
       for (int64_t i = 0; i < n * kRows && stochastic; i += kCalls) {
-        strip.random_bytes(r + i, col, bytes + i);
+        strip.random_bytes(c, r + i, col, bytes + i);
       }
       for (int64_t i = 0; i < n; ++i) {
         strip.round(r + i * kRows, col, scales[i], stochastic ? bytes + i * kRows : nullptr,
@@ -224,21 +215,21 @@ void quantize_strips(const Side& side, const Bf16* x, int64_t ld, int64_t rows, 
   result.raw = std::max(result.raw, largest_lane(strip.raw()));
 }
 
-bool fits(const Side& side, int64_t cols, const Chunk& c) {
+bool fits(const Side& side, const Chunk& c) {
   const precision::QuantSpec& spec = side.spec();
   const bool square = spec.block.square();
   return spec.format == QuantFormat::kNvfp4 && side.orientation == Orientation::kRowwise &&
          spec.hadamard == 0 && spec.four_over_six == FourOverSix::kNone &&
          spec.rounding != Rounding::kMsEden && spec.amax != AmaxScope::kGroup128 &&
-         (!square || (c.rows % 16 == 0 && spec.amax != AmaxScope::kRow)) && cols % 16 == 0 &&
+         (!square || (c.rows % 16 == 0 && spec.amax != AmaxScope::kRow)) && side.cols % 16 == 0 &&
          !side.wants_stats && side.encoded == nullptr;
 }
 
 }  // namespace
 
-int64_t quantize_rows(const Side& side, const Bf16* x, int64_t ld, int64_t rows, int64_t cols,
-                      const Chunk& chunk, ChunkResult& result) {
-  if (!fits(side, cols, chunk)) return 0;
+int64_t quantize_rows(const Side& side, const Bf16* x, int64_t ld, const Chunk& chunk,
+                      ChunkResult& result) {
+  if (!fits(side, chunk)) return 0;
   Chunk strips = chunk;
   strips.cols = chunk.cols / kStripColumns * kStripColumns;
   if (strips.cols == 0) return 0;
@@ -246,16 +237,13 @@ int64_t quantize_rows(const Side& side, const Bf16* x, int64_t ld, int64_t rows,
   const auto run = square ? side.streams ? quantize_strips<16, true> : quantize_strips<16, false>
                    : side.streams ? quantize_strips<1, true>
                                   : quantize_strips<1, false>;
-  run(side, x, ld, rows, cols, strips, result);
+  run(side, x, ld, strips, result);
   return strips.cols;
 }
 
 #else
 
-int64_t quantize_rows(const Side&, const Bf16*, int64_t, int64_t, int64_t, const Chunk&,
-                      ChunkResult&) {
-  return 0;
-}
+int64_t quantize_rows(const Side&, const Bf16*, int64_t, const Chunk&, ChunkResult&) { return 0; }
 
 #endif
 

@@ -8,7 +8,7 @@ namespace qstep::ops::cpu {
 
 // Returns how many columns of the chunk, from its first, were quantized, with the bits of
 // quantize_chunk: whole strips; none where the side or the machine asks for something else.
-int64_t quantize_rows(const Side& side, const Bf16* x, int64_t ld, int64_t rows, int64_t cols,
-                      const Chunk& chunk, ChunkResult& result);
+int64_t quantize_rows(const Side& side, const Bf16* x, int64_t ld, const Chunk& chunk,
+                      ChunkResult& result);
 
 }  // namespace qstep::ops::cpu

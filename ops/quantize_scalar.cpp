@@ -146,6 +146,16 @@ class ScalarQuantizer {
     q_.tile_scales.as<float>()[line * q_.tile_scales.ld] = amax * (1.0f / plan_.range);
   }
 
+  // Of element i of a line, in the order of the logical tensor.
+  uint64_t random_index(int64_t line, int64_t i) const {
+    const LogicalPlace& place = call_.place;
+    const int64_t rows = place.logical_rows(x_.rows), cols = place.logical_cols(x_.cols);
+    const int64_t row = place.logical_row(along_rows_ ? line : i);
+    const int64_t col = place.logical_col(along_rows_ ? i : line);
+    const uint64_t above = call_.random.micro_batch * static_cast<uint64_t>(rows * cols);
+    return above + static_cast<uint64_t>(along_rows_ ? row * cols + col : col * rows + row);
+  }
+
   // The units that begin at element `first` of `height` lines: one, or those of a square block.
   void quantize_units(int64_t line, int64_t height, int64_t first) {
     const int64_t n = std::min(height, lines_ - line);
@@ -167,13 +177,9 @@ class ScalarQuantizer {
         scales.block[0] = chosen.s;
         precision::round_block<ElementFormat::kE2m1, 16>(v[l], raw, chosen.enc, chosen.s, codes);
       } else {
-        const uint64_t index = (call_.random.micro_batch * static_cast<uint64_t>(lines_) +
-                                static_cast<uint64_t>(line + l)) *
-                                   static_cast<uint64_t>(length_) +
-                               static_cast<uint64_t>(first);
         precision::dispatch_unit(plan_.unit, [&](auto unit) {
           precision::quantize_unit<unit>(plan_, v[l], context_, scales, raw, codes,
-                                         UnitRandom{plan_, index});
+                                         UnitRandom{plan_, random_index(line + l, first)});
         });
       }
       store(line + l, first, v[l], codes, scales);
@@ -274,6 +280,7 @@ class ScalarQuantizer {
 }  // namespace
 
 EncodedTensor quantize_scalar(const QuantizedTensor& q, const Tensor& x, const QuantCall& call) {
+  check(call.join == nullptr, "quantize_scalar: joins no amaxes");
   const bool rowwise = q.orientation == Orientation::kRowwise;
   QuantizedTensor of_any_source = q;  // x is what is quantized, whatever it was made from
   of_any_source.spec.source = precision::Source::kHighPrecision;

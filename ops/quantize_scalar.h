@@ -7,8 +7,9 @@
 
 namespace qstep::ops {
 
-// As cpu::quantize_encoded: fills q and returns the codes. Of `call` it reads random and
-// delayed_scale; statistics, amaxes and the flag of non-finite elements stay untouched.
+// As cpu::quantize_encoded: fills q and returns the codes. Of `call` it reads random, place and
+// delayed_scale, and takes no join; statistics, amaxes and the flag of non-finite elements stay
+// untouched.
 EncodedTensor quantize_scalar(const QuantizedTensor& q, const Tensor& x, const QuantCall& call);
 
 }  // namespace qstep::ops

@@ -26,6 +26,13 @@ namespace {
 constexpr int kBlocksAtOnce = 64;  // elements
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
 
+// Chunks of aligned rows begin where cache lines do.
+bool whole_lines(const LogicalPlace& place) {
+  if (place.split != SplitDim::kCols) return true;
+  return std::all_of(place.stretches.begin(), place.stretches.begin() + place.n_stretches,
+                     [](const LogicalPlace::Stretch& s) { return s.first % 32 == 0; });
+}
+
 }  // namespace
 
 bool Side::needs_amax() const {
@@ -52,10 +59,12 @@ Side make_side(const QuantizedTensor& q, Dtype source, const QuantCall& call, bo
   // overwritten.
   const Tensor& values = q.values;
   side.streams = values.bytes() > kStreamBytes && values.ld % 32 == 0 &&
-                 reinterpret_cast<uintptr_t>(values.data) % 64 == 0;
+                 reinterpret_cast<uintptr_t>(values.data) % 64 == 0 && whole_lines(call.place);
   side.wants_stats = stats;
   side.encoded = encoded;
   side.micro_batch = call.random.micro_batch;
+  side.rows = call.place.logical_rows(values.rows);
+  side.cols = call.place.logical_cols(values.cols);
 
   const bool row = q.orientation == Orientation::kRowwise;
   UnitPlan& plan = side.plan;
@@ -159,11 +168,12 @@ Nvfp4Factors<F32x16> broadcast_factors(const Nvfp4Factors<float>& f) {
 }
 
 template <int kUnit, class T>
-void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
-                    const Chunk& chunk, ChunkResult& result) {
+void quantize_units(const Side& side, const T* x, int64_t ld, const Chunk& chunk,
+                    ChunkResult& result) {
   const UnitPlan& plan = side.plan;
   const QuantSpec& spec = side.spec();
   const bool rowwise = side.orientation == Orientation::kRowwise;
+  const auto stride = static_cast<uint64_t>(side.line_length());
   Bf16* const values = side.q->values.as<Bf16>();
   const int64_t values_ld = side.q->values.ld;
   const bool lane_scope = spec.amax == AmaxScope::kRow;
@@ -190,18 +200,12 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
     if (spec.block.square()) {
       context.block_amax = broadcast(square->at(p));
     }
-    const int64_t first = rowwise ? p.row : p.col;
     if (lane_scope) {
-      const F32x16 amax = load_part(side.lane_amax + first, p.lanes);
+      const F32x16 amax = load_part(side.lane_amax + (rowwise ? p.row : p.col), p.lanes);
       context.outer_amax = amax;
       context.outer = precision::nvfp4_factors(amax, plan.range, plan.headroom);
     }
-    const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
-    const int64_t k0 = rowwise ? p.col : p.row;
-    const auto stride = static_cast<uint64_t>(k);
-    const uint64_t line =
-        side.micro_batch * static_cast<uint64_t>(n) + static_cast<uint64_t>(first);
-    const UnitRandom random(plan, line * stride + static_cast<uint64_t>(k0), stride);
+    const UnitRandom random(plan, side.random_index(chunk, p.row, p.col), stride);
     if (watched) {
       std::copy(v, v + kUnit, before);
       F32x16* const wanted = side.encoded == nullptr ? nullptr : codes;
@@ -239,9 +243,9 @@ void quantize_units(const Side& side, const T* x, int64_t ld, int64_t rows, int6
 
 // Columnwise nvfp4 in single blocks, as training has it, goes through four groups of sixteen
 // columns at a time: their rows are whole cache lines, and they wait for their divisions together.
-bool takes_wide_columns(const Side& side, int64_t rows) {
+bool takes_wide_columns(const Side& side) {
   return side.spec().format == QuantFormat::kNvfp4 && side.plan.unit == 16 &&
-         side.orientation == Orientation::kColumnwise && rows % 16 == 0 &&
+         side.orientation == Orientation::kColumnwise && side.rows % 16 == 0 &&
          side.spec().amax == AmaxScope::kTensor && side.spec().rounding != Rounding::kMsEden &&
          !side.wants_stats && side.encoded == nullptr;
 }
@@ -256,13 +260,13 @@ struct WideRandom {
 
 // Returns how many columns of the chunk were quantized: whole groups of four.
 template <class T>
-int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t rows,
-                              const Chunk& c, ChunkResult& result) {
+int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, const Chunk& c,
+                              ChunkResult& result) {
   constexpr int kWidth = kWideColumns;
   const UnitPlan& plan = side.plan;
   const UnitContext<F32x16> context{broadcast(side.outer_amax), broadcast_factors(side.outer),
                                     broadcast(0.0f)};
-  const auto stride = static_cast<uint64_t>(rows);
+  const auto stride = static_cast<uint64_t>(side.line_length());
   const int64_t wide = c.cols / kWidth * kWidth;
   UnitScales<F32x16> scales;
   U32x16 raw = broadcast_bits(0);
@@ -275,10 +279,8 @@ int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t 
         load_group(v + 16 * group, x + r * ld + col, ld, group);
         precision::hadamard_unit<16>(plan, v + 16 * group);
       }
-      const uint64_t line = side.micro_batch * static_cast<uint64_t>(side.q->values.cols) +
-                            static_cast<uint64_t>(col);
       if (plan.spec.rounding == Rounding::kStochastic) {
-        UnitRandom(plan, line * stride + static_cast<uint64_t>(r), stride)
+        UnitRandom(plan, side.random_index(c, r, col), stride)
             .of_wide(random.words, plan.element_stream);
       }
       precision::nvfp4_unit<kWidth>(plan, v, context, scales, raw, no_codes, random);
@@ -297,22 +299,24 @@ int64_t quantize_wide_columns(const Side& side, const T* x, int64_t ld, int64_t 
 }  // namespace
 
 template <class T>
-void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
-                    const Chunk& chunk, ChunkResult& result) {
+void quantize_chunk(const Side& side, const T* x, int64_t ld, const Chunk& chunk,
+                    ChunkResult& result) {
   // The fast ways first; what they leave, columns at the end of the chunk, goes the general one.
   int64_t done = 0;
-  if (takes_wide_columns(side, rows)) {
-    done = quantize_wide_columns(side, x, ld, rows, chunk, result);
+  if (takes_wide_columns(side)) {
+    done = quantize_wide_columns(side, x, ld, chunk, result);
   } else if constexpr (std::is_same_v<T, Bf16>) {
-    done = quantize_rows(side, x, ld, rows, cols, chunk, result);
+    done = quantize_rows(side, x, ld, chunk, result);
   }
-  const Chunk rest{chunk.row, chunk.col + done, chunk.rows, chunk.cols - done};
+  Chunk rest = chunk;
+  rest.col += done;
+  rest.cols -= done;
+  rest.ahead = 0;
   if (rest.cols == 0) {
     // done
   } else if (!side.elementwise) {
-    precision::dispatch_unit(side.plan.unit, [&](auto unit) {
-      quantize_units<unit>(side, x, ld, rows, cols, rest, result);
-    });
+    precision::dispatch_unit(side.plan.unit,
+                             [&](auto unit) { quantize_units<unit>(side, x, ld, rest, result); });
   } else {
     quantize_elements(side, x, ld, rest, result);
   }
@@ -339,9 +343,7 @@ EncodedTensor transposed(const EncodedTensor& e) {
   return t;
 }
 
-template void quantize_chunk<float>(const Side&, const float*, int64_t, int64_t, int64_t,
-                                    const Chunk&, ChunkResult&);
-template void quantize_chunk<Bf16>(const Side&, const Bf16*, int64_t, int64_t, int64_t,
-                                   const Chunk&, ChunkResult&);
+template void quantize_chunk<float>(const Side&, const float*, int64_t, const Chunk&, ChunkResult&);
+template void quantize_chunk<Bf16>(const Side&, const Bf16*, int64_t, const Chunk&, ChunkResult&);
 
 }  // namespace qstep::ops::cpu

@@ -12,6 +12,8 @@ inline constexpr int64_t kMaxChunkRows = 128, kMaxChunkCols = 512;
 // A part of the source that one thread works on.
 struct Chunk {
   int64_t row = 0, col = 0, rows = 0, cols = 0;
+  // From a row or column of the source to that of the logical tensor.
+  int64_t row_shift = 0, col_shift = 0;
   // Elements of the source from here to the chunk that the thread takes next; 0: not known. Chunks
   // are narrow and rows long, so that processors do not see by themselves what will be read.
   int64_t ahead = 0;
@@ -35,6 +37,7 @@ struct Side {
   bool elementwise = false;  // fp8 with a scale per tensor or row: no units
   bool wants_stats = false;
   uint64_t micro_batch = 0;
+  int64_t rows = 0, cols = 0;  // of the logical tensor
   // Factors, once they are known.
   float outer_amax = 0;  // nvfp4: of the tensor; MS-EDEN: s_dec
   precision::Nvfp4Factors<float> outer{};
@@ -45,6 +48,16 @@ struct Side {
 
   const QuantSpec& spec() const { return q->spec; }
   bool needs_amax() const;
+  // Lines are what it works along: their length, and where element (row, col) of the source comes
+  // in the order of the logical tensor's random bits (numerics 4.3).
+  int64_t line_length() const { return orientation == Orientation::kRowwise ? cols : rows; }
+  uint64_t random_index(const Chunk& c, int64_t row, int64_t col) const {
+    const auto r = static_cast<uint64_t>(row + c.row_shift);
+    const auto k = static_cast<uint64_t>(col + c.col_shift);
+    const auto n_rows = static_cast<uint64_t>(rows), n_cols = static_cast<uint64_t>(cols);
+    return orientation == Orientation::kRowwise ? (micro_batch * n_rows + r) * n_cols + k
+                                                : (micro_batch * n_cols + k) * n_rows + r;
+  }
 };
 
 // What a chunk found, to be merged in the order of the chunks.
@@ -71,8 +84,8 @@ void lane_amax(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t c
 
 // Quantizes the chunk.
 template <class T>
-void quantize_chunk(const Side& side, const T* x, int64_t ld, int64_t rows, int64_t cols,
-                    const Chunk& chunk, ChunkResult& result);
+void quantize_chunk(const Side& side, const T* x, int64_t ld, const Chunk& chunk,
+                    ChunkResult& result);
 
 // q as the other orientation, for encoded square blocks.
 EncodedTensor transposed(const EncodedTensor& e);

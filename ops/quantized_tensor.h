@@ -72,7 +72,7 @@ struct QuantRandom {
 // bits count logical elements and square blocks lie on the logical grid, so that codes do not
 // depend on the split (numerics 8). One dimension is cut; the source holds up to kMaxStretches
 // stretches of it, in order, each a multiple of every block, scale tile and Hadamard size along
-// that dimension.
+// that dimension (but for the end of the logical tensor, which may be ragged where formats are).
 enum class SplitDim : uint8_t { kNone, kRows, kCols };
 struct LogicalPlace {
   static constexpr int kMaxStretches = 3;  // a rank's q, k and v; its gate and up
@@ -93,19 +93,29 @@ struct LogicalPlace {
     const Stretch& stretch = stretches[static_cast<size_t>(s)];
     return stretch.logical + i - stretch.first;
   }
+  int64_t logical_row(int64_t r) const { return split == SplitDim::kRows ? logical(r) : r; }
+  int64_t logical_col(int64_t c) const { return split == SplitDim::kCols ? logical(c) : c; }
+  // Of the logical tensor, for a source of so many.
+  int64_t logical_rows(int64_t rows) const { return split == SplitDim::kRows ? size : rows; }
+  int64_t logical_cols(int64_t cols) const { return split == SplitDim::kCols ? size : cols; }
 };
 
 // Brings what every rank of a group found to the largest of it, between the passes of a quantizer:
-// the factor of a tensor is that of the logical one. All of them quantize the same tensors.
+// the factor of a tensor, or of an operand row that is cut along k, is that of the logical one. The
+// ranks quantize parts of the same tensors with the same specs, so that all of them call it alike:
+// once for both orientations, or once for each where the columnwise operand is made from the
+// rowwise one; never where no amax goes beyond the source.
 class AmaxJoin {
  public:
   virtual ~AmaxJoin() = default;
   // bits [1, n] int32, those of FP32 magnitudes, which are ordered as integers, NaN above all:
-  // maximum over the ranks, in place.
+  // maximum over the ranks, in place. They lie in the quantizer's workspace: no operation may run
+  // meanwhile on the same backend.
   virtual void max(const Tensor& bits) = 0;
 };
 
-// What the ledger says of one orientation, summed over the elements of the source.
+// What the ledger says of one orientation, summed over the elements of the source; of those on this
+// rank, but for `scale`.
 struct QuantStats {
   double elements = 0;
   double amax = 0;         // of what was quantized, non-finite elements left out
@@ -124,8 +134,8 @@ struct QuantCall {
   AmaxJoin* join = nullptr;  // null: the source is all of the tensor
   // fp8 delayed: the scale that is used, and amax[1,1] FP32, raised to the largest seen.
   Tensor delayed_scale, delayed_amax;
-  // [1, 1] int32, or empty: set to 1 when what is quantized (behind a Hadamard transform) holds a
-  // NaN or an infinity.
+  // [1, 1] int32, or empty: set to 1 when what is quantized here (behind a Hadamard transform)
+  // holds a NaN or an infinity; those of other ranks do not count.
   Tensor non_finite;
   // Host memory, zero on entry; null: not counted.
   QuantStats* row_stats = nullptr;

@@ -91,6 +91,27 @@ TEST(QuantizeScalar, LargeAndRagged) {
   }
 }
 
+// Two stretches of a logical tensor: each counts its random bits from its own place.
+TEST(QuantizeScalar, PartsOfATensor) {
+  uint64_t seed = 200;
+  for (const QuantSpec& spec : all_quant_specs()) {
+    if (spec.rounding == precision::Rounding::kNearest || spec.e4m3_max == 256) continue;
+    const int64_t u = unit_k(spec);
+    for (const ops::SplitDim split : {ops::SplitDim::kRows, ops::SplitDim::kCols}) {
+      const bool rows = split == ops::SplitDim::kRows;
+      Input in(Data::kNarrow, rows ? 2 * u : u, rows ? u : 2 * u,
+               seed % 3 == 0 ? Dtype::kF32 : Dtype::kBf16, seed);
+      in.call.place = {
+          .split = split, .size = 5 * u, .n_stretches = 2, .stretches = {{{0, u}, {u, 3 * u}}}};
+      in.what += rows ? " of rows" : " of columns";
+      expect_same(spec, Orientation::kRowwise, in);
+      expect_same(spec, Orientation::kColumnwise, in);
+    }
+    ++seed;
+    if (HasFailure()) return;
+  }
+}
+
 // What Source::kForward is made from, spelled out, is what cpu::quantize does in one call.
 TEST(QuantizeScalar, ForwardSource) {
   QuantSpec groups = default_spec(QuantFormat::kNvfp4);
