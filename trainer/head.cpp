@@ -17,13 +17,6 @@ constexpr int64_t kRowMultiple = 16;
 // Of ops.cross_entropy_part.
 constexpr int64_t kPartRows = 3;
 
-int64_t chunk_rows(int64_t row_bytes, int64_t n_tokens) {
-  const int64_t limit = std::max(kRowMultiple, kLogitBytes / row_bytes);
-  const int64_t n_chunks = (n_tokens + limit - 1) / limit;
-  const int64_t rows = (n_tokens + n_chunks - 1) / n_chunks;
-  return std::min(n_tokens, (rows + kRowMultiple - 1) / kRowMultiple * kRowMultiple);
-}
-
 // f(rows of the chunk) for each chunk of n rows.
 template <class F>
 void for_each_chunk(int64_t n, int64_t rows, F&& f) {
@@ -34,10 +27,17 @@ void for_each_chunk(int64_t n, int64_t rows, F&& f) {
 
 }  // namespace
 
+int64_t head_chunk_rows(int64_t n_columns, int64_t n_tokens, ops::Dtype dtype) {
+  const int64_t limit = std::max(kRowMultiple, kLogitBytes / (n_columns * ops::size_bytes(dtype)));
+  const int64_t n_chunks = (n_tokens + limit - 1) / limit;
+  const int64_t rows = (n_tokens + n_chunks - 1) / n_chunks;
+  return std::min(n_tokens, (rows + kRowMultiple - 1) / kRowMultiple * kRowMultiple);
+}
+
 HeadActivations lay_out_head(ops::Arena& arena, const ModelConfig& model, int64_t n_tokens,
                              ops::Dtype dtype, int64_t tensor) {
   const int64_t columns = model.padded_vocab() / tensor;
-  const int64_t rows = chunk_rows(columns * ops::size_bytes(dtype), n_tokens);
+  const int64_t rows = head_chunk_rows(columns, n_tokens, dtype);
   HeadActivations a;
   a.logits = arena.take("logits", dtype, rows, columns);
   if (tensor == 1) return a;

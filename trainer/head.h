@@ -24,7 +24,10 @@ struct HeadActivations {
 };
 
 // Rows per chunk: as many as fit kLogitBytes, in equal parts. A pure function of the shapes, as the
-// order of the sums in dw depends on it. tensor: ranks that share the model.
+// order of the sums in dw depends on it. n_columns: of this rank's logits.
+int64_t head_chunk_rows(int64_t n_columns, int64_t n_tokens, ops::Dtype dtype);
+
+// tensor: ranks that share the model.
 HeadActivations lay_out_head(ops::Arena& arena, const ModelConfig& model, int64_t n_tokens,
                              ops::Dtype dtype, int64_t tensor);
 

@@ -34,7 +34,8 @@ HeadResult run(int64_t chunk_rows, ops::Accumulate accumulate) {
   }
   PhaseTimer timer;
   timer.start();
-  Head head(model, weight, logits);
+  TensorParallel alone;
+  Head head(model, weight, {logits.tensor(), {}, {}}, alone);
   head.forward_backward(*ops, loss, dy, dw, y, targets, 0.5f, accumulate, timer);
   for (const test::Guarded* x : {&weight, &dw, &y, &dy, &logits, &loss}) {
     x->expect_guards_intact("head");
@@ -62,11 +63,12 @@ TEST(Head, ChunksMakeTheWhole) {
 
 TEST(Head, ChunksAreEqualPartsWithinTheLimit) {
   ModelConfig model = tiny_model();
-  EXPECT_EQ(kTokens, head_chunk_rows(model, kTokens, ops::Dtype::kF32));  // all in one
+  EXPECT_EQ(kTokens,
+            head_chunk_rows(model.padded_vocab(), kTokens, ops::Dtype::kF32));  // all in one
   model.vocab_size = 50257;
   for (const ops::Dtype dtype : {ops::Dtype::kF32, ops::Dtype::kBf16}) {
     for (const int64_t n : {1, 15, 16, 17, 667, 668, 1024, 8192, 100000}) {
-      const int64_t rows = head_chunk_rows(model, n, dtype);
+      const int64_t rows = head_chunk_rows(model.padded_vocab(), n, dtype);
       ASSERT_GE(rows, 1);
       ASSERT_LE(rows, n);
       const int64_t bytes = rows * model.padded_vocab() * ops::size_bytes(dtype);
