@@ -97,9 +97,10 @@ class TensorCheck {
       problem(fmt::format(" does not divide model.n_heads = {}", m.n_heads), "");
     }
     if (m.n_kv_heads % t != 0 && m.n_kv_heads != m.n_heads) {
-      problem(fmt::format(" does not divide model.n_kv_heads = {}, and ranks share no key",
-                          m.n_kv_heads),
-              kv_heads_advice(t));
+      problem(
+          fmt::format(" does not divide model.n_kv_heads = {}, and ranks share no key/value head",
+                      m.n_kv_heads),
+          kv_heads_advice(t));
     }
     if (m.ffn_width % t != 0) {
       problem(fmt::format(" does not divide model.ffn_width = {}", m.ffn_width), ffn_advice(t));

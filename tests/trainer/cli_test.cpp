@@ -220,6 +220,32 @@ TEST_F(Cli, PlanDescribesTheLargestModel) {
   EXPECT_TRUE(contains(unknown.err, "the nearest is \"gpt2-124m\"")) << unknown.err;
 }
 
+TEST_F(Cli, PlanTellsTheMemoryOfEveryRank) {
+  const std::string plan = "plan llama-1m train.global_batch=32 train.micro_batch=4 ";
+  const Outcome one = qstep(plan);
+  EXPECT_FALSE(contains(one.out, "each of")) << one.out;
+  const Outcome group = qstep(plan + "parallel.tensor=2");
+  EXPECT_TRUE(contains(group.out, "each of 2 ranks, tensor 2 x data 1")) << group.out;
+  const Outcome mesh = qstep(plan + "parallel.tensor=2 --ranks 8");
+  EXPECT_TRUE(contains(mesh.out, "each of 8 ranks, tensor 2 x data 4")) << mesh.out;
+
+  const auto whole = nlohmann::json::parse(qstep(plan + "--json").out);
+  const auto json = nlohmann::json::parse(qstep(plan + "parallel.tensor=2 --ranks 8 --json").out);
+  EXPECT_EQ(whole["ranks"], 1);
+  EXPECT_EQ(json["ranks"], 8);
+  EXPECT_EQ(json["tensor"], 2);
+  EXPECT_EQ(json["data"], 4);
+  EXPECT_LT(json["run_bytes"]["weights"], whole["run_bytes"]["weights"]);
+  EXPECT_EQ(json["n_parameters"], whole["n_parameters"]);  // of the model
+
+  const Outcome torn = qstep(plan + "parallel.tensor=2 --ranks 3");
+  EXPECT_EQ(torn.code, 20);
+  EXPECT_TRUE(contains(torn.err,
+                       "parallel.tensor = 2 does not divide the 3 ranks of this run: start 2 or 4 "
+                       "ranks"))
+      << torn.err;
+}
+
 TEST_F(Cli, DoctorTellsTheMachine) {
   EXPECT_EQ(qstep("doctor").code, 0);
   const auto json = nlohmann::json::parse(qstep("doctor --json").out);

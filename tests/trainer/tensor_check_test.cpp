@@ -71,8 +71,8 @@ TEST(TensorCheck, EveryReasonIsTold) {
   EXPECT_EQ(
       (Problems{
           "parallel.tensor = 3 does not divide model.n_heads = 8: write parallel.tensor = 2",
-          "parallel.tensor = 3 does not divide model.n_kv_heads = 4, and ranks share no key: write "
-          "parallel.tensor = 2",
+          "parallel.tensor = 3 does not divide model.n_kv_heads = 4, and ranks share no key/value "
+          "head: write parallel.tensor = 2",
           "parallel.tensor = 3 does not divide model.ffn_width = 382: write parallel.tensor = 2, "
           "or model.ffn_width = 381 or 384",
           "parallel.tensor = 3 does not divide the 512 rows of the embedding (model.vocab_size = "
@@ -82,7 +82,7 @@ TEST(TensorCheck, EveryReasonIsTold) {
           "= 2, train.seq_len = 64): write parallel.tensor = 2, or train.seq_len = 63 or 66"}),
       tensor_problems(config_with(3, {"model.ffn_width=382"})));
   EXPECT_EQ((Problems{"parallel.tensor = 8 does not divide model.n_kv_heads = 4, and ranks share "
-                      "no key: write parallel.tensor = 4, or model.n_kv_heads = 8"}),
+                      "no key/value head: write parallel.tensor = 4, or model.n_kv_heads = 8"}),
             tensor_problems(config_with(8)));
   // As many keys as queries are one reason.
   EXPECT_EQ((Problems{"parallel.tensor = 5 does not divide model.n_heads = 8: write "
