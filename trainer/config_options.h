@@ -176,7 +176,9 @@ void for_each_option(ConfigT& c, F&& f) {
   f("parallel.optimizer", c.parallel.optimizer,
     "master weights and moments: a part on every rank (ZeRO-1), or all on all; same bits", any);
   f("parallel.gradients", c.parallel.gradients,
-    "what gradients travel in between ranks: fp32, or bf16 for half the bytes and other bits", any);
+    "what gradients travel in between ranks: bf16 halves their bytes, and bits follow from the "
+    "number of data-parallel ranks (one sends and rounds nothing)",
+    any);
 
   auto& r = c.run;
   f("run.dir", r.dir, "run folder: metrics, checkpoints, resolved configuration",

@@ -4,13 +4,23 @@
 
 namespace qstep::trainer {
 
-DataParallel::DataParallel(parallel::Comm& comm, const ShardPlan& plan, OptimizerState state,
-                           const ops::Tensor& gradient, const ops::Tensor& weight)
-    : comm_(comm),
+ops::Tensor lay_out_staging(ops::Arena& arena, const ShardPlan& plan, GradientType type,
+                            int n_ranks) {
+  if (type == GradientType::kFp32 || n_ranks == 1) return {};
+  return arena.take("gradients in transit", ops::Dtype::kBf16, 1, plan.total);
+}
+
+DataParallel::DataParallel(ops::Ops& ops, parallel::Comm& comm, const ShardPlan& plan,
+                           OptimizerState state, const ops::Tensor& gradient,
+                           const ops::Tensor& weight, const ops::Tensor& staging)
+    : ops_(ops),
+      comm_(comm),
       buckets_(plan.buckets),
+      owned_(plan.owned),
       state_(state),
       gradient_(gradient),
       weight_(weight),
+      staging_(staging),
       gathers_(plan.buckets.size()) {}
 
 DataParallel::~DataParallel() {
@@ -24,9 +34,14 @@ DataParallel::~DataParallel() {
 void DataParallel::reduce_gradient(int64_t bucket) {
   if (comm_.size() == 1) return;
   const Bucket& b = buckets_[static_cast<size_t>(bucket)];
-  const ops::Tensor part = gradient_.col_range(b.first, b.size);
-  reduction_ = {state_ == OptimizerState::kSharded ? comm_.reduce_scatter(part, b.bounds)
-                                                   : comm_.all_reduce(part, parallel::Reduce::kSum),
+  ops::Tensor sent = gradient_.col_range(b.first, b.size);
+  if (staging_) {
+    const ops::Tensor rounded = staging_.col_range(b.first, b.size);
+    ops_.cast(rounded, sent);
+    sent = rounded;
+  }
+  reduction_ = {state_ == OptimizerState::kSharded ? comm_.reduce_scatter(sent, b.bounds)
+                                                   : comm_.all_reduce(sent, parallel::Reduce::kSum),
                 true};
 }
 
@@ -48,6 +63,10 @@ void DataParallel::wait_for_gradients(PhaseTimer& timer) {
   const Phase before = timer.enter(Phase::kComm);
   wait(reduction_);
   timer.enter(before);
+  if (!staging_) return;
+  for (const OwnedRun& run : owned_) {
+    ops_.cast(gradient_.col_range(run.first, run.size), staging_.col_range(run.first, run.size));
+  }
 }
 
 void DataParallel::wait_for_weights(int64_t bucket, PhaseTimer& timer) {

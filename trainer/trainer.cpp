@@ -66,7 +66,7 @@ struct Trainer::Layout {
   std::vector<ParameterGroup> gradients;
   ModelActivations activations;
   PrecisionTensors precision;
-  Tensor step_sums, scalars;
+  Tensor staging, step_sums, scalars;
 };
 
 Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c, const ShardPlan& shards,
@@ -80,6 +80,7 @@ Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c, const Shard
           .precision =
               PrecisionTensors::lay_out(arena, plan_precision(c), tensor_share(c.model, tensor),
                                         c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
+          .staging = lay_out_staging(arena, shards, c.parallel.gradients, n_data_ranks),
           .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
           .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
 }
@@ -128,8 +129,8 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
                                    &tensor_);
   ParameterGroup& gradient = gradient_sum_->total();
   init_parameters(ops, shards_, parameters_, gradient, config.train.seed);
-  ranks_ = std::make_unique<DataParallel>(data, shards_, config.parallel.optimizer, gradient.flat,
-                                          parameters_.weight.flat);
+  ranks_ = std::make_unique<DataParallel>(ops, data, shards_, config.parallel.optimizer,
+                                          gradient.flat, parameters_.weight.flat, layout.staging);
   buckets_ = std::make_unique<Buckets>(ops, shards_, *gradient_sum_, *ranks_, timer_);
   model_->observe(buckets_.get());
 }

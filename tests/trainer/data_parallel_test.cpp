@@ -40,9 +40,10 @@ std::vector<float> floats_of(ops::Ops& ops, const ops::Tensor& x) {
 }
 
 // Every rank sees its own micro-batches of the same stream.
-Outcome train(const Config& config, int n_ranks) {
+Outcome train(const Config& config, int n_ranks, double lr = kLr) {
+  const int64_t n_steps = config.train.steps;
   const int64_t G = config.train.micros_per_step(), share = G / n_ranks;
-  const std::vector<test::Batch> all = learnable_batches(G * kSteps, 800);
+  const std::vector<test::Batch> all = learnable_batches(G * n_steps, 800);
   Outcome outcome;
   const auto total = static_cast<size_t>(plan_shards(config.model).total);
   for (auto* whole : {&outcome.master, &outcome.adam_m, &outcome.adam_v}) whole->resize(total);
@@ -50,15 +51,15 @@ Outcome train(const Config& config, int n_ranks) {
   test::run_ranks(n_ranks, [&](parallel::Comm& comm) {
     omp_set_num_threads(1);
     std::vector<test::Batch> mine;
-    for (int64_t step = 0; step < kSteps; ++step) {
+    for (int64_t step = 0; step < n_steps; ++step) {
       const auto first = all.begin() + step * G + comm.rank() * share;
       mine.insert(mine.end(), first, first + share);
     }
     FixedBatches batches(std::move(mine));
     const auto ops = ops::make_cpu_ops();
     Trainer trainer(*ops, config, comm);
-    for (int64_t step = 1; step <= kSteps; ++step) {
-      const StepResult result = trainer.step(batches, kLr, step);
+    for (int64_t step = 1; step <= n_steps; ++step) {
+      const StepResult result = trainer.step(batches, lr, step);
       EXPECT_FALSE(result.skipped);
       if (comm.rank() != 0) continue;
       outcome.losses.push_back(result.loss);
@@ -145,6 +146,50 @@ TEST(DataParallel, RankOrderGivesTheSameBitsAgain) {
   }
 }
 
+// ---- gradients in BF16 --------------------------------------------------------------------
+
+Config bf16_gradients(Config config) {
+  config.parallel.gradients = GradientType::kBf16;
+  return config;
+}
+
+TEST(Bf16Gradients, OneRankSendsAndRoundsNothing) {
+  const Config config = recipe_config(load_recipe("bf16"), 4, kSteps);
+  expect_same(train(config, 1), train(bf16_gradients(config), 1));
+}
+
+// The same bits again, and with a replicated optimizer; other ones on another number of ranks.
+TEST(Bf16Gradients, GiveTheSameBitsOnTheSameRanks) {
+  const Config config = recipe_config(load_recipe("nvfp4"), 4, kSteps);
+  Config replicated = bf16_gradients(config);
+  replicated.parallel.optimizer = OptimizerState::kReplicated;
+  std::vector<Outcome> found;
+  for (const int n_ranks : {2, 4}) {
+    SCOPED_TRACE(fmt::format("{} ranks", n_ranks));
+    found.push_back(train(bf16_gradients(config), n_ranks));
+    expect_same(found.back(), train(bf16_gradients(config), n_ranks));
+    expect_same(found.back(), train(replicated, n_ranks));
+  }
+  EXPECT_FALSE(same_bits(found[0].master, found[1].master));
+  EXPECT_FALSE(same_bits(found[0].master, train(config, 2).master));
+}
+
+// The gradient of each rank is rounded and then their sum, by 2^-8 at most each time. AdamW's
+// update does not grow with the gradient, so that to first order, where the loss falls smoothly, no
+// larger share of what a run learns can change.
+TEST(Bf16Gradients, LearnWhatFp32GradientsLearn) {
+  constexpr double kSmoothLr = 0.002, kShareOfTheLearned = 2 * 0x1p-8;
+  const Config config = recipe_config(load_recipe("bf16"), 4, 20);
+  const Outcome fp32 = train(config, 4, kSmoothLr);
+  const Outcome bf16 = train(bf16_gradients(config), 4, kSmoothLr);
+  EXPECT_EQ(fp32.losses[0], bf16.losses[0]);
+  EXPECT_LT(fp32.losses.back(), fp32.losses[0] - 1);
+  for (size_t step = 1; step < fp32.losses.size(); ++step) {
+    const double learned = fp32.losses[0] - fp32.losses[step];
+    EXPECT_NEAR(fp32.losses[step], bf16.losses[step], kShareOfTheLearned * learned) << step;
+  }
+}
+
 TEST(DataParallel, LedgersOfAllRanksAreJoined) {
   const Config config = recipe_config(load_recipe("nvfp4"), 4, kSteps);
   const auto entries = [&](int n_ranks) {
@@ -205,6 +250,18 @@ int64_t bytes_of_owner(const std::vector<MemoryRow>& rows, const std::string& ow
     if (row.owner == owner) return row.bytes;
   }
   return 0;
+}
+
+// Gradients in BF16 need a copy to be sent from, where there is somebody to send them to.
+TEST(DataParallel, GradientsInTransitAreTwoBytesEach) {
+  const Config fp32 = recipe_config(load_recipe("bf16"), 8, kSteps);
+  const int64_t total = plan_shards(fp32.model).total;
+  const auto bytes = [](const Config& config, int n_ranks) {
+    return bytes_of_owner(training_memory(config, n_ranks, 0), "gradients in transit");
+  };
+  EXPECT_EQ(0, bytes(fp32, 2));
+  EXPECT_EQ(0, bytes(bf16_gradients(fp32), 1));
+  EXPECT_EQ(2 * total, bytes(bf16_gradients(fp32), 2));
 }
 
 // ZeRO-1 of P padded parameters on R ranks: 12 P / R bytes of FP32 state, up to one unit per bucket
