@@ -282,27 +282,6 @@ TEST(DataParallel, OptimizerStateShrinksWithTheRanks) {
   EXPECT_EQ(4 * whole.total, bytes_of_owner(training_memory(config, 8, 3), "master weights"));
 }
 
-TEST(ShardPlan, EveryElementHasOneOwner) {
-  const ModelConfig model = recipe_model();
-  for (const int n_ranks : {1, 2, 3, 5, 64}) {
-    std::vector<int> owners(static_cast<size_t>(plan_shards(model).total));
-    for (int rank = 0; rank < n_ranks; ++rank) {
-      const ShardPlan plan = plan_shards(model, OptimizerState::kSharded, n_ranks, rank);
-      int64_t offset = 0;
-      for (const OwnedRun& run : plan.owned) {
-        EXPECT_EQ(offset, run.offset);
-        EXPECT_EQ(0, run.first % kShardUnit);
-        EXPECT_EQ(0, run.size % kShardUnit);
-        for (int64_t i = 0; i < run.size; ++i) ++owners[static_cast<size_t>(run.first + i)];
-        offset += run.size;
-      }
-      EXPECT_EQ(offset, plan.owned_total);
-    }
-    EXPECT_EQ(static_cast<ptrdiff_t>(owners.size()), std::count(owners.begin(), owners.end(), 1))
-        << n_ranks << " ranks";
-  }
-}
-
 // ---- what cannot be shared --------------------------------------------------------------
 
 TEST(RankCheck, NamesWhatWorksInstead) {

@@ -100,18 +100,25 @@ TEST_P(ShardPlanOf, IsTheSameOnAllRanksOfAGroup) {
 TEST_P(ShardPlanOf, EveryElementHasOneOwnerAmongDataParallelRanks) {
   const ModelConfig& model = GetParam().model;
   for (const int t : tensor_sizes(model)) {
-    for (const int n_data : {1, 2, 3, 5}) {
+    for (const int n_data : {1, 2, 3, 5, 64}) {
+      SCOPED_TRACE(fmt::format("data {}, tensor {}", n_data, t));
       std::vector<int> owners(
           static_cast<size_t>(plan_shards(model, OptimizerState::kSharded, 1, 0, {t, 0}).total));
       for (int data = 0; data < n_data; ++data) {
         const ShardPlan plan = plan_shards(model, OptimizerState::kSharded, n_data, data, {t, 0});
         EXPECT_EQ(n_data == 1, plan.whole());
+        int64_t offset = 0;
         for (size_t b = 0; b < plan.owned.size(); ++b) {
           const OwnedRun& run = plan.owned[b];
-          for (int64_t i = 0; i < run.size; ++i) ++owners[static_cast<size_t>(run.first + i)];
+          EXPECT_EQ(offset, run.offset);
+          EXPECT_EQ(0, run.first % kShardUnit);
+          EXPECT_EQ(0, run.size % kShardUnit);
           // As even as units allow, over the whole bucket.
           EXPECT_NEAR(plan.buckets[b].size / n_data, run.size, kShardUnit);
+          for (int64_t i = 0; i < run.size; ++i) ++owners[static_cast<size_t>(run.first + i)];
+          offset += run.size;
         }
+        EXPECT_EQ(offset, plan.owned_total);
       }
       EXPECT_EQ(static_cast<ptrdiff_t>(owners.size()), std::count(owners.begin(), owners.end(), 1));
     }
