@@ -29,6 +29,7 @@ void MetricsFile::run(const RunRow& row) {
   lines_.put("recipe", row.recipe);
   lines_.put("emulated", row.emulated);
   lines_.put("ranks", row.ranks);
+  lines_.put("tensor", row.tensor);
   lines_.put("n_parameters", row.n_parameters);
   lines_.put("flops_per_token_causal", row.flops_per_token);
   lines_.append();

@@ -15,7 +15,8 @@ struct RunRow {
   int64_t first_step = 1;
   std::string config_hash, recipe;
   bool emulated = false;  // a format of the recipe is
-  int64_t ranks = 1;      // data-parallel
+  int64_t ranks = 1;
+  int64_t tensor = 1;  // of them in a tensor group
   int64_t n_parameters = 0;
   double flops_per_token = 0;  // causal attention
 };

@@ -28,6 +28,7 @@ void RunOutput::open(const CheckpointState& state) {
                  .recipe = config_.precision.recipe,
                  .emulated = emulated(config_),
                  .ranks = n_ranks_,
+                 .tensor = config_.parallel.tensor,
                  .n_parameters = n_parameters(config_.model),
                  .flops_per_token = flops_per_token(config_.model, config_.train.seq_len,
                                                     AttentionCount::kCausal)});

@@ -53,7 +53,11 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
   line("recipe     {} {} | cpu, {} threads{}", config_.precision.recipe, runs_, ops::max_threads(),
        n_ranks_ > 1 ? " per rank" : "");
   if (n_ranks_ > 1) {
-    line("ranks      {} data-parallel | gradients added in {} order | optimizer state {}", n_ranks_,
+    const int64_t tensor = config_.parallel.tensor;
+    const std::string mesh =
+        tensor == 1 ? fmt::format("{} data-parallel", n_ranks_)
+                    : fmt::format("{}: tensor {} x data {}", n_ranks_, tensor, n_ranks_ / tensor);
+    line("ranks      {} | gradients added in {} order | optimizer state {}", mesh,
          choice_name(config_.parallel.reduction), choice_name(config_.parallel.optimizer));
   }
   int64_t total = 0;
