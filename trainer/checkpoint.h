@@ -87,13 +87,16 @@ CheckpointInfo inspect_checkpoint(const std::string& path, Verify verify);
 
 // Its problem alone, or an empty string.
 std::string verify_checkpoint(const std::string& path, Verify verify);
+// The same text on all ranks. Rank 0 looks at manifest, names and sizes; in full, every rank then
+// checks a share of the files.
+std::string verify_checkpoint(parallel::Comm& comm, const std::string& path, Verify verify);
 
 // The newest checkpoint of <root> that verifies in full; `on_fallback` hears why newer ones were
 // passed over. Nothing when there is no checkpoint at all; Error (checkpoint) when there are, and
 // none verifies.
 std::optional<std::string> newest_checkpoint(
     const std::string& root, const std::function<void(const CheckpointInfo&)>& on_fallback);
-// Rank 0 looks, and alone calls `on_fallback`; all get its answer.
+// All ranks verify together and get the same answer; rank 0 alone calls `on_fallback`.
 std::optional<std::string> newest_checkpoint(
     parallel::Comm& comm, const std::string& root,
     const std::function<void(const CheckpointInfo&)>& on_fallback);
@@ -113,8 +116,9 @@ class CheckpointReader {
  public:
   // Verifies the folder in full before anything is read.
   explicit CheckpointReader(const std::string& path);
-  // Rank 0 verifies in full, the others manifest, names and sizes; all throw when one fails.
-  CheckpointReader(parallel::Comm& comm, const std::string& path);
+  // All ranks verify it together, and all throw when one cannot open it. kFast is enough for what
+  // newest_checkpoint has just found.
+  CheckpointReader(parallel::Comm& comm, const std::string& path, Verify verify = Verify::kFull);
   CheckpointReader(const CheckpointReader&) = delete;
   CheckpointReader& operator=(const CheckpointReader&) = delete;
   ~CheckpointReader();

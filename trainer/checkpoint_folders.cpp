@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <sstream>
 #include <system_error>
 
 #include "trainer/agreement.h"
@@ -72,6 +73,34 @@ CheckpointInfo inspect(const std::string& path, const FolderName& name, Verify v
   return info;
 }
 
+// All ranks get the problem; the rest is known to rank 0, which looks at what is cheap.
+CheckpointInfo inspect_together(parallel::Comm& comm, const std::string& path, Verify verify) {
+  CheckpointInfo info;
+  info.problem = text_of_first_rank(comm, [&] {
+    info = inspect_checkpoint(path, Verify::kFast);
+    return info.problem;
+  });
+  if (!info.problem.empty() || verify == Verify::kFast) return info;
+  Manifest manifest;
+  agree(comm, [&] { manifest = read_manifest(path); });
+  info.problem = damage_problem(comm, manifest, path);
+  return info;
+}
+
+// Of checkpoints_in, as rank 0 sees the folder.
+std::vector<std::string> names_of_first_rank(parallel::Comm& comm, const std::string& root) {
+  std::istringstream lines(text_of_first_rank(comm, [&] {
+    std::string text;
+    for (const Found& f : checkpoints_in(root)) {
+      text += fs::path(f.path).filename().string() + "\n";
+    }
+    return text;
+  }));
+  std::vector<std::string> names;
+  for (std::string line; std::getline(lines, line);) names.push_back(line);
+  return names;
+}
+
 }  // namespace
 
 std::string step_folder(int64_t step) { return fmt::format("step-{:08}", step); }
@@ -123,32 +152,36 @@ std::string verify_checkpoint(const std::string& path, Verify verify) {
   return inspect_checkpoint(path, verify).problem;
 }
 
+std::string verify_checkpoint(parallel::Comm& comm, const std::string& path, Verify verify) {
+  return inspect_together(comm, path, verify).problem;
+}
+
 std::optional<std::string> newest_checkpoint(
     const std::string& root, const std::function<void(const CheckpointInfo&)>& on_fallback) {
-  const std::vector<Found> all = checkpoints_in(root);
-  std::string problems;
-  for (auto it = all.rbegin(); it != all.rend(); ++it) {
-    const CheckpointInfo info = inspect(it->path, it->name, Verify::kFull);
-    if (info.problem.empty()) return info.path;
-    problems += "\n  " + info.problem;
-    if (on_fallback) on_fallback(info);
-  }
-  if (all.empty()) return std::nullopt;
-  throw ops::Error(
-      ops::ExitCode::kCheckpoint,
-      fmt::format(
-          "{}: none of the {} checkpoints is usable; restore one from a copy, or start again "
-          "in another run.dir:{}",
-          root, all.size(), problems));
+  return newest_checkpoint(*parallel::make_single(), root, on_fallback);
 }
 
 std::optional<std::string> newest_checkpoint(
     parallel::Comm& comm, const std::string& root,
     const std::function<void(const CheckpointInfo&)>& on_fallback) {
-  std::string path = text_of_first_rank(
-      comm, [&] { return newest_checkpoint(root, on_fallback).value_or(std::string()); });
-  if (path.empty()) return std::nullopt;
-  return path;
+  const std::vector<std::string> names = names_of_first_rank(comm, root);
+  std::string problems;
+  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+    const std::string path = root + "/" + *name;
+    const CheckpointInfo info = inspect_together(comm, path, Verify::kFull);
+    if (info.problem.empty()) return path;
+    problems += "\n  " + info.problem;
+    on_first_rank(comm, [&] {
+      if (on_fallback) on_fallback(info);
+    });
+  }
+  if (names.empty()) return std::nullopt;
+  throw AgreedError(
+      ops::ExitCode::kCheckpoint,
+      fmt::format(
+          "{}: none of the {} checkpoints is usable; restore one from a copy, or start again "
+          "in another run.dir:{}",
+          root, names.size(), problems));
 }
 
 std::string checkpoint_root(const std::string& path) {

@@ -84,4 +84,9 @@ std::string damage_text(const ManifestTensor& tensor, const TensorSlice& slice,
 // damaged tensor is named with both hashes.
 std::string manifest_problem(const Manifest& manifest, const std::string& folder, Verify verify);
 
+// The checksums alone, by all ranks of `comm`: rank r of n compares files r, r + n, ... with the
+// manifest, which is the same on all. All get the text of the first damaged file of the list.
+std::string damage_problem(parallel::Comm& comm, const Manifest& manifest,
+                           const std::string& folder);
+
 }  // namespace qstep::trainer

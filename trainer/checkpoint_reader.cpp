@@ -26,11 +26,6 @@ auto with_checkpoint_errors(F&& f) {
   }
 }
 
-void require_verified(const std::string& path, Verify verify) {
-  const std::string problem = verify_checkpoint(path, verify);
-  if (!problem.empty()) fail(problem);
-}
-
 void check_hash(const std::string& path, const ManifestTensor& tensor, const TensorSlice& stored,
                 const void* elements, int64_t bytes) {
   const std::string hash = hash_hex(elements, static_cast<size_t>(bytes));
@@ -82,17 +77,13 @@ struct CheckpointReader::Impl {
   std::map<std::string, const ManifestTensor*> tensors;  // into manifest
 };
 
-CheckpointReader::CheckpointReader(const std::string& path) {
-  require_verified(path, Verify::kFull);
-  open(path);
-}
+CheckpointReader::CheckpointReader(const std::string& path)
+    : CheckpointReader(*parallel::make_single(), path) {}
 
-CheckpointReader::CheckpointReader(parallel::Comm& comm, const std::string& path) {
-  on_first_rank(comm, [&] { require_verified(path, Verify::kFull); });
-  agree(comm, [&] {
-    if (comm.rank() != 0) require_verified(path, Verify::kFast);
-    open(path);
-  });
+CheckpointReader::CheckpointReader(parallel::Comm& comm, const std::string& path, Verify verify) {
+  const std::string problem = verify_checkpoint(comm, path, verify);
+  if (!problem.empty()) throw AgreedError(ops::ExitCode::kCheckpoint, problem);
+  agree(comm, [&] { open(path); });
 }
 
 void CheckpointReader::open(const std::string& path) {

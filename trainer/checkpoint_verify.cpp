@@ -5,10 +5,12 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <system_error>
 
 #include "ops/error.h"
+#include "trainer/agreement.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/checkpoint_manifest.h"
 
@@ -142,6 +144,30 @@ std::string manifest_problem(const Manifest& manifest, const std::string& folder
     if (!problem.empty()) return problem;
   }
   return "";
+}
+
+std::string damage_problem(parallel::Comm& comm, const Manifest& manifest,
+                           const std::string& folder) {
+  const auto rank = static_cast<size_t>(comm.rank()), n = static_cast<size_t>(comm.size());
+  // Of each rank the first in its share: "<number of the file> <problem>".
+  const std::vector<std::string> found = agree_texts(comm, [&]() -> std::string {
+    for (size_t i = rank; i < manifest.files.size(); i += n) {
+      const std::string problem = file_problem(manifest, folder, manifest.files[i], Verify::kFull);
+      if (!problem.empty()) return fmt::format("{} {}", i, problem);
+    }
+    return "";
+  });
+  std::string first;
+  size_t its_file = std::numeric_limits<size_t>::max();
+  for (const std::string& text : found) {
+    if (text.empty()) continue;
+    size_t digits = 0;
+    const size_t file = std::stoul(text, &digits);
+    if (file >= its_file) continue;
+    its_file = file;
+    first = text.substr(digits + 1);
+  }
+  return first;
 }
 
 }  // namespace qstep::trainer

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "trainer/agreement.h"
 #include "trainer/checkpoint_manifest.h"
 #include "trainer/emulation.h"
 #include "trainer/recipe_check.h"
@@ -16,16 +17,21 @@ using ops::ExitCode;
 using ops::Tensor;
 
 std::string resolve_checkpoint(const std::string& path) {
-  if (std::filesystem::exists(path + "/" + kManifestFile)) return path;
-  const auto newest = newest_checkpoint(checkpoint_root(path), warn_passed_over);
-  if (!newest) {
-    throw Error(
-        ExitCode::kCheckpoint,
-        fmt::format("{}: no checkpoint here; expected a checkpoint folder (with {}) or a run "
-                    "folder (with checkpoints/)",
-                    path, kManifestFile));
-  }
-  return *newest;
+  return resolve_checkpoint(*parallel::make_single(), path);
+}
+
+std::string resolve_checkpoint(parallel::Comm& comm, const std::string& path) {
+  const std::string root = text_of_first_rank(comm, [&] {
+    return std::filesystem::exists(path + "/" + kManifestFile) ? "" : checkpoint_root(path);
+  });
+  if (root.empty()) return path;
+  const auto newest = newest_checkpoint(comm, root, warn_passed_over);
+  if (newest) return *newest;
+  throw AgreedError(
+      ExitCode::kCheckpoint,
+      fmt::format("{}: no checkpoint here; expected a checkpoint folder (with {}) or a run "
+                  "folder (with checkpoints/)",
+                  path, kManifestFile));
 }
 
 void warn_passed_over(const CheckpointInfo& damaged) {

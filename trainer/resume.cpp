@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
+#include "trainer/agreement.h"
 #include "trainer/config_diff.h"
 #include "trainer/delayed_state.h"
 #include "trainer/loaded_model.h"
@@ -24,22 +26,52 @@ bool lies_in(const std::string& path, const std::string& folder) {
   return !inside.empty() && *inside.begin() != "..";
 }
 
-std::string from_path(const Config& config, const RunDir& dir) {
-  const std::string path = resolve_checkpoint(config.run.resume);
-  const auto own = list_checkpoints(dir.checkpoints(), Verify::kFast);
+// Where a run takes up, and what of it is still to be verified.
+struct Found {
+  std::string path;
+  Verify verify = Verify::kFull;
+};
+
+std::optional<Found> newest(parallel::Comm& comm, const std::string& root) {
+  const auto path = newest_checkpoint(comm, root, warn_passed_over);
+  if (!path) return std::nullopt;
+  return Found{*path, Verify::kFast};
+}
+
+// Whether the run folder holds a later step than the checkpoint that its user names. Error (config)
+// where that one lies in the same folder.
+bool went_on(const std::string& path, const std::string& folder) {
+  const auto own = list_checkpoints(checkpoints_of(folder), Verify::kFast);
   const int64_t step = inspect_checkpoint(path, Verify::kFast).step;
-  if (own.empty() || own.back().step <= step) return path;
-  if (lies_in(path, dir.checkpoints())) {
-    // Steps that this folder has already seen would be written twice, and a later resume=auto would
-    // not take up the new ones.
-    throw Error(
-        ExitCode::kConfig,
-        fmt::format("run.resume = \"{}\" is at step {}, but {} already holds step {}; choose "
-                    "another run.dir to start over from there, or run.resume=auto to go on",
-                    path, step, dir.path(), own.back().step));
+  if (own.empty() || own.back().step <= step) return false;
+  if (!lies_in(path, checkpoints_of(folder))) return true;
+  // Steps that this folder has already seen would be written twice, and a later resume=auto would
+  // not take up the new ones.
+  throw Error(ExitCode::kConfig,
+              fmt::format("run.resume = \"{}\" is at step {}, but {} already holds step {}; choose "
+                          "another run.dir to start over from there, or run.resume=auto to go on",
+                          path, step, folder, own.back().step));
+}
+
+Found from_path(parallel::Comm& comm, const Config& config) {
+  const std::string& given = config.run.resume;
+  const std::string path = resolve_checkpoint(comm, given);
+  const Found named{path, path == given ? Verify::kFull : Verify::kFast};
+  const std::string later = text_of_first_rank(
+      comm, [&] { return std::string(went_on(path, config.run.dir) ? "later" : ""); });
+  return later.empty() ? named : newest(comm, checkpoints_of(config.run.dir)).value_or(named);
+}
+
+std::optional<Found> find_checkpoint(parallel::Comm& comm, const Config& config,
+                                     const RunDir* dir) {
+  if (config.run.resume == "never") {
+    on_first_rank(comm, [&] { dir->require_fresh(); });
+    return std::nullopt;
   }
-  const auto newest = newest_checkpoint(dir.checkpoints(), warn_passed_over);
-  return newest.value_or(path);
+  const std::string root = checkpoints_of(config.run.dir);
+  remove_stale_temporaries(comm, root);
+  if (config.run.resume != "auto") return from_path(comm, config);
+  return newest(comm, root);
 }
 
 // A recipe by another name is a decision, which resume_note reports; the same name with other
@@ -57,14 +89,11 @@ void check_recipe(const Config& saved, const Config& now, const std::string& che
 
 }  // namespace
 
-std::optional<std::string> checkpoint_to_resume(const Config& config, const RunDir& dir) {
-  if (config.run.resume == "never") {
-    dir.require_fresh();
-    return std::nullopt;
-  }
-  remove_stale_temporaries(dir.checkpoints());
-  if (config.run.resume != "auto") return from_path(config, dir);
-  return newest_checkpoint(dir.checkpoints(), warn_passed_over);
+std::unique_ptr<CheckpointReader> checkpoint_to_resume(parallel::Comm& comm, const Config& config,
+                                                       const RunDir* dir) {
+  const std::optional<Found> found = find_checkpoint(comm, config, dir);
+  if (!found) return nullptr;
+  return std::make_unique<CheckpointReader>(comm, found->path, found->verify);
 }
 
 void check_continues(const Config& config, const data::TokenStore& store,

@@ -1,7 +1,7 @@
 // Where a training run takes up: which checkpoint, and whether it fits.
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -12,13 +12,15 @@
 
 namespace qstep::trainer {
 
-// The checkpoint that run.resume asks for; none for a new run.
+// The checkpoint that run.resume asks for; null for a new run.
 //   never  Error (config) when the folder holds a run already.
 //   auto   the newest of the run folder that verifies; Error (checkpoint) when none of them does.
 //   PATH   that one, or what the run folder has already made of it since: the same command can be
 //          started again. Error (config) when PATH is itself an older checkpoint of the run folder.
-// Cleans up what killed saves left in the run folder.
-std::optional<std::string> checkpoint_to_resume(const Config& config, const RunDir& dir);
+// Cleans up what killed saves left in the run folder. All ranks together: `dir` counts on the
+// first, the checkpoint is verified once, by all of them, and open on all.
+std::unique_ptr<CheckpointReader> checkpoint_to_resume(parallel::Comm& comm, const Config& config,
+                                                       const RunDir* dir);
 
 // A checkpoint continues only with the model and tokenizer that it was trained with, and with the
 // same corpus unless data.allow_change is set. Throws Error (config, data).

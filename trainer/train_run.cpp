@@ -82,13 +82,10 @@ TrainRun::TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, 
   state_.tokenizer_model = tokenizer_model(store_);
 }
 
-// The checkpoint that the first rank chooses and all ranks read; null for a new run.
+// Null for a new run.
 std::unique_ptr<CheckpointReader> TrainRun::open_checkpoint() {
-  const std::string path = text_of_first_rank(
-      comm_, [&] { return checkpoint_to_resume(config_, *dir_).value_or(std::string()); });
-  if (path.empty()) return nullptr;
-  auto checkpoint = std::make_unique<CheckpointReader>(comm_, path);
-  agree(comm_, [&] { check_continues(config_, store_, *checkpoint); });
+  auto checkpoint = checkpoint_to_resume(comm_, config_, dir_);
+  if (checkpoint) agree(comm_, [&] { check_continues(config_, store_, *checkpoint); });
   return checkpoint;
 }
 

@@ -274,7 +274,55 @@ TEST(CheckpointRanks, R03_DamageInAnyRanksFileIsNamed) {
   EXPECT_EQ(verify_checkpoint(path, Verify::kFull), "");
 }
 
-// Between the verification by rank 0 and the reading.
+// Each rank checks its share of the files and no other: rank r of n sees a copy of the folder in
+// which the files of the others are damaged.
+TEST(CheckpointRanks, EveryFileIsCheckedByOneRank) {
+  const TemporaryFolder root(Storage::kMemory);
+  Random random(58);
+  const GlobalTensors tensors(13);
+  save(tensors, root.path(), 1, 3, tensors.cut(random, 3));
+  const std::string path = root / "step-00000001";
+  const Manifest manifest = read_manifest(path);
+  const auto n_files = static_cast<int>(manifest.files.size());
+  ASSERT_EQ(n_files, 5);  // of three ranks, state.json and the tokenizer
+  for (const int n_ranks : {1, 2, 3, n_files, n_files + 2}) {
+    const auto copy_of = [&](int rank) { return root / fmt::format("{}-{}", n_ranks, rank); };
+    for (int rank = 0; rank < n_ranks; ++rank) {
+      fs::copy(path, copy_of(rank));
+      for (int i = 0; i < n_files; ++i) {
+        const std::string& name = manifest.files[static_cast<size_t>(i)].name;
+        if (i % n_ranks != rank) flip_bit(copy_of(rank) + "/" + name, 0);
+      }
+    }
+    run_ranks(n_ranks, [&](Comm& comm) {
+      EXPECT_EQ(damage_problem(comm, manifest, copy_of(comm.rank())), "") << n_ranks;
+    });
+  }
+}
+
+// Whichever ranks find the damage: the first file of the manifest is named, in the words of one
+// rank alone.
+TEST(CheckpointRanks, TheFirstDamagedFileIsNamed) {
+  const TemporaryFolder root(Storage::kMemory);
+  Random random(59);
+  const GlobalTensors tensors(14);
+  save(tensors, root.path(), 1, 4, tensors.cut(random, 4));
+  const std::string path = root / "step-00000001";
+  const Manifest manifest = read_manifest(path);
+  for (size_t last = manifest.files.size(); last-- > 0;) {  // all from there on are damaged
+    flip_bit(path + "/" + manifest.files[last].name, 0);
+    const std::string expected = verify_checkpoint(path, Verify::kFull);
+    EXPECT_NE(expected.find(manifest.files[last].name), std::string::npos) << expected;
+    for (const int n_ranks : {2, 3, 5}) {
+      run_ranks(n_ranks, [&](Comm& comm) {
+        EXPECT_EQ(verify_checkpoint(comm, path, Verify::kFull), expected) << n_ranks;
+        EXPECT_EQ(verify_checkpoint(comm, path, Verify::kFast), "") << n_ranks;
+      });
+    }
+  }
+}
+
+// Between the verification and the reading.
 TEST(CheckpointRanks, DamageIsSeenByTheRankThatReads) {
   const TemporaryFolder root(Storage::kMemory);
   Random random(56);
