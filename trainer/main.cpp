@@ -2,12 +2,15 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "ops/error.h"
+#include "parallel/launch.h"
 #include "trainer/commands.h"
 #include "trainer/exit_reason.h"
 #include "trainer/nearest.h"
@@ -21,6 +24,23 @@ int fail(ExitCode code, const std::string& text) {
   std::fflush(stdout);
   fmt::print(stderr, "{}\n", text);
   return static_cast<int>(code);
+}
+
+// All ranks of a launch read one command line, and know nothing of each other yet.
+bool tells_of_command_line() {
+  try {
+    return qstep::parallel::find_launch().rank == 0;
+  } catch (const qstep::ops::Error&) {
+    return true;  // which rank this is cannot be known
+  }
+}
+
+// The code of a rank that leaves the telling to rank 0. mpirun ends the others as soon as it hears
+// of an end with an error, so rank 0 gets the time to tell.
+int end_behind_first_rank(int parse_code) {
+  if (parse_code == static_cast<int>(CLI::ExitCodes::Success)) return parse_code;
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  return static_cast<int>(ExitCode::kConfig);
 }
 
 // The first word that should be a subcommand and is none, with the nearest one.
@@ -77,6 +97,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (!tells_of_command_line()) return end_behind_first_rank(error.get_exit_code());
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return app.exit(error);
     const std::vector<std::string> words(argv + 1, argv + argc);
     const std::optional<std::string> unknown = unknown_command(app, words);

@@ -198,6 +198,11 @@ class Refusals : public RanksTest {
   }
 };
 
+TEST_F(Refusals, OfACommandLine) {
+  expect_refused(4, {"trian", "run.toml"}, 20, {"\"qstep trian\"", "\"qstep train\""});
+  expect_refused(3, {"train"}, 20, {"config is required"});
+}
+
 TEST_F(Refusals, OfAConfiguration) {
   expect_refused(2, train("run", {"train.sed=1", "train.steps=many"}), 20,
                  {"train.sed", "train.steps"});
