@@ -11,6 +11,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/trainer/ranks_fixture.h"
+#include "trainer/checkpoint_folders.h"
 
 namespace qstep::trainer::testing {
 namespace {
@@ -57,6 +58,47 @@ TEST_F(Endings, ARankIsKilled) {
   }
   finish("part", 2, length);
   expect_same_run("whole", "part", 90);
+}
+
+// Each time in a save, or right behind it: older checkpoints stay what they were, and what a dead
+// rank left half done is none.
+TEST_F(Endings, ARankIsKilledInsideASave) {
+  const Words length{"train.steps=60", "train.global_batch=4", "train.eval_every=20",
+                     "run.save_every=1", "run.keep_last=3"};
+  finish("whole", 1, length);
+  const std::string root = dir("part") + "/checkpoints";
+  const auto saving = [&] {
+    const std::vector<std::string> names = names_in(root);
+    return std::any_of(names.begin(), names.end(), [](const std::string& name) {
+      return name.find(kTemporaryMark) != std::string::npos;
+    });
+  };
+  test::Random random(2105);
+  int inside = 0;
+  for (const int rank : {0, 2, 1, 3}) {
+    SCOPED_TRACE(fmt::format("rank {}", rank));
+    MpiRun run(notes(), 4, train("part", length));
+    ASSERT_TRUE(wait_for_steps(run, "part", steps_done("part") + 4)) << run.log();
+    ASSERT_TRUE(run.wait_for(saving)) << run.log();
+    std::this_thread::sleep_for(std::chrono::microseconds(random.integer(0, 3000)));
+    run.signal(rank, SIGKILL);
+    std::vector<int> codes = codes_of(4, 40);
+    codes[static_cast<size_t>(rank)] = 128 + SIGKILL;
+    ASSERT_EQ(codes, run.wait_codes()) << run.log();
+    expect_told_once(run, "part", 40, rank == 0 ? 1 : 0, {fmt::format("rank {} (", rank)});
+    inside += run.log().find("in the phase save") != std::string::npos ? 1 : 0;
+    EXPECT_TRUE(run.left_nothing());
+    for (const CheckpointInfo& saved : list_checkpoints(root, Verify::kFull)) {
+      EXPECT_EQ("", saved.problem);
+    }
+    const std::string latest = text_of(root + "/latest");
+    EXPECT_EQ("",
+              verify_checkpoint(root + "/" + latest.substr(0, latest.find(' ')), Verify::kFull));
+  }
+  EXPECT_GT(inside, 0);
+  finish("part", 2, length);
+  expect_same_run("whole", "part", 60);
+  EXPECT_FALSE(saving());
 }
 
 // As it happens to people: mpirun sees the death as well, and gives the others a second.
