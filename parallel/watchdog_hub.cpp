@@ -65,7 +65,9 @@ std::optional<Verdict> WatchdogHub::tick(double now_s) {
     return std::exchange(symptom_, std::nullopt);
   }
   if (!asked_s_) {
-    if (all_said_goodbye() || !somebody_over_limit(now_s)) return std::nullopt;
+    if (all_said_goodbye() || now_s < ask_again_s_ || !somebody_over_limit(now_s)) {
+      return std::nullopt;
+    }
     for (Rank& rank : ranks_) rank.answered = false;
     asked_s_ = now_s;
     query_ = true;
@@ -77,7 +79,20 @@ std::optional<Verdict> WatchdogHub::tick(double now_s) {
   asked_s_.reset();
   // Who was late may have gone on in the meantime.
   if (!somebody_over_limit(now_s)) return std::nullopt;
-  return judge_hang(reports(now_s));
+  const Verdict verdict = judge_hang(reports(now_s));
+  // A suspect that answers has its own limit, too: its clock began later than that of those who
+  // wait for it, or stood still together with its process. They are asked again and again
+  // meanwhile, as they take a rank 0 that asks nobody for stopped.
+  if (verdict.rank >= 0 && at(verdict.rank).answered) {
+    const Rank& suspect = at(verdict.rank);
+    const double left_s =
+        suspect.standing.limit_s - suspect.standing.in_phase_s - (now_s - suspect.heard_s);
+    if (left_s > 0) {
+      ask_again_s_ = now_s + std::min(left_s, answer_s_);
+      return std::nullopt;
+    }
+  }
+  return verdict;
 }
 
 bool WatchdogHub::take_query() { return std::exchange(query_, false); }
@@ -85,6 +100,7 @@ bool WatchdogHub::take_query() { return std::exchange(query_, false); }
 void WatchdogHub::pause(double seconds) {
   for (Rank& rank : ranks_) rank.heard_s += seconds;
   if (asked_s_) *asked_s_ += seconds;
+  ask_again_s_ += seconds;
   symptom_s_ += seconds;
 }
 

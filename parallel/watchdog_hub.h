@@ -56,6 +56,7 @@ class WatchdogHub {
   std::vector<Rank> ranks_;
   std::vector<bool> dead_;
   std::optional<double> asked_s_;  // of the inquiry under way
+  double ask_again_s_ = 0;         // not before: the suspect may still come
   bool query_ = false;
   std::optional<Verdict> symptom_;
   double symptom_s_ = 0;

@@ -87,6 +87,45 @@ TEST(R10_Hub, ProgressDuringTheInquiryEndsIt) {
   EXPECT_TRUE(h.take_query()) << "the next hang is found, too";
 }
 
+// Ranks 0 and 1 wait for rank 2, whose process was stopped for a while: it has its whole limit.
+TEST(R10_Hub, WhoIsWithinItsOwnLimitIsGivenTheRestOfIt) {
+  WatchdogHub h = hub();
+  const auto waiting = [](double in_phase_s) {
+    Standing s = in(Phase::kStep, in_phase_s);
+    s.collectives.push_back({.group = "world", .sequence = 7, .operation = "barrier"});
+    s.collectives.back().inside = true;
+    return s;
+  };
+  const auto ask = [&](double now_s, double of_rank_2_s) {
+    h.tick(now_s);
+    EXPECT_TRUE(h.take_query());
+    for (const int r : {0, 1}) h.answered(r, waiting(now_s), now_s);
+    h.answered(2, in(Phase::kStep, of_rank_2_s), now_s);
+    return h.tick(now_s);
+  };
+  EXPECT_FALSE(ask(61, 31));
+  EXPECT_FALSE(h.tick(65.9));
+  EXPECT_FALSE(h.take_query()) << "asked again at once";
+  // Often enough for the others to hear of a rank 0 that lives.
+  EXPECT_FALSE(ask(66.1, 36.1));
+  EXPECT_FALSE(ask(89, 59));
+  EXPECT_FALSE(h.tick(89.9));
+  const auto verdict = ask(90.1, 60.1);
+  ASSERT_TRUE(verdict);
+  EXPECT_EQ(verdict->rank, 2);
+}
+
+// As it would be with a process that is stopped for good.
+TEST(R10_Hub, WhoDoesNotAnswerIsGivenNoRest) {
+  WatchdogHub h = hub();
+  h.heard(2, in(Phase::kStep, 31), 61);
+  EXPECT_FALSE(h.tick(61));
+  for (const int r : {0, 1}) h.answered(r, in(Phase::kStep, 61), 61);
+  const auto verdict = h.tick(66.1);
+  ASSERT_TRUE(verdict);
+  EXPECT_EQ(verdict->rank, 2);
+}
+
 TEST(R10_Hub, TheTimeInWhichRank0StoodStillCountsForNobody) {
   WatchdogHub h = hub();
   h.pause(1000);
