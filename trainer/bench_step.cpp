@@ -1,19 +1,8 @@
 #include "trainer/bench_step.h"
 
-#include <algorithm>
-#include <cmath>
-
 #include "precision/philox.h"
 
 namespace qstep::trainer {
-
-double quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  const double position = share * static_cast<double>(values.size() - 1);
-  const auto below = static_cast<size_t>(position);
-  const size_t above = std::min(below + 1, values.size() - 1);
-  return std::lerp(values[below], values[above], position - std::floor(position));
-}
 
 class StepBench::RandomBatches final : public BatchSource {
  public:

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "trainer/bootstrap.h"
 #include "trainer/config.h"
 #include "trainer/timeline.h"
 #include "trainer/trainer.h"
@@ -18,10 +19,6 @@ struct BenchStepResult {
   double tokens_per_s = 0;       // at the median
   double model_flops_per_s = 0;  // causal attention
 };
-
-// The value below which this share of at least one value lies, linear between neighbours: 0.5 is
-// the median.
-double quantile(std::vector<double> values, double share);
 
 // A trainer whose steps are timed when asked for. Tokens are drawn from the configuration's seed,
 // uniformly over the vocabulary: embedding rows and targets are as scattered as they can be.

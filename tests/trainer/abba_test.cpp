@@ -1,0 +1,144 @@
+// The protocol of a comparison on machines that are simulated: with noise, with drift, with a gain
+// that is known.
+#include "trainer/abba.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "tests/support/compare.h"
+#include "tests/trainer/normal_numbers.h"
+
+namespace qstep::trainer::testing {
+namespace {
+
+using Values = std::vector<double>;
+
+TEST(Abba, Order) {
+  std::string order;
+  for (int64_t s = 0; s < 12; ++s) order += side_of(s) == Side::kA ? 'A' : 'B';
+  EXPECT_EQ("ABBABAABABBA", order);
+}
+
+TEST(Abba, TurnsCountTheSegmentsOfASide) {
+  std::map<Side, int64_t> turns;
+  for (int64_t s = 0; s < 24; ++s) EXPECT_EQ(turns[side_of(s)]++, turn_of(s)) << s;
+}
+
+TEST(Abba, BlocksAreRatiosOfMeans) {
+  const Values segments{10, 20, 24, 12, /* B A A B */ 30, 10, 14, 18, /* not whole */ 1, 2, 3};
+  const Values logs = block_logs(segments);
+  ASSERT_EQ(2u, logs.size());
+  EXPECT_DOUBLE_EQ(std::log(11.0 / 22.0), logs[0]);
+  EXPECT_DOUBLE_EQ(std::log(12.0 / 24.0), logs[1]);
+  EXPECT_TRUE(block_logs(Values{1, 2, 3}).empty());
+  EXPECT_ANY_THROW(block_logs(Values{1, 0, 0, 1}));
+}
+
+TEST(Abba, LinearDriftCancels) {
+  Values segments;
+  for (int s = 0; s < 32; ++s) segments.push_back(100 + 0.25 * s);
+  for (const double log : block_logs(segments)) EXPECT_EQ(0.0, log);
+}
+
+TEST(Abba, GainIsAOverB) {
+  const AbbaResult result = judge(Values(8, std::log(2.0)), {});
+  EXPECT_DOUBLE_EQ(2.0, result.gain);
+  EXPECT_DOUBLE_EQ(2.0, result.interval.low);
+  EXPECT_EQ(8, result.blocks);
+  EXPECT_EQ(Verdict::kGain, result.verdict);
+}
+
+// Two values each half of the time: the interval of 8 blocks reaches about 0.7 of the way to them.
+TEST(Abba, VerdictsFollowTheIntervalAndTheThreshold) {
+  const auto around = [](double center, double spread) {
+    Values logs;
+    for (int i = 0; i < 8; ++i) logs.push_back(std::log(center + (i % 2 == 0 ? spread : -spread)));
+    return logs;
+  };
+  const auto verdict = [&](double center, double spread, double threshold) {
+    return judge(around(center, spread), {.threshold = threshold}).verdict;
+  };
+  EXPECT_EQ(Verdict::kGain, verdict(1.02, 0.002, 0.01));
+  EXPECT_EQ(Verdict::kRegression, verdict(0.98, 0.002, 0.01));
+  EXPECT_EQ(Verdict::kNeutral, verdict(1.00, 0.002, 0.01));
+  EXPECT_EQ(Verdict::kNeutral, verdict(1.02, 0.002, 0.05));
+  EXPECT_EQ(Verdict::kInconclusive, verdict(1.01, 0.002, 0.01));
+  EXPECT_EQ(Verdict::kInconclusive, verdict(0.99, 0.002, 0.01));
+  EXPECT_EQ(Verdict::kInconclusive, verdict(1.00, 0.05, 0.01));
+}
+
+TEST(Abba, OneBlockSaysNothing) {
+  const AbbaResult result = judge(Values{0.5}, {});
+  EXPECT_EQ(Verdict::kInconclusive, result.verdict);
+  EXPECT_EQ(2, result.blocks_needed);
+}
+
+TEST(Abba, BlocksNeeded) {
+  EXPECT_EQ(2, blocks_needed(0.005, 0.01));  // 1.96
+  EXPECT_EQ(8, blocks_needed(0.01, 0.01));   // 7.84
+  EXPECT_EQ(32, blocks_needed(0.02, 0.01));  // 31.36
+  EXPECT_EQ(314, blocks_needed(0.02, 0.00316228));
+  EXPECT_EQ(2, blocks_needed(0, 0.01));
+}
+
+// A machine whose segments vary by `noise` and that becomes slower by `drift` per segment, with
+// both sides at the same steps; B takes 1 / gain of A's time.
+AbbaResult simulate(test::Random& random, int64_t blocks, double noise, double drift, double gain,
+                    uint64_t seed) {
+  Values segments;
+  for (int64_t s = 0; s < blocks * kSegmentsPerBlock; ++s) {
+    const double speed = (1 + drift * static_cast<double>(s)) * (1 + noise * normal(random));
+    segments.push_back(250 * speed / (side_of(s) == Side::kB ? gain : 1));
+  }
+  return judge(block_logs(segments),
+               {.threshold = 0.01, .bootstrap = {.level = 0.95, .resamples = 2000, .seed = seed}});
+}
+
+std::map<Verdict, int> verdicts(uint64_t seed, double noise, double drift, double gain) {
+  test::Random random(seed);
+  std::map<Verdict, int> counts;
+  for (uint64_t i = 0; i < 1000; ++i) ++counts[simulate(random, 8, noise, drift, gain, i).verdict];
+  return counts;
+}
+
+// The log of a block varies as its segments do: (s^2 / 2 + s^2 / 2)^(1/2).
+TEST(AbbaSimulated, ARecipeAgainstItselfIsRarelyAGain) {
+  uint64_t seed = 510;
+  for (const double noise : {0.002, 0.005, 0.02, 0.05}) {
+    for (const double drift : {0.0, 0.003, -0.003}) {
+      auto counts = verdicts(seed++, noise, drift, 1.0);
+      EXPECT_LE(counts[Verdict::kGain], 50) << noise << " " << drift;
+      EXPECT_LE(counts[Verdict::kRegression], 50) << noise << " " << drift;
+      // Quiet machines find that there is nothing.
+      if (noise <= 0.005) {
+        EXPECT_GE(counts[Verdict::kNeutral], 950) << noise << " " << drift;
+      }
+    }
+  }
+}
+
+TEST(AbbaSimulated, TwoPercentAreFoundWithEightBlocks) {
+  for (const double drift : {0.0, 0.003}) {
+    EXPECT_GE(verdicts(530, 0.005, drift, 1.02)[Verdict::kGain], 950) << drift;
+    EXPECT_GE(verdicts(531, 0.005, drift, 1 / 1.02)[Verdict::kRegression], 950) << drift;
+  }
+}
+
+// The number that an inconclusive result prints: of experiments with that many blocks and a gain at
+// the threshold, 80 % exclude 1.
+TEST(AbbaSimulated, AsManyBlocksAsNeededSeeTheThreshold) {
+  constexpr double kNoise = 0.02, kThreshold = 0.01;
+  const int64_t blocks = blocks_needed(kNoise, kThreshold);
+  test::Random random(540);
+  int found = 0;
+  for (uint64_t i = 0; i < 1000; ++i) {
+    found += simulate(random, blocks, kNoise, 0, 1 + kThreshold, i).interval.low > 1 ? 1 : 0;
+  }
+  EXPECT_NEAR(800, found, 60);  // standard deviation 13
+}
+
+}  // namespace
+}  // namespace qstep::trainer::testing
