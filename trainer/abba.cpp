@@ -54,7 +54,7 @@ int64_t blocks_needed(double deviation, double threshold) {
   constexpr double kLevel = 1.96, kPower = 0.84;  // normal quantiles of 97.5 % and 80 %
   const double n = std::pow((kLevel + kPower) * deviation / threshold, 2);
   constexpr double kMany = 1e9;  // beyond what anybody measures, and within int64_t
-  return std::max<int64_t>(2, static_cast<int64_t>(std::ceil(std::min(n, kMany))));
+  return std::max(kMinBlocks, static_cast<int64_t>(std::ceil(std::min(n, kMany))));
 }
 
 AbbaResult judge(std::span<const double> logs, const AbbaOptions& options) {
@@ -65,7 +65,7 @@ AbbaResult judge(std::span<const double> logs, const AbbaOptions& options) {
   result.interval = {std::exp(of_logs.low), std::exp(of_logs.high)};
   result.deviation = standard_deviation(logs);
   result.blocks_needed = blocks_needed(result.deviation, options.threshold);
-  if (result.blocks < 2) return result;
+  if (result.blocks < kMinBlocks) return result;
   const double above = 1 + options.threshold, below = 1 - options.threshold;
   if (result.interval.low > above) {
     result.verdict = Verdict::kGain;

@@ -47,11 +47,12 @@ struct AbbaResult {
   int64_t blocks_needed = 0;  // at this deviation and threshold, see blocks_needed
 };
 
-// One block says nothing about its own spread: below two the verdict is always inconclusive.
+// Fewer blocks than this do not know their own spread: the verdict is then always inconclusive.
+inline constexpr int64_t kMinBlocks = 8;
 AbbaResult judge(std::span<const double> logs, const AbbaOptions& options);
 
 // Blocks that find a difference of `threshold` in 80 % of experiments at a 5 % level:
-// ((1.96 + 0.84) deviation / threshold)^2, rounded up, at least 2.
+// ((1.96 + 0.84) deviation / threshold)^2, rounded up, at least kMinBlocks.
 int64_t blocks_needed(double deviation, double threshold);
 
 }  // namespace qstep::trainer

@@ -1,42 +1,12 @@
 #include "trainer/bench_step.h"
 
-#include "precision/philox.h"
-
 namespace qstep::trainer {
 
-class StepBench::RandomBatches final : public BatchSource {
- public:
-  explicit RandomBatches(const Config& c)
-      : seed_(c.train.seed),
-        vocab_size_(static_cast<uint32_t>(c.model.vocab_size)),
-        tokens_(static_cast<size_t>(c.train.micro_batch * c.train.seq_len)),
-        targets_(tokens_.size()) {}
-
-  MicroBatch next() override {
-    ++batch_;
-    for (uint32_t i = 0; i < tokens_.size(); ++i) {
-      const auto words = precision::philox4x32(seed_, {{i, batch_, 0, 0}});
-      tokens_[i] = static_cast<int32_t>(words.w[0] % vocab_size_);
-      targets_[i] = static_cast<int32_t>(words.w[1] % vocab_size_);
-    }
-    return {tokens_, targets_};
-  }
-
- private:
-  uint64_t seed_;
-  uint32_t vocab_size_;
-  uint32_t batch_ = 0;
-  std::vector<int32_t> tokens_, targets_;
-};
-
-StepBench::StepBench(const Config& config)
-    : trainer_(*ops_, config), batches_(std::make_unique<RandomBatches>(config)) {}
-
-StepBench::~StepBench() = default;
+StepBench::StepBench(const Config& config) : trainer_(*ops_, config), batches_(config) {}
 
 StepResult StepBench::step() {
   ++steps_;
-  return trainer_.step(*batches_, trainer_.config().optimizer.lr, steps_);
+  return trainer_.step(batches_, trainer_.config().optimizer.lr, steps_);
 }
 
 void StepBench::warm_up() { step(); }

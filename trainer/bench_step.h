@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "trainer/batch_sources.h"
 #include "trainer/bootstrap.h"
 #include "trainer/config.h"
 #include "trainer/timeline.h"
@@ -20,12 +21,10 @@ struct BenchStepResult {
   double model_flops_per_s = 0;  // causal attention
 };
 
-// A trainer whose steps are timed when asked for. Tokens are drawn from the configuration's seed,
-// uniformly over the vocabulary: embedding rows and targets are as scattered as they can be.
+// A trainer whose steps on synthetic tokens are timed when asked for.
 class StepBench {
  public:
   explicit StepBench(const Config& config);
-  ~StepBench();
 
   // One more step, not counted.
   void warm_up();
@@ -35,12 +34,11 @@ class StepBench {
   BenchStepResult result() const;
 
  private:
-  class RandomBatches;
   StepResult step();
 
   std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
   Trainer trainer_;
-  std::unique_ptr<RandomBatches> batches_;
+  RandomBatches batches_;
   int64_t steps_ = 0;
   std::vector<double> step_ms_;
   std::array<std::vector<double>, kPhaseNames.size()> phase_ms_;

@@ -5,9 +5,9 @@
 
 #include <chrono>
 
-#include "data/prefetcher.h"
 #include "parallel/shards.h"
 #include "trainer/agreement.h"
+#include "trainer/batch_sources.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/emulation.h"
 #include "trainer/evaluation.h"
@@ -35,21 +35,6 @@ int64_t peak_rss_bytes() {
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
-
-class PrefetchedBatches final : public BatchSource {
- public:
-  PrefetchedBatches(const data::Loader& loader, int64_t first_step, parallel::Range micros)
-      : prefetcher_(
-            loader,
-            {.start_step = first_step, .micro_begin = micros.begin, .micro_end = micros.end}) {}
-  MicroBatch next() override {
-    const data::Batch& batch = prefetcher_.next();
-    return {batch.tokens, batch.targets};
-  }
-
- private:
-  data::Prefetcher prefetcher_;
-};
 
 // The serialized tokenizer of a store; empty where the name says it all, or where there is none.
 std::string tokenizer_model(const data::TokenStore& store) {

@@ -70,10 +70,11 @@ TEST(Abba, VerdictsFollowTheIntervalAndTheThreshold) {
   EXPECT_EQ(Verdict::kInconclusive, verdict(1.00, 0.05, 0.01));
 }
 
-TEST(Abba, OneBlockSaysNothing) {
-  const AbbaResult result = judge(Values{0.5}, {});
+TEST(Abba, FewBlocksSayNothing) {
+  const AbbaResult result = judge(Values(7, 0.5), {});
   EXPECT_EQ(Verdict::kInconclusive, result.verdict);
-  EXPECT_EQ(2, result.blocks_needed);
+  EXPECT_EQ(8, result.blocks_needed);
+  EXPECT_EQ(Verdict::kGain, judge(Values(8, 0.5), {}).verdict);
 }
 
 TEST(Abba, BlocksNeeded) {
@@ -81,7 +82,7 @@ TEST(Abba, BlocksNeeded) {
   EXPECT_EQ(8, blocks_needed(0.01, 0.01));   // 7.84
   EXPECT_EQ(32, blocks_needed(0.02, 0.01));  // 31.36
   EXPECT_EQ(314, blocks_needed(0.02, 0.00316228));
-  EXPECT_EQ(2, blocks_needed(0, 0.01));
+  EXPECT_EQ(8, blocks_needed(0, 0.01));
 }
 
 // A machine whose segments vary by `noise` and that becomes slower by `drift` per segment, with
