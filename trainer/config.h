@@ -74,6 +74,7 @@ struct ParallelConfig {
   Reduction reduction = Reduction::kTree;  // order in which micro-batch gradients are added
   OptimizerState optimizer = OptimizerState::kSharded;
   GradientType gradients = GradientType::kFp32;
+  int64_t check_every = 100;  // steps between comparisons of what ranks hold alike
 };
 
 struct RunConfig {

@@ -179,6 +179,9 @@ void for_each_option(ConfigT& c, F&& f) {
     "what gradients travel in between ranks: bf16 halves their bytes, and bits follow from the "
     "number of data-parallel ranks (one sends and rounds nothing)",
     any);
+  f("parallel.check_every", c.parallel.check_every,
+    "steps between comparisons of the weights that ranks hold alike; 0 = before every save only",
+    at_least(0));
 
   auto& r = c.run;
   f("run.dir", r.dir, "run folder: metrics, checkpoints, resolved configuration",

@@ -177,7 +177,8 @@ void TrainRun::evaluate_now() {
 void TrainRun::save() {
   const Clock::time_point start = Clock::now();
   watch_.enter(parallel::Phase::kSave, state_.step);
-  output_->sync();  // no checkpoint is durable whose rows are not
+  trainer_->check_replicas();  // a checkpoint is of weights that are alike
+  output_->sync();             // no checkpoint is durable whose rows are not
   std::vector<NamedTensor> tensors = saved_tensors(trainer_->shards(), trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   const std::string root = checkpoints_of(config_.run.dir);
@@ -215,6 +216,8 @@ void TrainRun::loop() {
       update_stop();
       if (!stop_) evaluate_now();
     }
+    const int64_t check_every = config_.parallel.check_every;
+    if (check_every > 0 && state_.step % check_every == 0) trainer_->check_replicas();
     limit_.step_took(ms_since(start) * 1e-3);
     if (save_every > 0 && state_.step % save_every == 0) save();
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "trainer/rank_check.h"
+#include "trainer/replica_check.h"
 
 namespace qstep::trainer {
 
@@ -262,6 +263,11 @@ float Trainer::evaluate(const MicroBatch& batch) {
 void Trainer::set_steps_done(int64_t steps) {
   steps_done_ = steps;
   precision_->restored(ops_, steps);
+}
+
+void Trainer::check_replicas() {
+  ranks_->wait_for_weights();
+  ReplicaCheck(groups_, shards_, parameters_.weight.flat).run(ops_, steps_done_);
 }
 
 void Trainer::refresh_weights() {

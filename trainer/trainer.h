@@ -78,6 +78,9 @@ class Trainer {
   // Hears of every quantization of the steps from now on; null: nobody.
   void set_ledger(QuantLedger* ledger) { ledger_ = ledger; }
 
+  // Compares what ranks hold alike (replica_check.h); all of them together.
+  void check_replicas();
+
   // After the master weights were set from outside: rounds the compute weights from them.
   void refresh_weights();
 

@@ -243,6 +243,32 @@ TEST(DataParallel, NonFiniteStepIsSkippedOnAllRanks) {
   });
 }
 
+// A bit that flips in the copy of one rank is found, on all of them.
+TEST(DataParallel, WeightsThatDriftApartEndTheRun) {
+  const Config config = recipe_config(load_recipe("bf16"), 4, kSteps);
+  test::run_ranks(4, [&](parallel::Comm& comm) {
+    omp_set_num_threads(1);
+    FixedBatches batches(learnable_batches(1, 830));
+    const auto ops = ops::make_cpu_ops();
+    Trainer trainer(*ops, config, comm);
+    trainer.step(batches, kLr, 1);
+    EXPECT_NO_THROW(trainer.check_replicas());
+    if (comm.rank() == 2) {
+      trainer.parameters().weight.views.blocks[3].down.as<ops::Bf16>()[77].bits ^= 0x100;
+    }
+    try {
+      trainer.check_replicas();
+      ADD_FAILURE() << "nothing found";
+    } catch (const ops::Error& error) {
+      EXPECT_EQ(ops::ExitCode::kCorruption, error.code());
+      EXPECT_PRED_FORMAT2(::testing::IsSubstring,
+                          "behind step 1, weights of rank 2 differ from those of ranks 0, 1 and 3, "
+                          "first in blocks.3:",
+                          error.what());
+    }
+  });
+}
+
 // ---- memory ---------------------------------------------------------------------------
 
 int64_t bytes_of_owner(const std::vector<MemoryRow>& rows, const std::string& owner) {
