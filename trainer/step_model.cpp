@@ -1,0 +1,258 @@
+#include "trainer/step_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "ops/error.h"
+#include "trainer/step_comm.h"
+
+namespace qstep::trainer {
+
+using precision::QuantFormat;
+using precision::QuantSpec;
+using precision::Rounding;
+
+namespace {
+
+// Shares of the memory's peak that quantizers attain, both orientations, counting what is read and
+// written. NVFP4 on B300: 6.4 TB/s of 8 to nearest, 4.5 stochastic (TransformerEngine#2412); MXFP8
+// of 8192^2 BF16 values on B200: 52.3 us, 5.2 TB/s (ROCm/TransformerEngine#598). FP8 with FP32
+// scales is a plain pass: the machine's own share.
+constexpr double kNvfp4Nearest = 6.4 / 8, kNvfp4Stochastic = 4.5 / 8, kMxfp8 = 5.2 / 8;
+
+// Attention's rate against that at T = 8192: FlashAttention-3 forward at 512, 1024, ..., 16384, D =
+// 128 (pytorch/benchmark#2391).
+constexpr std::array<double, 6> kRateByLength{430.3 / 614.2, 517.1 / 614.2, 565.5 / 614.2,
+                                              590.2 / 614.2, 1.0,           620.7 / 614.2};
+constexpr double kShortestLength = 512;
+// D = 64 against 128: 1193 and 1646 TFLOP/s, FlashAttention-4 (flash-attention#2605).
+constexpr double kRateAtHalfHead = 1193.0 / 1646;
+
+// Linear in log2 T between the measured lengths; the ends hold beyond them.
+double attention_factor(int64_t seq_len, int64_t head_dim) {
+  const double last = static_cast<double>(kRateByLength.size() - 1);
+  const double at =
+      std::clamp(std::log2(static_cast<double>(seq_len) / kShortestLength), 0.0, last);
+  const auto below = static_cast<size_t>(std::min(std::floor(at), last - 1));
+  const double part = at - static_cast<double>(below);
+  const double rate = kRateByLength[below] * (1 - part) + kRateByLength[below + 1] * part;
+  return rate * (head_dim < 128 ? kRateAtHalfHead : 1);
+}
+
+double quantizer_share(const QuantSpec& spec, double plain) {
+  const bool random = spec.rounding != Rounding::kNearest;
+  switch (spec.format) {
+    case QuantFormat::kNvfp4:
+    case QuantFormat::kMxfp4:
+      return random ? kNvfp4Stochastic : kNvfp4Nearest;
+    case QuantFormat::kMxfp8E4m3:
+    case QuantFormat::kMxfp8E5m2:
+      return kMxfp8;
+    default:
+      return plain;
+  }
+}
+
+class Predictor {
+ public:
+  Predictor(const Config& config, const MachineModel& machine, int n_ranks)
+      : config_(config), machine_(machine) {
+    t_.work = step_work(config, n_ranks);
+    if (!machine.has(t_.work.compute)) {
+      throw ops::Error(ops::ExitCode::kConfig,
+                       fmt::format("machine {} has no {} products, which recipe {} computes in",
+                                   machine.name, name(t_.work.compute), config.precision.recipe));
+    }
+  }
+
+  StepTime predict() {
+    for (const ProductWork& work : t_.work.products) add_product(work);
+    for (const QuantizeWork& work : t_.work.quantizations) add_quantize(work);
+    for (const MemoryWork& work : t_.work.passes) {
+      add(work.phase, work.part, 0, 0, work.bytes, machine_.memory.attained(), work.launches);
+    }
+    add_attention();
+    add_comm();
+    sum_model_flops();
+    sort_phases();
+    return std::move(t_);
+  }
+
+ private:
+  PhaseTime& phase(std::string_view name) {
+    for (PhaseTime& p : t_.phases) {
+      if (p.phase == name) return p;
+    }
+    t_.phases.push_back({.phase = std::string(name)});
+    return t_.phases.back();
+  }
+
+  // Operations that do `flops` and move `bytes` together. Returns their seconds.
+  double add(std::string_view phase_name, StepPart part, double flops, double flops_per_s,
+             double bytes, double bytes_per_s, double launches) {
+    const double matrix = flops > 0 ? flops / flops_per_s : 0, memory = bytes / bytes_per_s;
+    const double launch = launches * machine_.launch_s;
+    PhaseTime& p = phase(phase_name);
+    p.flops += flops;
+    p.bytes += bytes;
+    const Bound bound = matrix >= memory ? Bound::kMatrix : Bound::kMemory;
+    p.seconds_by[static_cast<size_t>(bound)] += std::max(matrix, memory);
+    p.seconds_by[static_cast<size_t>(Bound::kLaunch)] += launch;
+    const double seconds = std::max(matrix, memory) + launch;
+    if (part == StepPart::kUpdate) {
+      windows_.update += seconds;
+    } else if (part != StepPart::kHead) {
+      (part == StepPart::kForward ? windows_.forward : windows_.backward) +=
+          seconds / t_.work.micros;
+    }
+    return seconds;
+  }
+
+  void add_product(const ProductWork& work) {
+    ProductTime time{work, runs_as(machine_, work.asked, work.pow2_scales, t_.work.compute)};
+    const Rate& rate = machine_.product(time.runs.format);
+    const double e = t_.work.element_bytes;
+    const auto operand = [&](int64_t rows, const QuantSpec& spec) {
+      return static_cast<double>(rows) * static_cast<double>(work.k) *
+             (time.runs.emulated ? e : bytes_per_element(spec, e));
+    };
+    const double bytes =
+        operand(work.m, work.left) + operand(work.n, work.right) + work.output_bytes;
+    const std::string gemm = fmt::format("gemm_{}", name(time.runs.format));
+    const std::string_view phase_name = work.op == "head" ? "head_loss" : std::string_view(gemm);
+    time.seconds = add(phase_name, work.part, work.count * work.flops(), rate.attained(),
+                       work.count * bytes, machine_.memory.attained(), work.count);
+    time.bound = work.flops() / rate.attained() >= bytes / machine_.memory.attained()
+                     ? Bound::kMatrix
+                     : Bound::kMemory;
+    if (work.pass == "wgrad" && (work.op == "qkv" || work.op == "up")) {
+      windows_.wgrad_column += time.seconds / t_.work.micros;
+    }
+    if (time.runs.emulated) add_decoding(work);
+    t_.emulated = t_.emulated || time.runs.emulated;
+    t_.products.push_back(std::move(time));
+  }
+
+  // What the machine cannot multiply is decoded first, each operand in a pass of its own. A
+  // processor decodes while it packs the operands, which its product's rate holds.
+  void add_decoding(const ProductWork& work) {
+    if (machine_.name == "cpu") return;
+    const auto decode = [&](int64_t rows, const QuantSpec& spec) {
+      if (!spec.quantized()) return;
+      const double e = t_.work.element_bytes;
+      const double bytes = work.count * static_cast<double>(rows) * static_cast<double>(work.k) *
+                           (bytes_per_element(spec, e) + e);
+      add("quant", work.part, 0, 0, bytes, machine_.memory.attained(), work.count);
+    };
+    decode(work.m, work.left);
+    decode(work.n, work.right);
+  }
+
+  void add_quantize(const QuantizeWork& work) {
+    QuantizeTime time{.work = work};
+    const auto written = [&](const QuantSpec& spec) {
+      return spec.quantized() ? bytes_per_element(spec, 0) : 0;
+    };
+    // One copy serves both orientations where one is the other's transpose.
+    const bool one_copy =
+        precision::transposable(work.rowwise, work.columnwise) &&
+        (machine_.fp8_any_layout && precision::is_fp8_format(work.rowwise.format));
+    const double out =
+        one_copy ? written(work.rowwise) : written(work.rowwise) + written(work.columnwise);
+    const double plain = machine_.memory.share;
+    const auto share = [&](const QuantSpec& spec) {
+      return spec.quantized() ? quantizer_share(spec, plain) : 1.0;
+    };
+    const double elements = work.count * work.elements();
+    time.read_bytes = elements * work.source_bytes * work.reads;
+    time.written_bytes = elements * out;
+    // Passes that only look for the amax run at the memory's own share.
+    const double amax_bytes = elements * work.source_bytes * (work.reads - 1);
+    const double rest = time.read_bytes + time.written_bytes - amax_bytes;
+    const double rate =
+        machine_.memory.peak * std::min({plain, share(work.rowwise), share(work.columnwise)});
+    time.seconds = add("quant", work.part, 0, 0, amax_bytes, machine_.memory.attained(),
+                       work.count * (work.reads - 1));
+    time.seconds += add("quant", work.part, 0, 0, rest, rate, work.count);
+    t_.quantizations.push_back(time);
+  }
+
+  void add_attention() {
+    const StepWork& w = t_.work;
+    const double peak = machine_.product(w.compute).peak * attention_factor(w.seq_len, w.head_dim);
+    add("attn", StepPart::kForward, w.attention_forward_flops, peak * machine_.attention_forward,
+        w.attention_forward_bytes, machine_.memory.attained(), w.attention_calls);
+    add("attn", StepPart::kBackward, w.attention_backward_flops, peak * machine_.attention_backward,
+        w.attention_backward_bytes, machine_.memory.attained(), w.attention_calls);
+  }
+
+  void add_comm() {
+    t_.comm = step_comm(t_.work, config_.model, config_.parallel.gradients, machine_, windows_);
+    for (const CommTime& c : t_.comm) {
+      PhaseTime& p = phase(c.phase);
+      p.bytes += c.bytes;
+      p.seconds_by[static_cast<size_t>(c.bound)] += c.exposed_s;
+    }
+  }
+
+  // The vocabulary's padding is no model flop, so the head is counted by the model's formula.
+  void sum_model_flops() {
+    const StepWork& w = t_.work;
+    double blocks = 0;
+    for (const ProductTime& p : t_.products) {
+      if (p.work.op == "head") continue;
+      const double flops = p.work.count * p.work.flops();
+      blocks += flops;
+      t_.sol_s += flops / machine_.product(p.runs.format).peak;
+    }
+    t_.sol_s += (w.causal_flops - blocks) / machine_.product(w.compute).peak;
+    t_.bf16_s = w.causal_flops / machine_.product(ProductFormat::kBf16).peak;
+  }
+
+  void sort_phases() {
+    constexpr std::array<std::string_view, 8> kBehindProducts{
+        "attn", "head_loss", "grad_reduce", "param_gather", "tp_comm", "clip", "optim", "other"};
+    const auto place = [&](const PhaseTime& p) -> size_t {
+      if (p.phase == "embed") return 0;
+      if (p.phase == "norm_elem") return 1;
+      if (p.phase == "quant") return 2;
+      const auto* found = std::find(kBehindProducts.begin(), kBehindProducts.end(), p.phase);
+      return found == kBehindProducts.end()
+                 ? 3
+                 : 4 + static_cast<size_t>(found - kBehindProducts.begin());
+    };
+    std::stable_sort(t_.phases.begin(), t_.phases.end(),
+                     [&](const PhaseTime& a, const PhaseTime& b) { return place(a) < place(b); });
+    std::erase_if(t_.phases, [](const PhaseTime& p) { return p.seconds() == 0; });
+  }
+
+  const Config& config_;
+  const MachineModel& machine_;
+  StepTime t_;
+  Windows windows_;
+};
+
+}  // namespace
+
+double PhaseTime::seconds() const {
+  return std::accumulate(seconds_by.begin(), seconds_by.end(), 0.0);
+}
+
+Bound PhaseTime::bound() const {
+  return static_cast<Bound>(std::max_element(seconds_by.begin(), seconds_by.end()) -
+                            seconds_by.begin());
+}
+
+double StepTime::seconds() const {
+  return std::accumulate(phases.begin(), phases.end(), 0.0,
+                         [](double sum, const PhaseTime& p) { return sum + p.seconds(); });
+}
+
+StepTime predict_step(const Config& config, const MachineModel& machine, int n_ranks) {
+  return Predictor(config, machine, n_ranks).predict();
+}
+
+}  // namespace qstep::trainer

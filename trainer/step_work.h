@@ -1,0 +1,83 @@
+// What one rank computes in a training step, counted from the configuration alone: matrix products,
+// attention, quantization passes and passes over memory, with their flops and bytes. No machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trainer/layer_precision.h"
+#include "trainer/machines.h"
+
+namespace qstep::trainer {
+
+// When in a step: what may run beside the communication follows from it.
+enum class StepPart : uint8_t { kForward, kHead, kBackward, kUpdate };
+
+// d[m,n] = a[m,k] b[n,k]^T, `count` times a step.
+struct ProductWork {
+  std::string_view op;    // "qkv", "attn_out", "up", "down", "head"
+  std::string_view pass;  // "fprop", "dgrad", "wgrad"
+  StepPart part = StepPart::kForward;
+  int64_t m = 0, n = 0, k = 0;
+  precision::QuantSpec left, right;
+  ProductFormat asked = ProductFormat::kBf16;
+  bool pow2_scales = false;
+  double count = 0;
+  double output_bytes = 0;  // of one: written, and read where it adds
+  bool model_flops = true;
+
+  double flops() const {  // of one
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  }
+};
+
+// Both operands of a tensor [rows, cols] from one call, `count` times a step.
+struct QuantizeWork {
+  std::string_view op, tensor;  // "qkv", "x"
+  StepPart part = StepPart::kForward;
+  int64_t rows = 0, cols = 0;
+  precision::QuantSpec rowwise, columnwise;  // one may be unquantized
+  int reads = 1;                             // of the tensor: another one where an amax comes first
+  double source_bytes = 2;                   // of an element
+  double count = 0;
+
+  double elements() const { return static_cast<double>(rows) * static_cast<double>(cols); }
+};
+
+// A pass over memory: `launches` operations that move `bytes` together, per step.
+struct MemoryWork {
+  std::string_view phase;  // of step_time_report.md section 3.2
+  StepPart part = StepPart::kForward;
+  double bytes = 0, launches = 0;
+};
+
+struct StepWork {
+  int ranks = 1, tensor = 1, data = 1;
+  double micros = 1;       // micro-batches of this rank
+  int64_t tokens = 0;      // of a micro-batch
+  double step_tokens = 0;  // of all ranks
+  ProductFormat compute = ProductFormat::kBf16;
+  double element_bytes = 2;  // of weights and activations
+  std::vector<ProductWork> products;
+  std::vector<QuantizeWork> quantizations;
+  std::vector<MemoryWork> passes;
+  // Over the causal triangle, per step; the bytes of q, k, v, o and their gradients.
+  double attention_forward_flops = 0, attention_backward_flops = 0;
+  double attention_forward_bytes = 0, attention_backward_bytes = 0, attention_calls = 0;
+  int64_t seq_len = 0, head_dim = 0;
+  // Parameters that this rank holds, those of the embeddings among them, and those it updates.
+  double parameters = 0, embedding_parameters = 0, owned_parameters = 0;
+  // Model flops of the step on each rank, a multiply-add being two (flops_per_token).
+  double causal_flops = 0, full_flops = 0;
+};
+
+// Of the recipe's longest phase. The ranks can share the run (rank_check.h), the vocabulary is
+// known.
+StepWork step_work(const Config& config, int n_ranks);
+
+// Bytes of an element with its share of the scales, as a product reads it.
+double bytes_per_element(const precision::QuantSpec& spec, double compute_bytes);
+
+}  // namespace qstep::trainer
