@@ -16,6 +16,7 @@ void add_bench_step_command(CLI::App& bench);
 void add_plan_command(CLI::App& app, int& exit_code);
 void add_recipe_command(CLI::App& app, int& exit_code);
 void add_recipe_ledger(CLI::App& recipe);
+void add_report_command(CLI::App& app, int& exit_code);
 void add_quantize_command(CLI::App& app, int& exit_code);
 void add_selftest_command(CLI::App& app, int& exit_code);
 void add_config_command(CLI::App& app, int& exit_code);

@@ -89,6 +89,7 @@ int run(int argc, char** argv) {
   add_recipe_command(app, exit_code);
   add_quantize_command(app, exit_code);
   add_selftest_command(app, exit_code);
+  add_report_command(app, exit_code);
   add_config_command(app, exit_code);
   add_plan_command(app, exit_code);
   add_bench_command(app, exit_code);
