@@ -5,11 +5,14 @@
 #include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "trainer/commands.h"
 #include "trainer/config_options.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
+#include "trainer/machine.h"
+#include "trainer/plan_prediction.h"
 #include "trainer/rank_check.h"
 #include "trainer/trainer.h"
 #include "trainer/weights.h"
@@ -68,7 +71,7 @@ std::string ranks_title(const Config& config, int n_ranks) {
       tensor == 1 ? "" : fmt::format(", tensor {} x data {}", tensor, n_ranks / tensor));
 }
 
-void print_run_memory(const Config& config, int n_ranks) {
+void print_run_memory(const Config& config, int n_ranks, bool decoded) {
   Config alone = config;
   alone.parallel.tensor = 1;
   std::vector<std::vector<MemoryRow>> table{training_memory(alone)};
@@ -76,7 +79,7 @@ void print_run_memory(const Config& config, int n_ranks) {
   const std::string title = ranks_title(config, n_ranks);
   const size_t width = std::max<size_t>(20, title.size() + 3);
   fmt::print("\n\ntraining in {} ({}), micro-batches of {} sequences, T = {}\n",
-             config.precision.recipe, emulation_text(emulated(config)), config.train.micro_batch,
+             config.precision.recipe, emulation_text(decoded), config.train.micro_batch,
              config.train.seq_len);
   fmt::print("  {:<24}{:>14}", "", "one process");
   if (n_ranks > 1) fmt::print("{:>{}}", title, width);
@@ -89,10 +92,35 @@ void print_run_memory(const Config& config, int n_ranks) {
   fmt::print("\n");
 }
 
-// n_ranks 0: one tensor-parallel group.
-void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json) {
-  Config config = load_model_words(words).config;
-  if (n_ranks == 0) n_ranks = static_cast<int>(config.parallel.tensor);
+struct Arguments {
+  std::vector<std::string> words;
+  int ranks = 0;  // 0: one tensor-parallel group
+  std::string gpu, machine_file;
+  int nodes = 0;
+  bool sweep = false, json = false;
+};
+
+// What a step is predicted for; nothing without --gpu and --machine.
+std::optional<MachineModel> machine_of(const Arguments& arguments) {
+  if (!arguments.machine_file.empty()) return read_machine_file(arguments.machine_file);
+  if (arguments.gpu.empty()) return std::nullopt;
+  if (arguments.gpu != kMeasuredMachine) return machine_model(arguments.gpu);
+  constexpr double kSecondsPerFigure = 0.5;
+  const Machine machine = read_machine();
+  return measured_machine(measure_peak(kSecondsPerFigure), machine.cpu_name, machine.memory_bytes);
+}
+
+int ranks_of(const Arguments& arguments, const Config& config,
+             const std::optional<MachineModel>& machine) {
+  if (arguments.ranks > 0) return arguments.ranks;
+  if (arguments.nodes > 0 && machine) return arguments.nodes * machine->gpus_per_node;
+  return static_cast<int>(config.parallel.tensor);
+}
+
+void print_plan(const Arguments& arguments) {
+  Config config = load_model_words(arguments.words).config;
+  const std::optional<MachineModel> machine = machine_of(arguments);
+  const int n_ranks = ranks_of(arguments, config, machine);
   const bool vocab_assumed = config.model.vocab_size == 0;
   if (vocab_assumed) config.model.vocab_size = kAssumedVocab;
   const ModelConfig& m = config.model;
@@ -105,7 +133,10 @@ void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json
   for (const Part& part : parts) n_stored += part.n_stored;
   require_ranks(config, n_ranks);
 
-  if (as_json) {
+  std::optional<Prediction> prediction;
+  if (machine) prediction = predict(config, *machine, n_ranks, arguments.sweep);
+
+  if (arguments.json) {
     Json json = {{"preset", m.preset},
                  {"n_parameters", n_total},
                  {"n_stored_parameters", n_stored},
@@ -123,13 +154,14 @@ void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json
                                                        {"sum", s.sum() * n_stored}};
     }
     json["recipe"] = config.precision.recipe;
-    json["emulated"] = emulated(config);
+    json["emulated"] = prediction ? prediction->step.emulated : emulated(config);
     json["ranks"] = n_ranks;
     json["tensor"] = config.parallel.tensor;
     json["data"] = n_ranks / config.parallel.tensor;
     const std::vector<MemoryRow> run_memory = training_memory(config, n_ranks, 0);
     for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
     json["run_bytes"]["sum"] = bytes_of(run_memory, "");
+    if (prediction) json["prediction"] = to_json(*prediction, *machine);
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -174,20 +206,18 @@ void print_plan(const std::vector<std::string>& words, int n_ranks, bool as_json
   for (const StateBytes& s : kStateBytes) {
     fmt::print("{:>18}", bytes_text(s.sum() * n_stored));
   }
-  print_run_memory(config, n_ranks);
+  print_run_memory(config, n_ranks, prediction ? prediction->step.emulated : emulated(config));
+  if (prediction) print_prediction(*prediction, config, *machine);
 }
 
 }  // namespace
 
 void add_plan_command(CLI::App& app, int&) {
-  struct Arguments {
-    std::vector<std::string> words;
-    int ranks = 0;
-    bool json = false;
-  };
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* plan =
-      app.add_subcommand("plan", "Parameters, memory and flops of a model, without building it");
+      app.add_subcommand("plan",
+                         "Parameters, memory, flops and predicted step time of a model, without "
+                         "building it");
   plan->add_option("words", arguments->words,
                    "a preset or a TOML file, then overrides section.key=value")
       ->type_name("MODEL|FILE [KEY=VALUE ...]")
@@ -196,6 +226,18 @@ void add_plan_command(CLI::App& app, int&) {
                    "ranks of the run, for the memory of each (of the first, in JSON); without it "
                    "parallel.tensor of them")
       ->check(CLI::Range(1, 1 << 20));
+  CLI::Option* gpu = plan->add_option("--gpu", arguments->gpu,
+                                      "predict the step on this machine, of the table in "
+                                      "trainer/README.md; cpu: this one, measured");
+  CLI::Option* file = plan->add_option("--machine", arguments->machine_file,
+                                       "the same on a machine of your own, described in TOML")
+                          ->type_name("FILE")
+                          ->excludes(gpu);
+  plan->add_option("--nodes", arguments->nodes, "ranks as so many nodes of the machine have")
+      ->check(CLI::Range(1, 1 << 16))
+      ->excludes("--ranks");
+  plan->add_flag("--sweep", arguments->sweep,
+                 "also every tensor size and micro-batch, the fastest that fit first");
   plan->add_flag("--json", arguments->json, "as JSON");
   plan->footer(
       "Examples:\n"
@@ -203,8 +245,16 @@ void add_plan_command(CLI::App& app, int&) {
       "  qstep plan gpt2-124m train.global_batch=64 --ranks 16\n"
       "  qstep plan llama-1b parallel.tensor=4 --ranks 8\n"
       "  qstep plan gpt2-124m model.n_layers=24 train.seq_len=512\n"
-      "  qstep plan run.toml --json");
-  plan->callback([arguments] { print_plan(arguments->words, arguments->ranks, arguments->json); });
+      "  qstep plan run.toml --json\n"
+      "  qstep plan llama-8b precision.recipe=nvfp4 --gpu gb300 --nodes 2\n"
+      "  qstep plan llama-70b train.seq_len=8192 train.global_batch=256 --gpu h100 --nodes 8 "
+      "--sweep");
+  plan->callback([arguments, gpu, file] {
+    if (gpu->count() + file->count() == 0 && (arguments->nodes > 0 || arguments->sweep)) {
+      throw CLI::RequiresError("--nodes and --sweep", "--gpu or --machine");
+    }
+    print_plan(*arguments);
+  });
 }
 
 }  // namespace qstep::trainer

@@ -56,6 +56,9 @@ struct MachineModel {
 // What the table holds, by generation.
 const std::vector<MachineModel>& machines();
 
+// Stands for this processor: measured_machine.
+inline constexpr std::string_view kMeasuredMachine = "cpu";
+
 // The machine of that name; an Error (config) that lists all of them, and --machine, otherwise.
 const MachineModel& machine_model(std::string_view name);
 

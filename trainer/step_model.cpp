@@ -139,7 +139,7 @@ class Predictor {
   // What the machine cannot multiply is decoded first, each operand in a pass of its own. A
   // processor decodes while it packs the operands, which its product's rate holds.
   void add_decoding(const ProductWork& work) {
-    if (machine_.name == "cpu") return;
+    if (machine_.name == kMeasuredMachine) return;
     const auto decode = [&](int64_t rows, const QuantSpec& spec) {
       if (!spec.quantized()) return;
       const double e = t_.work.element_bytes;
