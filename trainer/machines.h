@@ -76,14 +76,14 @@ MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name
 ProductFormat product_format(const precision::QuantSpec& left, const precision::QuantSpec& right,
                              ProductFormat compute);
 
-// The format that the product runs in: its own, or the compute type's after both operands were
-// decoded (emulated). Tiles with powers of two run as MXFP8 where only that exists (Transformer
-// Engine's way on Blackwell).
+// How a machine multiplies these operands: in the format that they ask for, or in the compute type
+// after whatever is quantized was decoded (emulated). Tiles with powers of two run as MXFP8 where
+// only that exists (Transformer Engine's way on Blackwell).
 struct RunsAs {
-  ProductFormat format = ProductFormat::kBf16;
+  ProductFormat asked = ProductFormat::kBf16, format = ProductFormat::kBf16;
   bool emulated = false;
 };
-RunsAs runs_as(const MachineModel& machine, ProductFormat asked, bool pow2_scales,
-               ProductFormat compute);
+RunsAs runs_as(const MachineModel& machine, const precision::QuantSpec& left,
+               const precision::QuantSpec& right, ProductFormat compute);
 
 }  // namespace qstep::trainer

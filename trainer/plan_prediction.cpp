@@ -14,7 +14,7 @@ using Json = nlohmann::ordered_json;
 constexpr size_t kSweepRowsShown = 12;
 
 std::string runs_text(const ProductTime& p) {
-  return p.runs.emulated ? fmt::format("{} in {}", name(p.work.asked), name(p.runs.format))
+  return p.runs.emulated ? fmt::format("{} in {}", name(p.runs.asked), name(p.runs.format))
                          : std::string(name(p.runs.format));
 }
 
@@ -111,7 +111,7 @@ Json step_json(const StepTime& t, const MachineModel& machine) {
                                 {"m", p.work.m},
                                 {"n", p.work.n},
                                 {"k", p.work.k},
-                                {"format", name(p.work.asked)},
+                                {"format", name(p.runs.asked)},
                                 {"runs_as", name(p.runs.format)},
                                 {"emulated", p.runs.emulated},
                                 {"calls", p.work.count},

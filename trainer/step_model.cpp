@@ -19,8 +19,8 @@ namespace {
 
 // Shares of the memory's peak that quantizers attain, both orientations, counting what is read and
 // written. NVFP4 on B300: 6.4 TB/s of 8 to nearest, 4.5 stochastic (TransformerEngine#2412); MXFP8
-// of 8192^2 BF16 values on B200: 52.3 us, 5.2 TB/s (ROCm/TransformerEngine#598). FP8 with FP32
-// scales is a plain pass: the machine's own share.
+// of 8192^2 BF16 values on B200: 52.3 us, 5.2 TB/s (ROCm/TransformerEngine#598). Assumed to hold on
+// other machines. FP8 with FP32 scales is a plain pass: the machine's own share.
 constexpr double kNvfp4Nearest = 6.4 / 8, kNvfp4Stochastic = 4.5 / 8, kMxfp8 = 5.2 / 8;
 
 // Attention's rate against that at T = 8192: FlashAttention-3 forward at 512, 1024, ..., 16384, D =
@@ -112,7 +112,7 @@ class Predictor {
   }
 
   void add_product(const ProductWork& work) {
-    ProductTime time{work, runs_as(machine_, work.asked, work.pow2_scales, t_.work.compute)};
+    ProductTime time{work, runs_as(machine_, work.left, work.right, t_.work.compute)};
     const Rate& rate = machine_.product(time.runs.format);
     const double e = t_.work.element_bytes;
     const auto operand = [&](int64_t rows, const QuantSpec& spec) {

@@ -122,20 +122,14 @@ class Counter {
     const double e = w_.element_bytes;
     const auto add = [&](size_t gemm, int64_t m, int64_t n, int64_t k, StepPart part,
                          double output) {
-      const QuantSpec &left = table[kGemms[gemm].left], &right = table[kGemms[gemm].right];
-      const auto pow2 = [](const QuantSpec& s) {
-        return s.scale == precision::ScaleRule::kFp32Pow2;
-      };
       w_.products.push_back({.op = op,
                              .pass = kGemms[gemm].name,
                              .part = part,
                              .m = m,
                              .n = n,
                              .k = k,
-                             .left = left,
-                             .right = right,
-                             .asked = product_format(left, right, w_.compute),
-                             .pow2_scales = pow2(left) && pow2(right),
+                             .left = table[kGemms[gemm].left],
+                             .right = table[kGemms[gemm].right],
                              .count = n_layers * w_.micros,
                              .output_bytes = output});
     };

@@ -22,11 +22,8 @@ struct ProductWork {
   StepPart part = StepPart::kForward;
   int64_t m = 0, n = 0, k = 0;
   precision::QuantSpec left, right;
-  ProductFormat asked = ProductFormat::kBf16;
-  bool pow2_scales = false;
   double count = 0;
   double output_bytes = 0;  // of one: written, and read where it adds
-  bool model_flops = true;
 
   double flops() const {  // of one
     return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);

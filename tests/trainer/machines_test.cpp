@@ -96,16 +96,26 @@ TEST(Machines, TheFormatOfAProductFollowsFromBothOperands) {
 }
 
 TEST(Machines, AFormatThatIsNotThereIsDecoded) {
-  const auto runs = [](std::string_view machine, ProductFormat asked, bool pow2) {
-    return runs_as(machine_model(machine), asked, pow2, ProductFormat::kBf16);
+  const auto runs = [](std::string_view machine, const QuantSpec& left, const QuantSpec& right) {
+    return runs_as(machine_model(machine), left, right, ProductFormat::kBf16);
   };
-  EXPECT_EQ(runs("h100", ProductFormat::kNvfp4, true).format, ProductFormat::kBf16);
-  EXPECT_TRUE(runs("h100", ProductFormat::kNvfp4, true).emulated);
-  EXPECT_FALSE(runs("gb300", ProductFormat::kNvfp4, true).emulated);
-  EXPECT_EQ(runs("h100", ProductFormat::kFp8Tiles, false).format, ProductFormat::kFp8Tiles);
-  EXPECT_EQ(runs("b200", ProductFormat::kFp8Tiles, true).format, ProductFormat::kMxfp8);
-  EXPECT_TRUE(runs("b200", ProductFormat::kFp8Tiles, false).emulated);
-  EXPECT_FALSE(runs("a100", ProductFormat::kBf16, false).emulated);
+  const QuantSpec bf16 = default_spec(QuantFormat::kBf16),
+                  nvfp4 = default_spec(QuantFormat::kNvfp4);
+  QuantSpec tiles = default_spec(QuantFormat::kFp8E4m3);
+  tiles.block = {1, 128};
+  tiles.scale = precision::ScaleRule::kFp32;
+  QuantSpec pow2 = tiles;
+  pow2.scale = precision::ScaleRule::kFp32Pow2;
+  EXPECT_EQ(runs("h100", nvfp4, nvfp4).format, ProductFormat::kBf16);
+  EXPECT_EQ(runs("h100", nvfp4, nvfp4).asked, ProductFormat::kNvfp4);
+  EXPECT_TRUE(runs("h100", nvfp4, nvfp4).emulated);
+  EXPECT_FALSE(runs("gb300", nvfp4, nvfp4).emulated);
+  EXPECT_TRUE(runs("gb300", nvfp4, bf16).emulated);  // one of them has to be decoded
+  EXPECT_EQ(runs("h100", tiles, tiles).format, ProductFormat::kFp8Tiles);
+  EXPECT_EQ(runs("b200", pow2, pow2).format, ProductFormat::kMxfp8);
+  EXPECT_FALSE(runs("b200", pow2, pow2).emulated);
+  EXPECT_TRUE(runs("b200", tiles, pow2).emulated);
+  EXPECT_FALSE(runs("a100", bf16, bf16).emulated);
 }
 
 constexpr const char* kFile = R"(
@@ -167,7 +177,8 @@ TEST(Machines, TheProcessorIsWhatWasMeasured) {
   EXPECT_EQ(m.product(ProductFormat::kFp32).attained(), 1e11);
   EXPECT_EQ(m.product(ProductFormat::kBf16).attained(), 1e11);  // widened
   EXPECT_EQ(m.memory.attained(), 2e10);
-  EXPECT_TRUE(runs_as(m, ProductFormat::kNvfp4, true, ProductFormat::kBf16).emulated);
+  const QuantSpec nvfp4 = default_spec(QuantFormat::kNvfp4);
+  EXPECT_TRUE(runs_as(m, nvfp4, nvfp4, ProductFormat::kBf16).emulated);
 }
 
 }  // namespace
