@@ -92,6 +92,7 @@ int run(int argc, char** argv) {
   add_report_command(app, exit_code);
   add_config_command(app, exit_code);
   add_plan_command(app, exit_code);
+  add_compare_command(app, exit_code);
   add_bench_command(app, exit_code);
   add_doctor_command(app, exit_code);
 

@@ -78,9 +78,9 @@ TEST(Abba, FewBlocksSayNothing) {
 }
 
 TEST(Abba, BlocksNeeded) {
-  EXPECT_EQ(2, blocks_needed(0.005, 0.01));  // 1.96
-  EXPECT_EQ(8, blocks_needed(0.01, 0.01));   // 7.84
-  EXPECT_EQ(32, blocks_needed(0.02, 0.01));  // 31.36
+  EXPECT_EQ(8, blocks_needed(0.005, 0.01));   // 1.96
+  EXPECT_EQ(18, blocks_needed(0.015, 0.01));  // 17.64
+  EXPECT_EQ(32, blocks_needed(0.02, 0.01));   // 31.36
   EXPECT_EQ(314, blocks_needed(0.02, 0.00316228));
   EXPECT_EQ(8, blocks_needed(0, 0.01));
 }

@@ -1,8 +1,5 @@
 // Whole runs of the qstep executable: resume, signals, how a run ends, and what it leaves behind.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +11,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/trainer/checkpoint_testing.h"
+#include "tests/trainer/process.h"
 #include "tests/trainer/run_records.h"
 #include "tests/trainer/small_store.h"
 
@@ -21,46 +19,6 @@ namespace qstep::trainer::testing {
 namespace {
 
 using Json = nlohmann::json;
-using Words = std::vector<std::string>;
-
-// qstep with these words; standard output and error go to `log`.
-class Process {
- public:
-  Process(const Words& words, const std::string& log) {
-    pid_ = ::fork();
-    if (pid_ != 0) return;
-    const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    ::dup2(out, 1);
-    ::dup2(out, 2);
-    std::vector<char*> argv{const_cast<char*>(QSTEP_EXECUTABLE)};
-    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
-    argv.push_back(nullptr);
-    ::execv(QSTEP_EXECUTABLE, argv.data());
-    ::_exit(127);
-  }
-  void signal(int number) const {
-    if (status_ == kRunning) ::kill(pid_, number);
-  }
-  // Waits for the condition, or for the end of the process.
-  template <class F>
-  void wait_for(F&& condition) {
-    int status = 0;
-    while (status_ == kRunning && !condition()) {
-      if (::waitpid(pid_, &status, WNOHANG) == pid_) status_ = status;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  }
-  // Its exit code, or minus the signal that ended it.
-  int wait() {
-    if (status_ == kRunning) ::waitpid(pid_, &status_, 0);
-    return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
-  }
-
- private:
-  static constexpr int kRunning = -1;
-  pid_t pid_;
-  int status_ = kRunning;
-};
 
 class Run : public ::testing::Test {
  protected:
