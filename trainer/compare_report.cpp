@@ -51,33 +51,27 @@ std::string verdict_text(const AbbaResult& result, double threshold, bool emulat
 
 Table step_table(const CompareState& state, const AbbaOptions& options) {
   const CompareSetting& s = state.setting;
-  Table table{.head = {"recipe", "", "step ms", "tokens/s", "gain over " + s.recipes[0],
-                       fmt::format("{:.0f} % interval", 100 * options.bootstrap.level), "blocks",
-                       "verdict"},
-              .rows = {}};
-  const auto row = [&](std::string name, size_t recipe) {
-    const std::optional<double> ms = step_ms(state, recipe);
-    const auto tokens = static_cast<double>(s.tokens_per_step);
-    return Cells{std::move(name), std::string(emulation_text(s.emulated[recipe])),
-                 ms ? fmt::format("{:.2f}", *ms) : "-",
-                 ms ? fmt::format("{:.0f}", tokens / (*ms * 1e-3)) : "-"};
-  };
-  table.rows.push_back(row(s.recipes[0], 0));
-  table.rows.back().insert(table.rows.back().end(), {"1", "", "", "baseline"});
+  const std::string& baseline = s.recipes[0];
+  Table table{
+      .head = {"recipe", "", "step ms", "tokens/s", baseline + " in turn", "gain over " + baseline,
+               fmt::format("{:.0f} % interval", 100 * options.bootstrap.level), "blocks",
+               "verdict"},
+      .rows = {}};
   for (const ComparePair& pair : state.pairs) {
     const std::vector<double> logs = block_logs(pair.segments_ms);
     if (logs.empty()) continue;
     const bool floor = pair.recipe == 0;
-    Cells cells = floor ? Cells{s.recipes[0] + " again", "", "", ""}
-                        : row(s.recipes[pair.recipe], pair.recipe);
     const AbbaResult r = judge(logs, options);
-    cells.insert(cells.end(),
-                 {fmt::format("{:.4f}", r.gain),
-                  fmt::format("{:.4f} - {:.4f}", r.interval.low, r.interval.high),
-                  fmt::format("{}", r.blocks),
-                  floor ? "noise floor: what this machine makes of no difference"
-                        : verdict_text(r, options.threshold, pair_emulated(state, pair))});
-    table.rows.push_back(std::move(cells));
+    const double ms = side_ms(pair, Side::kB);
+    table.rows.push_back(
+        {s.recipes[pair.recipe] + (floor ? " again" : ""),
+         std::string(emulation_text(s.emulated[pair.recipe])), fmt::format("{:.2f}", ms),
+         fmt::format("{:.0f}", static_cast<double>(s.tokens_per_step) / (ms * 1e-3)),
+         fmt::format("{:.2f}", side_ms(pair, Side::kA)), fmt::format("{:.4f}", r.gain),
+         fmt::format("{:.4f} - {:.4f}", r.interval.low, r.interval.high),
+         fmt::format("{}", r.blocks),
+         floor ? "noise floor: what this machine makes of no difference"
+               : verdict_text(r, options.threshold, pair_emulated(state, pair))});
   }
   return table;
 }

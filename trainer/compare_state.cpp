@@ -31,15 +31,12 @@ const CompareLoss* CompareState::loss(size_t recipe, uint64_t seed) const {
   return nullptr;
 }
 
-std::optional<double> step_ms(const CompareState& state, size_t recipe) {
+double side_ms(const ComparePair& pair, Side side) {
   std::vector<double> values;
-  for (const ComparePair& pair : state.pairs) {
-    for (size_t s = 0; s < pair.segments_ms.size(); ++s) {
-      const Side side = side_of(static_cast<int64_t>(s));
-      if ((side == Side::kA ? 0 : pair.recipe) == recipe) values.push_back(pair.segments_ms[s]);
-    }
+  for (size_t s = 0; s < pair.segments_ms.size(); ++s) {
+    if (side_of(static_cast<int64_t>(s)) == side) values.push_back(pair.segments_ms[s]);
   }
-  return values.empty() ? std::nullopt : std::optional(quantile(values, 0.5));
+  return values.empty() ? 0 : quantile(values, 0.5);
 }
 
 bool pair_emulated(const CompareState& state, const ComparePair& pair) {
@@ -101,6 +98,8 @@ Json pair_json(const CompareState& state, const ComparePair& pair, const AbbaOpt
   Json gains = Json::array();
   for (const double log : logs) gains.push_back(std::exp(log));
   const AbbaResult result = judge(logs, options);
+  json["a_ms"] = side_ms(pair, Side::kA);
+  json["b_ms"] = side_ms(pair, Side::kB);
   json["block_gains"] = gains;
   json["gain"] = result.gain;
   json["gain_interval"] = {result.interval.low, result.interval.high};
@@ -130,8 +129,6 @@ Json to_json(const CompareState& state, const AbbaOptions& options, bool finishe
   for (size_t i = 0; i < s.recipes.size(); ++i) {
     Json row = {{"recipe", s.recipes[i]}, {"emulated", bool{s.emulated[i]}}};
     row["config_hash"] = s.hashes[i];
-    const std::optional<double> ms = step_ms(state, i);
-    row["step_ms"] = ms ? Json(*ms) : Json(nullptr);
     recipes.push_back(row);
   }
   json["recipes"] = recipes;

@@ -54,8 +54,9 @@ struct CompareState {
   const CompareLoss* loss(size_t recipe, uint64_t seed) const;
 };
 
-// Median step time of a recipe over its segments of all pairs, ms; none: not measured yet.
-std::optional<double> step_ms(const CompareState& state, size_t recipe);
+// Median of a side's segments, ms; 0: not measured yet. Those of one pair were measured in turn;
+// between pairs the machine's speed may have changed.
+double side_ms(const ComparePair& pair, Side side);
 
 // No verdict on the speed of a pair where a side is emulated: its time says nothing about hardware
 // that has the format.

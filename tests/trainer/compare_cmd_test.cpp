@@ -48,8 +48,9 @@ TEST_F(CompareCommand, PrintsATableAndWritesFiles) {
                                  "2", "--warmup", "1"})))
       << text_of(log());
   const std::string text = text_of(log());
-  for (const char* part : {"recipe", "fp32", "nvfp4", "emulated: the time says nothing", "baseline",
-                           "segments of 2 steps behind 1 of warm-up", "of memory together"}) {
+  for (const char* part :
+       {"recipe", "fp32", "nvfp4", "emulated: the time says nothing", "fp32 in turn",
+        "segments of 2 steps behind 1 of warm-up", "of memory together"}) {
     EXPECT_NE(std::string::npos, text.find(part)) << part << "\n" << text;
   }
   const Json json = file("out");

@@ -64,6 +64,8 @@ TEST_F(Compare, FindsAPlantedSlowdownAndNothingWhereThereIsNone) {
   EXPECT_NEAR(1 / 1.02, slow.at("gain"), 0.003);
   EXPECT_EQ(8, slow.at("blocks"));
   EXPECT_EQ(32u, slow.at("segments_ms").size());
+  EXPECT_NEAR(10.0, slow.at("a_ms"), 0.03);
+  EXPECT_NEAR(10.2, slow.at("b_ms"), 0.03);
 
   run_compare(options({"fp32", "fp32"}, "fast"), simulated(0.002, 1 / 1.02));
   EXPECT_EQ("gain", pair_of(file("fast"), 0).at("verdict"));
