@@ -3,8 +3,11 @@
 
 #include <memory>
 
+#include "trainer/checkpoint_files.h"
 #include "trainer/commands.h"
+#include "trainer/report_html.h"
 #include "trainer/report_json.h"
+#include "trainer/report_markdown.h"
 
 namespace qstep::trainer {
 
@@ -12,6 +15,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> runs;
+  std::string folder = "report";
   bool json = false;
 };
 
@@ -19,7 +23,21 @@ void make_report(const Options& o) {
   std::vector<report::Run> runs;
   for (const std::string& folder : o.runs) runs.push_back(report::read_run(folder));
   const report::Json json = report::report_json(runs);
-  fmt::print("{}\n", json.dump(1, ' ', false, report::Json::error_handler_t::replace));
+  for (const report::Run& run : runs) {
+    for (const std::string& problem : run.problems) fmt::print(stderr, "warning: {}\n", problem);
+  }
+  const std::string text = json.dump(1, ' ', false, report::Json::error_handler_t::replace) + "\n";
+  if (o.json) {
+    fmt::print("{}", text);
+    return;
+  }
+  CheckpointFiles files;
+  files.create_folders(o.folder);
+  files.replace_file(o.folder + "/report.json", text);
+  files.replace_file(o.folder + "/report.md", report::report_markdown(json));
+  files.replace_file(o.folder + "/report.html", report::report_html(json));
+  fmt::print("{}\n", json.at("verdict").get<std::string>());
+  for (const char* name : {"html", "md", "json"}) fmt::print("  {}/report.{}\n", o.folder, name);
 }
 
 }  // namespace
@@ -32,8 +50,15 @@ void add_report_command(CLI::App& app, int&) {
   report->add_option("runs", o.runs, "run folders; the first is what others are held against")
       ->required()
       ->type_name("RUN...");
-  report->add_flag("--json", o.json, "as JSON");
-  report->footer("Example:\n  qstep report runs/bf16 runs/nvfp4 --json");
+  report
+      ->add_option("-o,--output", o.folder,
+                   "folder for report.html (one page, no network), report.md and report.json")
+      ->capture_default_str();
+  report->add_flag("--json", o.json, "print report.json and write nothing");
+  report->footer(
+      "Examples:\n"
+      "  qstep report runs/nvfp4\n"
+      "  qstep report runs/bf16 runs/nvfp4 -o report/");
   report->callback([options] { make_report(*options); });
 }
 

@@ -1,0 +1,233 @@
+#include "trainer/report_markdown.h"
+
+#include <fmt/format.h>
+
+#include <functional>
+
+#include "trainer/format.h"
+
+namespace qstep::trainer::report {
+
+namespace {
+
+using Format = std::function<std::string(double)>;
+
+std::string ms(double x) { return fmt::format("{:.4g} ms", x); }
+std::string seconds(double x) { return fmt::format("{:.4g} s", x); }
+std::string share(double x) { return fmt::format("{:.1f} %", 100 * x); }
+std::string plain(double x) { return fmt::format("{:.5g}", x); }
+std::string loss(double x) { return fmt::format("{:.4f}", x); }
+std::string bytes(double x) { return si_text(x, "B"); }
+std::string rate(double x) { return si_text(x, "FLOP/s"); }
+
+std::string cell(const Json& json, const char* key, const Format& format) {
+  const auto found = json.find(key);
+  return found != json.end() && found->is_number() ? format(found->get<double>()) : "n/a";
+}
+
+class Table {
+ public:
+  explicit Table(std::vector<std::string> heads) {
+    row(heads);
+    for (size_t i = 0; i < heads.size(); ++i) text_ += i == 0 ? "|---" : "|---:";
+    text_ += "|\n";
+  }
+  void row(const std::vector<std::string>& cells) {
+    for (const std::string& c : cells) text_ += "| " + c + " ";
+    text_ += "|\n";
+  }
+  std::string text() const { return text_ + "\n"; }
+
+ private:
+  std::string text_;
+};
+
+bool available(const Json& section) { return section.at("available").get<bool>(); }
+
+std::string reason(const Json& section) {
+  return fmt::format("*Not available: {}.*\n\n", section.at("reason").get<std::string>());
+}
+
+// "a, nvfp4 (emulated)"
+std::string title(const Json& run) {
+  const Json& recipe = run.at("header").at("recipe");
+  return fmt::format("{}, {}{}", run.at("name").get<std::string>(),
+                     recipe.at("name").get<std::string>(),
+                     recipe.at("emulated").get<bool>() ? " (emulated)" : "");
+}
+
+// The section of every run, each with its name above; what is missing says why.
+std::string per_run(const Json& runs, const char* heading, const char* key,
+                    const std::function<std::string(const Json& run, const Json& section)>& f) {
+  std::string text = fmt::format("## {}\n\n", heading);
+  for (const Json& run : runs) {
+    const Json& section = run.at(key);
+    text += fmt::format("**{}**\n\n", title(run));
+    text += available(section) ? f(run, section) : reason(section);
+  }
+  return text;
+}
+
+std::string overview(const Json& runs) {
+  Table table({"run", "median step", "p95", "tokens/s", "model flops, causal", "validation loss",
+               "goodput", "peak memory"});
+  for (const Json& run : runs) {
+    const Json& losses = run.at("loss");
+    const bool validated = available(losses) && available(losses.at("validation"));
+    table.row({title(run), cell(run.at("step_time"), "p50_ms", ms),
+               cell(run.at("step_time"), "p95_ms", ms),
+               cell(run.at("throughput"), "tokens_per_s", plain),
+               cell(run.at("throughput"), "flops_per_s_causal", rate),
+               validated ? cell(losses.at("validation"), "last", loss) : "n/a",
+               cell(run.at("goodput"), "productive_share", share),
+               cell(run.at("memory"), "peak_rss_bytes", bytes)});
+  }
+  return table.text();
+}
+
+std::string warnings(const Json& runs) {
+  std::string text;
+  for (const Json& run : runs) {
+    const Json& header = run.at("header");
+    const auto name = run.at("name").get<std::string>();
+    if (!header.at("ending").at("recorded").get<bool>()) {
+      text += fmt::format("> {}: not finished: {}\n>\n", name,
+                          header.at("ending").at("text").get<std::string>());
+    }
+    for (const Json& file : header.at("ending").at("torn_files")) {
+      text += fmt::format("> {}: the last line of {} is unfinished\n>\n", name,
+                          file.get<std::string>());
+    }
+    for (const Json& problem : header.at("problems")) {
+      text += fmt::format("> {}: left out: {}\n>\n", name, problem.get<std::string>());
+    }
+  }
+  return text.empty() ? "" : text + "\n";
+}
+
+std::string comparison(const Json& runs) {
+  if (runs.size() < 2) return "";
+  Table table(
+      {"against " + title(runs[0]), "ratio of median steps", "validation loss, gap", "at tokens"});
+  for (size_t i = 1; i < runs.size(); ++i) {
+    const Json& compare = runs[i].at("compare");
+    table.row({title(runs[i]),
+               cell(compare, "step_time_ratio", [](double x) { return fmt::format("{:.3f}", x); }),
+               cell(compare.at("loss"), "gap", [](double x) { return fmt::format("{:+.4f}", x); }),
+               cell(compare.at("loss"), "tokens", plain)});
+  }
+  return "## Side by side\n\n" + table.text() +
+         fmt::format("No interval: {}. No verdict on speed: {}.\n\n",
+                     runs[1].at("compare").at("interval").at("reason").get<std::string>(),
+                     runs[1].at("compare").at("speed_verdict").at("reason").get<std::string>());
+}
+
+std::string step_time(const Json&, const Json& time) {
+  Table table({"n", "mean", "sd", "CV", "min", "p5", "p50", "p90", "p95", "p99", "max"});
+  std::vector<std::string> cells = {cell(time, "n", plain), cell(time, "mean_ms", ms),
+                                    cell(time, "sd_ms", ms), cell(time, "cv", share)};
+  for (const char* key : {"min_ms", "p5_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "max_ms"}) {
+    cells.push_back(cell(time, key, ms));
+  }
+  table.row(cells);
+  std::string text =
+      table.text() + fmt::format("{} steps of warm-up and {} tagged steps are left out.",
+                                 time.at("n_warm_up").get<int64_t>(),
+                                 time.at("n_tagged").get<int64_t>());
+  for (const Json& tag : time.at("tags")) {
+    text += fmt::format(" {}: {} (median {}).", tag.at("tag").get<std::string>(),
+                        tag.at("n").get<int64_t>(), cell(tag, "p50_ms", ms));
+  }
+  return text + "\n\n";
+}
+
+std::string breakdown(const Json&, const Json& section) {
+  Table table({"phase", "mean", "share"});
+  for (const Json& row : section.at("phases")) {
+    table.row(
+        {row.at("phase").get<std::string>(), cell(row, "mean_ms", ms), cell(row, "share", share)});
+  }
+  return table.text();
+}
+
+std::string precision(const Json&, const Json& section) {
+  const Json& gemms = section.at("gemms");
+  if (!available(gemms)) return reason(gemms);
+  Table table({"GEMM", "m n k", "formats", "layers", "time", "rate", "of best", "lost"});
+  for (const Json& row : gemms.at("kinds")) {
+    table.row({row.at("op").get<std::string>() + " " + row.at("pass").get<std::string>(),
+               fmt::format("{} {} {}", row.at("m").get<int64_t>(), row.at("n").get<int64_t>(),
+                           row.at("k").get<int64_t>()),
+               fmt::format("{} x {}{}", row.at("format_a").get<std::string>(),
+                           row.at("format_b").get<std::string>(),
+                           row.at("emulated").get<bool>() ? " (emulated)" : ""),
+               cell(row, "n_layers", plain), cell(row, "ms", ms), cell(row, "flops_per_s", rate),
+               cell(row, "share_of_reference", share), cell(row, "lost_ms", ms)});
+  }
+  return table.text();
+}
+
+std::string comm(const Json&, const Json& section) {
+  Table table({"per step", "bytes", "total", "exposed", "hidden"});
+  const auto row = [&](const std::string& name, const Json& json) {
+    table.row({name, cell(json, "bytes", bytes), cell(json, "total_ms", ms),
+               cell(json, "exposed_ms", ms), cell(json, "overlap", share)});
+  };
+  row("first rank, all", section.at("first_rank"));
+  const Json& collectives = section.at("collectives");
+  if (!available(collectives)) return table.text() + reason(collectives);
+  for (const Json& json : collectives.at("rows")) {
+    row(json.at("group").get<std::string>() + " " + json.at("op").get<std::string>(), json);
+  }
+  return table.text();
+}
+
+std::string ranks(const Json&, const Json& section) {
+  Table table({"rank", "host", "busy", "score", "slowest in"});
+  for (const Json& row : section.at("ranks")) {
+    table.row({cell(row, "rank", plain),
+               row.at("host").is_string() ? row.at("host").get<std::string>() : "n/a",
+               cell(row, "busy_ms", ms), cell(row, "score", plain),
+               cell(row, "slowest_windows", plain) + " of " + cell(row, "windows", plain)});
+  }
+  const Json& slow = section.at("straggler");
+  return table.text() +
+         (slow.is_null() ? "" : fmt::format("Rank {} is slow.\n\n", slow.get<int64_t>()));
+}
+
+std::string memory(const Json&, const Json& section) {
+  std::string text = "Peak resident memory: " + cell(section, "peak_rss_bytes", bytes) + ".\n\n";
+  const Json& owners = section.at("by_owner");
+  if (!available(owners)) return text + reason(owners);
+  Table table({"owner", "mean", "least", "most"});
+  for (const Json& row : owners.at("owners")) {
+    table.row({row.at("owner").get<std::string>(), cell(row, "mean_bytes", bytes),
+               cell(row, "min_bytes", bytes), cell(row, "max_bytes", bytes)});
+  }
+  return text + table.text();
+}
+
+std::string goodput(const Json&, const Json& section) {
+  Table table({"bucket", "time", "share"});
+  for (const Json& row : section.at("buckets")) {
+    table.row(
+        {row.at("bucket").get<std::string>(), cell(row, "s", seconds), cell(row, "share", share)});
+  }
+  table.row({"wall", cell(section, "wall_s", seconds), ""});
+  return table.text();
+}
+
+}  // namespace
+
+std::string report_markdown(const Json& report) {
+  const Json& runs = report.at("runs");
+  return "# Quarterstep report\n\n" + report.at("verdict").get<std::string>() + "\n\n" +
+         warnings(runs) + overview(runs) + comparison(runs) +
+         per_run(runs, "Step time", "step_time", step_time) +
+         per_run(runs, "Where a step goes", "breakdown", breakdown) +
+         per_run(runs, "GEMMs by what they lose", "precision", precision) +
+         per_run(runs, "Communication", "comm", comm) + per_run(runs, "Ranks", "ranks", ranks) +
+         per_run(runs, "Memory", "memory", memory) + per_run(runs, "Goodput", "goodput", goodput);
+}
+
+}  // namespace qstep::trainer::report
