@@ -246,6 +246,29 @@ TEST_F(Cli, PlanTellsTheMemoryOfEveryRank) {
       << torn.err;
 }
 
+TEST_F(Cli, PlanPredictsTheStepOnAMachine) {
+  const std::string plan = "plan llama-1b train.seq_len=2048 precision.recipe=nvfp4 ";
+  const auto json = nlohmann::json::parse(qstep(plan + "--gpu h100 --nodes 1 --json").out);
+  EXPECT_EQ(json["ranks"], 8);
+  EXPECT_TRUE(json["emulated"]);  // on that machine
+  EXPECT_GT(json["prediction"]["step_ms"], 0);
+  EXPECT_FALSE(nlohmann::json::parse(qstep(plan + "--gpu b200 --json").out)["emulated"]);
+  const Outcome text = qstep(plan + "--gpu h100 --ranks 4 --sweep");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_TRUE(contains(text.out, "predicted step on h100")) << text.out;
+  EXPECT_TRUE(contains(text.out, "micro_batch")) << text.out;
+
+  const Outcome unknown = qstep(plan + "--gpu h10");
+  EXPECT_EQ(unknown.code, 20);
+  EXPECT_TRUE(contains(unknown.err, "the nearest is \"h100\"")) << unknown.err;
+  EXPECT_EQ(qstep(plan + "--sweep").code, 20);
+  EXPECT_EQ(qstep(plan + "--machine missing.toml").code, 20);
+  write("mine.toml", "name = \"mine\"\n");
+  const Outcome incomplete = qstep(plan + "--machine mine.toml");
+  EXPECT_EQ(incomplete.code, 20);
+  EXPECT_TRUE(contains(incomplete.err, "gpus_per_node is missing")) << incomplete.err;
+}
+
 TEST_F(Cli, DoctorTellsTheMachine) {
   EXPECT_EQ(qstep("doctor").code, 0);
   const auto json = nlohmann::json::parse(qstep("doctor --json").out);
