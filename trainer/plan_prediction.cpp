@@ -68,11 +68,12 @@ void print_comm(const StepTime& t) {
 
 void print_sweep(const std::vector<SweepRow>& rows) {
   if (rows.empty()) return;
-  fmt::print("\n{:>8}{:>8}{:>13}{:>12}{:>8}{:>12}{:>14}{:>8}{:>8}\n", "tensor", "data",
+  if (!rows.front().fits) fmt::print("\nno mesh and micro-batch fits the memory of a rank\n");
+  fmt::print("\n{:>8}{:>8}{:>13}{:>12}{:>10}{:>12}{:>14}{:>8}{:>8}\n", "tensor", "data",
              "micro_batch", "memory", "", "step ms", "tokens/s/rank", "MFU", "SOL");
   for (size_t i = 0; i < std::min(rows.size(), kSweepRowsShown); ++i) {
     const SweepRow& r = rows[i];
-    fmt::print("{:>8}{:>8}{:>13}{:>12}{:>8}{:>12.1f}{:>14.0f}{:>6.1f} %{:>6.1f} %\n", r.tensor,
+    fmt::print("{:>8}{:>8}{:>13}{:>12}{:>10}{:>12.1f}{:>14.0f}{:>6.1f} %{:>6.1f} %\n", r.tensor,
                r.data, r.micro_batch, bytes_text(r.memory_bytes), r.fits ? "fits" : "too much",
                1e3 * r.time.seconds(), r.time.tokens_per_s() / r.time.work.ranks,
                100 * r.time.mfu(), 100 * r.time.sol());
