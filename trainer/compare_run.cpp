@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -127,6 +128,7 @@ class Comparison {
   }
 
   void plan(CompareProgress& progress) {
+    if (options_.blocks > 0) warn_of_others(progress);
     const int64_t per_segment = options_.warmup + options_.steps;
     for (const PairTask& task : pairs()) {
       const auto done = static_cast<int64_t>(state_.pair(task.recipe).segments_ms.size());
@@ -143,6 +145,19 @@ class Comparison {
                                    : " of memory, one at a time: built anew for every segment"));
     }
     for (const LossTask& task : runs()) progress.plan(task.recipe, task.config.train.steps);
+  }
+
+  // What a machine does beside the steps widens every interval.
+  void warn_of_others(CompareProgress& progress) const {
+    double load = 0;  // runnable processes, mean of the last minute
+    const int64_t cores = read_machine().usable_cores;
+    if (::getloadavg(&load, 1) < 1) return;
+    if (load + static_cast<double>(state_.setting.threads) <= static_cast<double>(cores) + 0.5) {
+      return;
+    }
+    progress.say(fmt::format(
+        "warning: load average {:.1f} on {} core{}: other processes take time from the steps", load,
+        cores, cores == 1 ? "" : "s"));
   }
 
   ExitCode measure(CompareProgress& progress) {

@@ -89,6 +89,29 @@ TEST_F(CompareCommand, WhatItRefuses) {
   }
 }
 
+TEST_F(CompareCommand, AStopBetweenSegmentsKeepsThem) {
+  const Words segments{"--recipes", "fp32,bf16", "--steps", "2", "--warmup", "1"};
+  Words more = segments;
+  more.insert(more.end(), {"--blocks", "100000"});
+  Process first(words("out", more), log());
+  const auto measured = [&] {
+    const Json json = Json::parse(text_of(folder_ / "out/compare.json"), nullptr, false);
+    return json.is_discarded() ? 0 : json.at("pairs").at(0).at("segments_ms").size();
+  };
+  first.wait_for([&] { return measured() >= 9; });
+  first.signal(SIGINT);
+  ASSERT_EQ(10, first.wait()) << text_of(log());
+  EXPECT_EQ(false, file("out").at("finished"));
+  const Json before = file("out").at("pairs").at(0).at("block_gains");
+  ASSERT_LE(2u, before.size());
+
+  more = segments;
+  more.insert(more.end(), {"--blocks", "2"});  // which is there
+  ASSERT_EQ(0, run(words("out", more))) << text_of(log());
+  EXPECT_EQ(true, file("out").at("finished"));
+  EXPECT_EQ(before, file("out").at("pairs").at(0).at("block_gains"));
+}
+
 TEST_F(CompareCommand, AStopWhileItTrainsLosesNothing) {
   write_small_store(folder_ / "corpus.h5", 70);
   const Words more{"--recipes",
