@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ops/tensor.h"
+#include "precision/quant_spec.h"
 
 namespace qstep::ops {
 
@@ -25,6 +26,10 @@ struct Operand {
   float scale_denominator = 1.0f;
   const float* tile_scales = nullptr;  // [rows / tile_rows, k / tile_k] row-major; null: none
   int64_t tile_rows = 0, tile_k = 0;
+
+  // What the data were rounded to; kBf16: nothing but their own type. The product does not depend
+  // on it.
+  precision::QuantFormat format = precision::QuantFormat::kBf16;
 };
 
 inline Operand rowwise(const Tensor& x) {

@@ -61,6 +61,10 @@ class Ops {
   virtual ~Ops() = default;
   virtual std::string_view name() const = 0;
 
+  // What the calls up to the next label are for: the block (from 0; -1: none) and a literal ("qkv
+  // fprop", "attention"). For timelines and profilers; what is computed does not depend on it.
+  virtual void label(int64_t /*layer*/, std::string_view /*name*/) {}
+
   // ---- memory -------------------------------------------------------------------------
 
   // Zeroed, 64-byte aligned, touched by the threads that will use it.

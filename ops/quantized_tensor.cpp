@@ -72,6 +72,7 @@ QuantizedTensor first_rows(const QuantizedTensor& q, int64_t n) {
 
 Operand operand(const QuantizedTensor& q) {
   Operand a = q.orientation == Orientation::kRowwise ? rowwise(q.values) : columnwise(q.values);
+  a.format = q.spec.format;
   if (q.scale) {
     a.scale = q.scale.as<float>();
     a.scale_denominator = scale_denominator(q.spec);

@@ -47,10 +47,11 @@ BlockScratch lay_out_block_scratch(ops::Arena& arena, const ModelConfig& model, 
           .d_act = take(model.ffn_width)};
 }
 
-Block::Block(const ModelConfig& model, const BlockWeights<Tensor>& w,
+Block::Block(int64_t layer, const ModelConfig& model, const BlockWeights<Tensor>& w,
              const BlockActivations& activations, const Tensor& delta, const Tensor& rope_table,
              std::array<LinearOperands, kLinearsPerBlock> operands, TensorParallel& group)
-    : activation_(model.activation),
+    : layer_(layer),
+      activation_(model.activation),
       eps_(static_cast<float>(model.norm_eps)),
       q_norm_(w.q_norm),
       k_norm_(w.k_norm),
@@ -64,20 +65,26 @@ Block::Block(const ModelConfig& model, const BlockWeights<Tensor>& w,
                 group),
       up_(w.up, w.up_bias, std::move(operands[2]), LinearRole::kColumnParallel, group),
       down_(w.down, w.down_bias, std::move(operands[3]), LinearRole::kRowParallel, group),
-      group_(&group) {}
+      group_(&group) {
+  Linear* const linears[] = {&qkv_, &attn_out_, &up_, &down_};
+  for (size_t i = 0; i < kLinearLabels.size(); ++i) linears[i]->set_labels(layer, kLinearLabels[i]);
+}
 
 Tensor Block::project_qkv(ops::Ops& ops, const Stream& in, const AttentionShape& shape,
                           int64_t first_position) {
   const int64_t N = shape.n_tokens();
   const Tensor norm1 = a_.norm1.row_range(0, N), qkv = a_.qkv.row_range(0, N);
+  ops.label(layer_, kNormLabel);
   norm1_.forward(ops, a_.sum1.row_range(0, in.x.rows), group_->own_rows(norm1), in);
   if (q_norm_) {
     const Tensor raw = a_.qkv_raw.row_range(0, N);
     qkv_.forward(ops, raw, norm1);
+    ops.label(layer_, kAttentionLabel);
     ops.qk_norm_forward(qkv, a_.qk_rstd.row_range(0, N), raw, q_norm_, k_norm_, shape, eps_);
   } else {
     qkv_.forward(ops, qkv, norm1);
   }
+  ops.label(layer_, kAttentionLabel);
   if (rope_table_) ops.rope(qkv, rope_table_, shape, first_position, Direction::kForward);
   return qkv;
 }
@@ -86,8 +93,10 @@ Stream Block::forward_mlp(ops::Ops& ops, const Stream& in, int64_t N) {
   const Tensor sum2 = a_.sum2.row_range(0, in.x.rows), norm2 = a_.norm2.row_range(0, N);
   const Tensor up = a_.up.row_range(0, N), act = a_.act.row_range(0, N);
   const Tensor delta = delta_.row_range(0, N);
+  ops.label(layer_, kNormLabel);
   norm2_.forward(ops, sum2, group_->own_rows(norm2), in);
   up_.forward(ops, up, norm2);
+  ops.label(layer_, kActivationLabel);
   ops.activation_forward(act, up, activation_);
   down_.forward(ops, delta, act);
   return {sum2, group_->own_rows(delta)};
@@ -105,11 +114,14 @@ void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<T
                      Accumulate accumulate) const {
   const Tensor d_own = group_->own_rows(d_stream), d_norm_own = group_->own_rows(s.d_norm);
   down_.backward(ops, s.d_act, g.down, g.down_bias, d_stream, accumulate);
+  ops.label(layer_, kActivationLabel);
   ops.activation_backward(s.d_up, s.d_act, a_.up, activation_);
   up_.backward(ops, s.d_norm, g.up, g.up_bias, s.d_up, accumulate);
+  ops.label(layer_, kNormLabel);
   norm2_.backward(ops, d_own, g.norm2, g.norm2_bias, d_norm_own, Accumulate::kYes, accumulate);
 
   attn_out_.backward(ops, s.d_attention, g.attn_out, g.attn_out_bias, d_stream, accumulate);
+  ops.label(layer_, kAttentionLabel);
   ops.attention_backward(s.d_qkv, s.d_attention, a_.qkv, a_.attention, a_.lse, shape);
   if (rope_table_) ops.rope(s.d_qkv, rope_table_, shape, 0, Direction::kBackward);
   if (q_norm_) {
@@ -117,6 +129,7 @@ void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<T
                          shape, accumulate);
   }
   qkv_.backward(ops, s.d_norm, g.qkv, g.qkv_bias, s.d_qkv, accumulate);
+  ops.label(layer_, kNormLabel);
   norm1_.backward(ops, d_own, g.norm1, g.norm1_bias, d_norm_own, Accumulate::kYes, accumulate);
 }
 

@@ -47,11 +47,11 @@ struct KvCache {
 
 class Block {
  public:
-  // delta [N, C]: where attention and MLP put what they add to the stream; every block may share
-  // it, as the norm that comes next has read it before it is written again. rope_table as ops.rope
-  // wants it; empty with learned positions. operands: of the linear layers, in the order of
-  // LinearKind. group: the ranks that share the block; outlives it.
-  Block(const ModelConfig& model, const BlockWeights<ops::Tensor>& weights,
+  // layer: which block this is, from 0. delta [N, C]: where attention and MLP put what they add to
+  // the stream; every block may share it, as the norm that comes next has read it before it is
+  // written again. rope_table as ops.rope wants it; empty with learned positions. operands: of the
+  // linear layers, in the order of LinearKind. group: the ranks that share the block; outlives it.
+  Block(int64_t layer, const ModelConfig& model, const BlockWeights<ops::Tensor>& weights,
         const BlockActivations& activations, const ops::Tensor& delta,
         const ops::Tensor& rope_table, std::array<LinearOperands, kLinearsPerBlock> operands,
         TensorParallel& group);
@@ -75,6 +75,7 @@ class Block {
                           int64_t first_position);
   Stream forward_mlp(ops::Ops& ops, const Stream& in, int64_t n_tokens);
 
+  int64_t layer_;
   ops::Activation activation_;
   float eps_;
   ops::Tensor q_norm_, k_norm_, delta_, rope_table_;

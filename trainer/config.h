@@ -88,6 +88,13 @@ struct RunConfig {
   double hang_limit_s = 60;     // of several ranks: the least time after which a step hangs
 };
 
+// What a run notes of its own time (README.md, Timing).
+enum class TimingLevel : uint8_t { kOff, kPhases, kOps };
+
+struct TimingConfig {
+  TimingLevel level = TimingLevel::kOps;
+};
+
 struct Config {
   ModelConfig model;
   DataConfig data;
@@ -96,6 +103,7 @@ struct Config {
   PrecisionConfig precision;
   ParallelConfig parallel;
   RunConfig run;
+  TimingConfig timing;
 
   ops::Dtype compute_dtype() const {
     return precision.loaded.compute == qstep::precision::ComputeType::kFp32 ? ops::Dtype::kF32
@@ -147,8 +155,8 @@ std::string to_toml(const Config& config);
 // The same with the origin of every value as a comment, aligned.
 std::string to_toml(const LoadedConfig& loaded);
 
-// XXH3-128 of to_toml without [run] and of what the recipe computes: equal when two runs compute
-// the same thing.
+// XXH3-128 of to_toml without [run] and [timing] and of what the recipe computes: equal when two
+// runs compute the same thing.
 std::string config_hash(const Config& config);
 
 }  // namespace qstep::trainer

@@ -48,7 +48,9 @@ std::string changes(const std::string& before, const std::string& after, F&& cou
 }  // namespace
 
 std::string changed_settings(const std::string& before, const std::string& after) {
-  return changes(before, after, [](const std::string& s) { return !s.starts_with("run."); });
+  return changes(before, after, [](const std::string& s) {
+    return !s.starts_with("run.") && !s.starts_with("timing.");
+  });
 }
 
 std::string changed_recipe(const Config& before, const Config& after) {

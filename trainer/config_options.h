@@ -44,6 +44,9 @@ inline constexpr std::array kGradientTypeNames{Choice<GradientType>{"fp32", Grad
 inline constexpr std::array kOptimizerStateNames{
     Choice<OptimizerState>{"sharded", OptimizerState::kSharded},
     Choice<OptimizerState>{"replicated", OptimizerState::kReplicated}};
+inline constexpr std::array kTimingLevelNames{Choice<TimingLevel>{"off", TimingLevel::kOff},
+                                              Choice<TimingLevel>{"phases", TimingLevel::kPhases},
+                                              Choice<TimingLevel>{"ops", TimingLevel::kOps}};
 inline constexpr std::array kEvalPrecisionNames{
     Choice<EvalPrecision>{"recipe", EvalPrecision::kRecipe},
     Choice<EvalPrecision>{"bf16", EvalPrecision::kCompute}};
@@ -56,6 +59,7 @@ constexpr const auto& choices_of(Reduction) { return kReductionNames; }
 constexpr const auto& choices_of(GradientType) { return kGradientTypeNames; }
 constexpr const auto& choices_of(OptimizerState) { return kOptimizerStateNames; }
 constexpr const auto& choices_of(EvalPrecision) { return kEvalPrecisionNames; }
+constexpr const auto& choices_of(TimingLevel) { return kTimingLevelNames; }
 
 // The names that precision/ gives its own.
 template <class E>
@@ -202,6 +206,10 @@ void for_each_option(ConfigT& c, F&& f) {
   f("run.max_minutes", r.max_minutes,
     "save and end with code 11 before this time is over; 0 = no limit but the Slurm job's",
     not_negative());
+
+  f("timing.level", c.timing.level,
+    "what is noted of a step's time: the phases, waits for other ranks too, or every operation",
+    any);
 }
 
 // ---- values as text -------------------------------------------------------------------

@@ -98,7 +98,8 @@ std::string to_toml(const LoadedConfig& loaded) {
 std::string config_hash(const Config& config) {
   const std::string text =
       print(
-          config, [](std::string_view section) { return section != "run"; }, kNoComment) +
+          config, [](std::string_view section) { return section != "run" && section != "timing"; },
+          kNoComment) +
       numerics_toml(config.precision.loaded);
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);

@@ -58,23 +58,19 @@ void DataParallel::wait(Pending& pending) {
   pending.waits = false;
 }
 
-void DataParallel::wait_for_gradients(PhaseTimer& timer) {
+void DataParallel::wait_for_gradients(Timeline& timer) {
   if (!reduction_.waits) return;
-  const Phase before = timer.enter(Phase::kComm);
-  wait(reduction_);
-  timer.enter(before);
+  timer.wait(Category::kGradReduce, [&] { wait(reduction_); });
   if (!staging_) return;
   for (const OwnedRun& run : owned_) {
     ops_.cast(gradient_.col_range(run.first, run.size), staging_.col_range(run.first, run.size));
   }
 }
 
-void DataParallel::wait_for_weights(int64_t bucket, PhaseTimer& timer) {
+void DataParallel::wait_for_weights(int64_t bucket, Timeline& timer) {
   Pending& gather = gathers_[static_cast<size_t>(bucket)];
   if (!gather.waits) return;
-  const Phase before = timer.enter(Phase::kComm);
-  wait(gather);
-  timer.enter(before);
+  timer.wait(Category::kParamGather, [&] { wait(gather); });
 }
 
 void DataParallel::wait_for_weights() {

@@ -40,9 +40,9 @@ class DataParallel {
   // The owned weights of the bucket are updated: brings them to all.
   void gather_weights(int64_t bucket);
 
-  // Time spent waiting is Phase::kComm; then the timer's open phase goes on.
-  void wait_for_gradients(PhaseTimer& timer);
-  void wait_for_weights(int64_t bucket, PhaseTimer& timer);
+  // Time spent waiting counts as Category::kGradReduce and kParamGather.
+  void wait_for_gradients(Timeline& timer);
+  void wait_for_weights(int64_t bucket, Timeline& timer);
   void wait_for_weights();
 
  private:

@@ -72,7 +72,7 @@ void Head::forward(ops::Ops& ops, const Tensor& loss, const Tensor& y, const Ten
 
 void Head::forward_backward(ops::Ops& ops, const Tensor& loss, const Tensor& dy, const Tensor& dw,
                             const Tensor& y, const Tensor& targets, float scale, Accumulate grads,
-                            PhaseTimer& timer) {
+                            Timeline& timer) {
   group_->gather_rows(y);
   for_each_chunk(y.rows, a_.logits.rows, [&](int64_t first, int64_t n) {
     timer.enter(Phase::kForward);

@@ -40,7 +40,9 @@ class Head {
         first_token_(group.rank() * weight.rows),
         linear_(weight, {}),
         a_(activations),
-        group_(&group) {}
+        group_(&group) {
+    linear_.set_labels(-1, kHeadLabels);
+  }
 
   // loss[n] of y[n] against targets[n]. Of y [N, C], this rank's own rows are read.
   void forward(ops::Ops& ops, const ops::Tensor& loss, const ops::Tensor& y,
@@ -50,7 +52,7 @@ class Head {
   // backward of a chunk follow each other, hence the timer.
   void forward_backward(ops::Ops& ops, const ops::Tensor& loss, const ops::Tensor& dy,
                         const ops::Tensor& dw, const ops::Tensor& y, const ops::Tensor& targets,
-                        float scale, ops::Accumulate grads, PhaseTimer& timer);
+                        float scale, ops::Accumulate grads, Timeline& timer);
 
   // Logits of at most one chunk of rows, for sampling: a view of [rows, V]. Not of a shared head.
   ops::Tensor logits(ops::Ops& ops, const ops::Tensor& y);

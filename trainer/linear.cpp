@@ -6,6 +6,7 @@ using ops::Accumulate;
 using ops::Tensor;
 
 void Linear::forward(ops::Ops& ops, const Tensor& y, const Tensor& x) {
+  ops.label(layer_, labels_.fprop);
   const OperandPair w_pair = operands_.weight(ops, weight_);
   if (role_ == LinearRole::kColumnParallel) group_->gather_rows(x);
   const OperandPair x_pair = operands_.input(ops, x);
@@ -20,10 +21,12 @@ void Linear::forward(ops::Ops& ops, const Tensor& y, const Tensor& x) {
 void Linear::backward(ops::Ops& ops, const Tensor& dx, const Tensor& dw, const Tensor& db,
                       const Tensor& dy, Accumulate grads) const {
   const bool column = role_ == LinearRole::kColumnParallel, row = role_ == LinearRole::kRowParallel;
+  ops.label(layer_, dx ? labels_.dgrad : labels_.wgrad);
   if (row) group_->gather_rows(dy);
   const OperandPair dy_pair = operands_.gradient(ops, dy);
   if (dx) ops.gemm(dx, dy_pair.rowwise, w_dgrad_, 1.0f, Accumulate::kNo);
   if (dx && column) group_->begin_sum_rows(dx);
+  ops.label(layer_, labels_.wgrad);
   ops.gemm(dw, dy_pair.columnwise, x_wgrad_, 1.0f, grads);
   // A row-parallel layer's bias is every rank's: each has the gradient of its own rows.
   if (bias_) ops.bias_backward(db, row ? group_->own_rows(dy) : dy, grads);

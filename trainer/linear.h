@@ -14,6 +14,7 @@
 #pragma once
 
 #include "ops/ops.h"
+#include "trainer/labels.h"
 #include "trainer/linear_operands.h"
 #include "trainer/tensor_parallel.h"
 
@@ -37,6 +38,12 @@ class Linear {
         role_(group.size() == 1 ? LinearRole::kWhole : role),
         group_(&group) {}
 
+  // How its calls are labelled, in which block (-1: none).
+  void set_labels(int64_t layer, const LinearLabels& labels) {
+    layer_ = layer;
+    labels_ = labels;
+  }
+
   // Keeps the operands that backward will read: where they are views of x, x must stay as it is.
   void forward(ops::Ops& ops, const ops::Tensor& y, const ops::Tensor& x);
 
@@ -50,6 +57,8 @@ class Linear {
   LinearOperands operands_;
   LinearRole role_ = LinearRole::kWhole;
   TensorParallel* group_ = nullptr;
+  int64_t layer_ = -1;
+  LinearLabels labels_;
   ops::Operand x_wgrad_, w_dgrad_;
 };
 

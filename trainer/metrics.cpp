@@ -55,6 +55,15 @@ void MetricsFile::step(const StepRow& row) {
   lines_.open_object("phases_ms");
   for (size_t i = 0; i < kPhaseNames.size(); ++i) lines_.put(kPhaseNames[i], row.phases_ms[i]);
   lines_.close_object();
+  if (row.breakdown_ms) {
+    lines_.open_object("breakdown_ms");
+    for (size_t i = 0; i < kCategoryNames.size(); ++i) {
+      const double ms = (*row.breakdown_ms)[i];
+      if (ms != 0) lines_.put(kCategoryNames[i], ms);
+    }
+    lines_.close_object();
+  }
+  if (row.comm_exposed_ms) lines_.put("comm_exposed_ms", *row.comm_exposed_ms);
   lines_.put("comm_busy_ms", row.comm_busy_ms);
   lines_.put("comm_bytes", row.comm_bytes);
   lines_.append();

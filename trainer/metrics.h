@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
+#include "trainer/breakdown.h"
 #include "trainer/json_lines.h"
 #include "trainer/timeline.h"
 
@@ -35,6 +37,8 @@ struct StepRow {
   bool skipped = false;
   std::string non_finite_input;  // "blocks.3.down dy", the first such; empty: none
   PhaseTimes phases_ms{};
+  std::optional<Breakdown> breakdown_ms;  // zeros are left out of the row
+  std::optional<double> comm_exposed_ms;
   double comm_busy_ms = 0;  // between ranks, beside the computation or not; this rank's
   int64_t comm_bytes = 0;   // sent by this rank
 };

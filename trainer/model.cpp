@@ -69,13 +69,14 @@ Model::Model(ops::Ops& ops, const ModelConfig& config, const ModelWeights<Tensor
         operands[i] = precision->linear(static_cast<int64_t>(l), static_cast<LinearKind>(i));
       }
     }
-    blocks_.emplace_back(config, weights.blocks[l], a_.blocks[l], a_.delta, a_.rope_table,
-                         std::move(operands), group_);
+    blocks_.emplace_back(static_cast<int64_t>(l), config, weights.blocks[l], a_.blocks[l], a_.delta,
+                         a_.rope_table, std::move(operands), group_);
   }
 }
 
 Stream Model::forward_blocks(ops::Ops& ops) {
   want_weights(kEmbeddingBucket);
+  ops.label(-1, kEmbedLabel);
   // One rank has the row of a token, and the first one the positions: their sum is exact but for
   // the addition of these two.
   const Tensor wpe = group_.rank() == 0 ? weights_.wpe : Tensor();
@@ -88,6 +89,7 @@ Stream Model::forward_blocks(ops::Ops& ops) {
     stream = blocks_[l].forward(ops, stream, shape_);
   }
   want_weights(head_bucket(config_));
+  ops.label(-1, kNormLabel);
   final_norm_.forward(ops, a_.final_sum, group_.own_rows(a_.final_norm), stream);
   return stream;
 }
@@ -98,7 +100,7 @@ void Model::forward(ops::Ops& ops) {
 }
 
 void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float scale,
-                             Accumulate accumulate, PhaseTimer& timer) {
+                             Accumulate accumulate, Timeline& timer) {
   timer.enter(Phase::kForward);
   forward_blocks(ops);
 
@@ -109,6 +111,7 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
                          accumulate, timer);
 
   timer.enter(Phase::kBackward);
+  ops.label(-1, kNormLabel);
   final_norm_.backward(ops, group_.own_rows(a_.d_stream), g.final_norm, g.final_norm_bias,
                        group_.own_rows(d_final), Accumulate::kNo, accumulate);
   gradient_complete(head_bucket(config_));
@@ -116,6 +119,7 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
     blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate);
     gradient_complete(block_bucket(static_cast<int64_t>(l)));
   }
+  ops.label(-1, kEmbedLabel);
   if (!config_.tied_head && accumulate == Accumulate::kNo) ops.zero(g.wte);
   group_.gather_rows(a_.d_stream);
   const bool has_positions = group_.rank() == 0;
@@ -131,6 +135,7 @@ Tensor Model::forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> 
   shape.batch = 1;
   shape.seq_len = n;
   const Tensor x = a_.embedding.row_range(0, n);
+  ops.label(-1, kEmbedLabel);
   ops.embedding_forward(x, a_.tokens.col_range(0, n), weights_.wte, 0, weights_.wpe, n,
                         first_position);
   Stream stream{x, {}};
@@ -138,6 +143,7 @@ Tensor Model::forward_cached(ops::Ops& ops, int64_t n, std::span<const KvCache> 
     stream = blocks_[l].forward_cached(ops, stream, shape, caches[l], first_position);
   }
   const Tensor norm = a_.final_norm.row_range(0, n);
+  ops.label(-1, kNormLabel);
   final_norm_.forward(ops, a_.final_sum.row_range(0, n), norm, stream);
   return head_.logits(ops, norm.row_range(n - 1, 1));
 }

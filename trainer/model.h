@@ -58,7 +58,7 @@ class Model {
 
   // The same, and grads (+)= gradient of scale * sum_n losses[n].
   void forward_backward(ops::Ops& ops, const ModelWeights<ops::Tensor>& grads, float scale,
-                        ops::Accumulate accumulate, PhaseTimer& timer);
+                        ops::Accumulate accumulate, Timeline& timer);
 
   // Generation, batch 1, not shared: runs tokens[0, n) at positions first_position .. and returns
   // the logits [1, V] behind the last one.

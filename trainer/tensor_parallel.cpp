@@ -4,7 +4,7 @@ namespace qstep::trainer {
 
 using ops::Tensor;
 
-TensorParallel::TensorParallel(parallel::Comm& group, PhaseTimer& timer)
+TensorParallel::TensorParallel(parallel::Comm& group, Timeline& timer)
     : place_{.size = group.size(), .rank = group.rank()},
       group_(&group),
       timer_(&timer),
@@ -19,9 +19,7 @@ parallel::Bounds TensorParallel::bounds_of(const Tensor& x) {
 }
 
 void TensorParallel::wait_for(parallel::Comm::Ticket ticket) {
-  const Phase before = timer_->enter(Phase::kComm);
-  group_->wait(ticket);
-  timer_->enter(before);
+  timer_->wait(Category::kTpComm, [&] { group_->wait(ticket); });
 }
 
 void TensorParallel::gather_rows(const Tensor& x) {

@@ -25,8 +25,8 @@ class TensorParallel final : public ops::AmaxJoin {
  public:
   // The one rank of its group: all rows are its own, and nothing is told to anybody.
   TensorParallel() = default;
-  // `group` and `timer` outlive this. Time spent waiting is Phase::kComm.
-  TensorParallel(parallel::Comm& group, PhaseTimer& timer);
+  // `group` and `timer` outlive this. Time spent waiting counts as Category::kTpComm.
+  TensorParallel(parallel::Comm& group, Timeline& timer);
 
   const TensorPlace& place() const { return place_; }
   int size() const { return place_.size; }
@@ -58,7 +58,7 @@ class TensorParallel final : public ops::AmaxJoin {
 
   TensorPlace place_;
   parallel::Comm* group_ = nullptr;
-  PhaseTimer* timer_ = nullptr;
+  Timeline* timer_ = nullptr;
   std::vector<int64_t> bounds_;
   parallel::Comm::Ticket begun_ = 0;
   bool waits_ = false;

@@ -4,13 +4,22 @@
 
 namespace qstep::trainer {
 
-void PhaseTimer::start() {
+static_assert(format_name(GemmFormat::kFp8E5m2) == "fp8-e5m2" &&
+              gemm_format(precision::QuantFormat::kBf16) == GemmFormat::kBf16);
+static_assert(category_name(Category::kGemmFp8E5m2) == "gemm_fp8-e5m2" &&
+              category_name(Category::kOther) == "other");
+
+void Timeline::start() {
   ms_.fill(0.0);
+  spans_.clear();
   open_ = Phase::kOther;
-  since_ = Clock::now();
+  waited_ns_ = 0;
+  label(-1, {});
+  running_ = true;
+  begin_ns_ = since_ns_ = now_ns();
 }
 
-Phase PhaseTimer::enter(Phase phase) {
+Phase Timeline::enter(Phase phase) {
   const Phase before = open_;
   if (phase == before) return before;
   close();
@@ -18,16 +27,44 @@ Phase PhaseTimer::enter(Phase phase) {
   return before;
 }
 
-const PhaseTimes& PhaseTimer::stop() {
+const PhaseTimes& Timeline::stop() {
   close();
+  running_ = false;
+  // Steps differ by a few waits: the next one finds room.
+  if (spans_.capacity() < 2 * spans_.size()) spans_.reserve(2 * spans_.size());
   return ms_;
 }
 
-void PhaseTimer::close() {
-  const Clock::time_point now = Clock::now();
-  ms_[static_cast<size_t>(open_)] +=
-      std::chrono::duration<double, std::milli>(now - since_).count();
-  since_ = now;
+void Timeline::close() {
+  const int64_t now = now_ns();
+  ms_[static_cast<size_t>(open_)] += static_cast<double>(now - since_ns_) * 1e-6;
+  since_ns_ = now;
+}
+
+void Timeline::note_wait(Category category, int64_t begin_ns, Phase phase) {
+  if (!running_ || level_ == TimingLevel::kOff) return;
+  const TimeRange when{begin_ns, now_ns()};
+  waited_ns_ += when.length();
+  spans_.push_back({.when = when,
+                    .waited_ns = 0,
+                    .category = category,
+                    .phase = phase,
+                    .call = "wait",
+                    .label = label_,
+                    .layer = layer_,
+                    .gemm = {}});
+}
+
+void Timeline::end_call(const Mark& mark, Category category, std::string_view call,
+                        const GemmCall& gemm) {
+  spans_.push_back({.when = {mark.begin_ns, now_ns()},
+                    .waited_ns = waited_ns_ - mark.waited_ns,
+                    .category = category,
+                    .phase = open_,
+                    .call = call,
+                    .label = label_,
+                    .layer = layer_,
+                    .gemm = gemm});
 }
 
 double total_ms(const PhaseTimes& times) {

@@ -1,10 +1,20 @@
-// Where a step's time goes. One phase is open at any moment, so the phases of a step add up to it.
+// Where a step's time goes on the thread that runs it: coarse phases, one of which is open at any
+// moment, and, where asked for, every call and every wait as a span of its own.
+//
+// Notes are taken in memory that is there from the second step on; what they mean is worked out
+// behind the step (breakdown.h).
 #pragma once
 
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <string_view>
+#include <vector>
+
+#include "precision/quant_spec.h"
+#include "trainer/config.h"
+#include "trainer/intervals.h"
 
 namespace qstep::trainer {
 
@@ -17,23 +27,155 @@ inline constexpr std::array<std::string_view, 6> kPhaseNames = {"data",      "fo
 
 using PhaseTimes = std::array<double, kPhaseNames.size()>;  // ms, in the order of Phase
 
-class PhaseTimer {
+// What an operand of a GEMM was rounded to.
+enum class GemmFormat : uint8_t {
+  kFp32,
+  kBf16,
+  kNvfp4,
+  kMxfp4,
+  kMxfp8E4m3,
+  kMxfp8E5m2,
+  kFp8E4m3,
+  kFp8E5m2
+};
+constexpr GemmFormat gemm_format(precision::QuantFormat format) {
+  return static_cast<GemmFormat>(static_cast<int>(GemmFormat::kBf16) + static_cast<int>(format));
+}
+constexpr std::string_view format_name(GemmFormat format) {
+  const auto i = static_cast<size_t>(format);
+  return i == 0 ? "fp32" : precision::kQuantFormatNames[i - 1].first;
+}
+
+// What a step's time is spent on; a closed list, of which each instant has one. The three of
+// communication are what the step stands still for.
+enum class Category : uint8_t {
+  kDataWait,  // the next batch is not there yet
+  kEmbed,     // embedding, forward and backward
+  kNormElem,  // norms, residuals, activations, RoPE, gradients of biases
+  kQuant,     // what a BF16 run would not do: amax, scales, Hadamard, casts, transposes
+  kGemmFp32,  // GEMMs of the blocks, in the order of GemmFormat
+  kGemmBf16,
+  kGemmNvfp4,
+  kGemmMxfp4,
+  kGemmMxfp8E4m3,
+  kGemmMxfp8E5m2,
+  kGemmFp8E4m3,
+  kGemmFp8E5m2,
+  kAttn,         // attention, forward and backward
+  kHeadLoss,     // GEMMs of the head, cross-entropy
+  kGradReduce,   // waits for sums over the data-parallel ranks
+  kParamGather,  // waits for updated weights
+  kTpComm,       // waits inside a tensor-parallel group
+  kClip,         // gradient norm, clipping
+  kOptim,        // update; sums of gradients over micro-batches
+  kHostGap,      // between calls: the host has nothing running
+  kOther         // calls that belong to none of these
+};
+inline constexpr std::array<std::string_view, 21> kCategoryNames = {
+    "data_wait",     "embed",         "norm_elem",  "quant",           "gemm_fp32",
+    "gemm_bf16",     "gemm_nvfp4",    "gemm_mxfp4", "gemm_mxfp8-e4m3", "gemm_mxfp8-e5m2",
+    "gemm_fp8-e4m3", "gemm_fp8-e5m2", "attn",       "head_loss",       "grad_reduce",
+    "param_gather",  "tp_comm",       "clip",       "optim",           "host_gap",
+    "other"};
+constexpr std::string_view category_name(Category c) {
+  return kCategoryNames[static_cast<size_t>(c)];
+}
+constexpr bool is_wait(Category c) {
+  return c == Category::kDataWait || c == Category::kGradReduce || c == Category::kParamGather ||
+         c == Category::kTpComm;
+}
+
+// d[m,n] = a[m,k] b[n,k]^T
+struct GemmCall {
+  int64_t m = 0, n = 0, k = 0;
+  GemmFormat a = GemmFormat::kFp32, b = GemmFormat::kFp32;
+  friend bool operator==(const GemmCall&, const GemmCall&) = default;
+};
+
+// One call or one wait. Texts are literals.
+struct TimeSpan {
+  TimeRange when;
+  // Of `when`, in waits of the call, which are spans too: a quantizer's for the largest amax of a
+  // tensor-parallel group.
+  int64_t waited_ns = 0;
+  Category category = Category::kOther;
+  Phase phase = Phase::kOther;  // in which it happened; never kComm
+  std::string_view call;        // "gemm"; "wait"
+  std::string_view label;       // as Ops::label had it: "qkv fprop"
+  int64_t layer = -1;
+  GemmCall gemm;  // of a gemm
+
+  int64_t own_ns() const { return when.length() - waited_ns; }
+};
+
+class Timeline {
  public:
-  // Forgets what was measured; the open phase is kOther.
+  explicit Timeline(TimingLevel level = TimingLevel::kOff) : level_(level) {}
+
+  // Begins a step: forgets what was noted; the open phase is kOther.
   void start();
   // Closes the open phase and opens this one; nothing when it is open already. Returns the one that
   // was open.
   Phase enter(Phase phase);
-  // Closes the open phase and returns all times; their sum is the time since start.
+  // Ends the step: closes the open phase and returns all times; their sum is the time since start.
   const PhaseTimes& stop();
 
+  // f() does nothing but wait: for a batch (kData) or for other ranks (kComm). The open phase goes
+  // on behind it.
+  template <class F>
+  void wait(Category category, F&& f) {
+    const Phase before = enter(category == Category::kDataWait ? Phase::kData : Phase::kComm);
+    const int64_t begin = now_ns();
+    f();
+    note_wait(category, begin, before);
+    enter(before);
+  }
+
+  // What follows is for calls (TimedOps).
+
+  // Whether calls are noted now: at level ops, within a step.
+  bool notes_calls() const { return running_ && level_ == TimingLevel::kOps; }
+  void label(int64_t layer, std::string_view name) {
+    layer_ = layer;
+    label_ = name;
+  }
+  std::string_view label() const { return label_; }
+  Phase phase() const { return open_; }
+  struct Mark {
+    int64_t begin_ns = 0, waited_ns = 0;
+  };
+  Mark begin_call() const { return {now_ns(), waited_ns_}; }
+  void end_call(const Mark& mark, Category category, std::string_view call,
+                const GemmCall& gemm = {});
+
+  // What follows is of the last step, until the next one starts.
+
+  TimingLevel level() const { return level_; }
+  TimeRange step() const { return {begin_ns_, since_ns_}; }
+  // In the order in which they ended; none at level off, waits alone at level phases.
+  std::span<const TimeSpan> spans() const { return spans_; }
+
+  // Of the steady clock, as everything here.
+  static int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+
  private:
-  using Clock = std::chrono::steady_clock;
+  void note_wait(Category category, int64_t begin_ns, Phase phase);
   void close();
 
+  TimingLevel level_;
+  bool running_ = false;
   Phase open_ = Phase::kOther;
-  Clock::time_point since_;
+  int64_t begin_ns_ = 0;  // of the step
+  int64_t since_ns_ = 0;  // of the open phase
+  int64_t waited_ns_ = 0;
+  int64_t layer_ = -1;
+  std::string_view label_;
   PhaseTimes ms_{};
+  std::vector<TimeSpan> spans_;
 };
 
 double total_ms(const PhaseTimes& times);

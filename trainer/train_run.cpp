@@ -117,21 +117,26 @@ void TrainRun::one_step(BatchSource& batches) {
   const double tokens_per_s = static_cast<double>(tokens) / (step_ms * 1e-3);
   const double flops =
       flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal);
-  const StepRow row{.step = state_.step,
-                    .loss = result.loss,
-                    .lr = lr,
-                    .grad_norm = result.grad_norm,
-                    .step_ms = step_ms,
-                    .tokens = tokens,
-                    .tokens_total = state_.tokens,
-                    .tokens_per_s = tokens_per_s,
-                    .model_flops_per_s = tokens_per_s * flops,
-                    .peak_rss_bytes = peak_rss_bytes(),
-                    .skipped = result.skipped,
-                    .non_finite_input = result.non_finite_input,
-                    .phases_ms = result.phases_ms,
-                    .comm_busy_ms = result.comm_busy_ms,
-                    .comm_bytes = result.comm_bytes};
+  const StepRow row{
+      .step = state_.step,
+      .loss = result.loss,
+      .lr = lr,
+      .grad_norm = result.grad_norm,
+      .step_ms = step_ms,
+      .tokens = tokens,
+      .tokens_total = state_.tokens,
+      .tokens_per_s = tokens_per_s,
+      .model_flops_per_s = tokens_per_s * flops,
+      .peak_rss_bytes = peak_rss_bytes(),
+      .skipped = result.skipped,
+      .non_finite_input = result.non_finite_input,
+      .phases_ms = result.phases_ms,
+      .breakdown_ms = result.breakdown_ms,
+      .comm_exposed_ms = config_.timing.level == TimingLevel::kOff
+                             ? std::nullopt
+                             : std::optional(result.phases_ms[static_cast<size_t>(Phase::kComm)]),
+      .comm_busy_ms = result.comm_busy_ms,
+      .comm_bytes = result.comm_bytes};
   output_->step(row, state_.skipped_steps);
 
   if (state_.bad_steps_in_a_row >= config_.train.max_bad_steps) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "trainer/labels.h"
 #include "trainer/rank_check.h"
 #include "trainer/replica_check.h"
 
@@ -38,7 +39,7 @@ parallel::Comm& checked(const Config& config, parallel::Comm& world) {
 class Trainer::Buckets final : public BucketObserver {
  public:
   Buckets(ops::Ops& ops, const ShardPlan& shards, GradientSum& sum, DataParallel& ranks,
-          PhaseTimer& timer)
+          Timeline& timer)
       : ops_(ops), shards_(shards), sum_(sum), ranks_(ranks), timer_(timer) {}
 
   void begin_micro_batch(int64_t micro, bool last) {
@@ -48,6 +49,7 @@ class Trainer::Buckets final : public BucketObserver {
   void weights_wanted(int64_t bucket) override { ranks_.wait_for_weights(bucket, timer_); }
   void gradient_complete(int64_t bucket) override {
     const Bucket& b = shards_.buckets[static_cast<size_t>(bucket)];
+    ops_.label(-1, kGradientSumLabel);
     sum_.add_up(ops_, micro_, b.first, b.size);
     if (last_) ranks_.reduce_gradient(bucket);
   }
@@ -57,7 +59,7 @@ class Trainer::Buckets final : public BucketObserver {
   const ShardPlan& shards_;
   GradientSum& sum_;
   DataParallel& ranks_;
-  PhaseTimer& timer_;
+  Timeline& timer_;
   int64_t micro_ = 0;
   bool last_ = false;
 };
@@ -100,7 +102,8 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int ra
 Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
 
 Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
-    : ops_(ops),
+    : timer_(config.timing.level),
+      ops_(config.timing.level == TimingLevel::kOps ? timed_ops_.emplace(ops, timer_) : ops),
       config_(config),
       groups_(checked(config, world), static_cast<int>(config.parallel.tensor)),
       tensor_(groups_.tensor() != nullptr ? TensorParallel(*groups_.tensor(), timer_)
@@ -177,7 +180,6 @@ void Trainer::sum_squares() {
 void Trainer::join_ranks() {
   parallel::Comm& world = groups_.world();
   if (world.size() == 1) return;
-  const Phase before = timer_.enter(Phase::kComm);
   parallel::Comm::Ticket last = ranks_->comm().all_reduce(step_sums_, parallel::Reduce::kSum);
   if (const Tensor& amaxes = precision_->amaxes()) {
     last = world.all_reduce(amaxes, parallel::Reduce::kMax);
@@ -185,8 +187,7 @@ void Trainer::join_ranks() {
   if (const Tensor& counts = precision_->non_finite_counts()) {
     last = world.all_reduce(counts, parallel::Reduce::kSum);
   }
-  world.wait(last);
-  timer_.enter(before);
+  timer_.wait(Category::kGradReduce, [&] { world.wait(last); });
 }
 
 // In the order of the next forward pass, which waits for each bucket as it comes to it.
@@ -212,7 +213,9 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   precision_->begin_step(ops_, steps_done_ + 1, ledger_);
   for (int64_t micro = 0; micro < n_micros; ++micro) {
     timer_.enter(Phase::kData);
-    upload(batches.next());
+    MicroBatch batch;
+    timer_.wait(Category::kDataWait, [&] { batch = batches.next(); });
+    upload(batch);
     precision_->begin_micro_batch(first_micro + micro);
     buckets_->begin_micro_batch(micro, micro + 1 == n_micros);
     const GradientSum::Target target = gradient_sum_->target(micro);
@@ -226,11 +229,13 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
                factor = scalars_.col_range(2, 1);
   ranks_->wait_for_gradients(timer_);
   sum_uncut_gradients();
+  ops_.label(-1, kClipLabel);
   sum_squares();
   join_ranks();
   ops_.mean(loss, micro_losses_);
   ops_.norm_of_sums(norm, square_sums_);
   ops_.clip_factor(factor, norm, loss, static_cast<float>(config_.optimizer.clip_norm));
+  ops_.label(-1, kUpdateLabel);
   update_weights(lr, update);
 
   timer_.enter(Phase::kOther);
@@ -239,12 +244,16 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const bool skipped = std::isnan(host[2]);
   precision_->end_step(ops_, skipped);
   ++steps_done_;
+  std::string non_finite_input = precision_->first_non_finite(ops_);
+  const PhaseTimes& phases_ms = timer_.stop();
   const parallel::CommTimes comm_after = ranks_->comm().times();
   return {.loss = host[0],
           .grad_norm = host[1],
           .skipped = skipped,
-          .non_finite_input = precision_->first_non_finite(ops_),
-          .phases_ms = timer_.stop(),
+          .non_finite_input = std::move(non_finite_input),
+          .phases_ms = phases_ms,
+          .breakdown_ms =
+              timed_ops_ ? std::optional(breakdown(timer_.spans(), timer_.step())) : std::nullopt,
           .comm_busy_ms = comm_after.busy_ms - comm_before.busy_ms,
           .comm_bytes = comm_after.bytes_sent - comm_before.bytes_sent};
 }

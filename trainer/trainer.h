@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "ops/ops.h"
 #include "parallel/comm.h"
+#include "trainer/breakdown.h"
 #include "trainer/config.h"
 #include "trainer/data_parallel.h"
 #include "trainer/gradient_sum.h"
@@ -17,6 +19,7 @@
 #include "trainer/rank_groups.h"
 #include "trainer/shard_plan.h"
 #include "trainer/tensor_parallel.h"
+#include "trainer/timed_ops.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
@@ -40,6 +43,7 @@ struct StepResult {
   // ("blocks.3.down dy"): FP4 hides it from the loss. Empty: none did.
   std::string non_finite_input;
   PhaseTimes phases_ms{};
+  std::optional<Breakdown> breakdown_ms;  // at timing.level = ops
   // Between the ranks during this step, beside the computation or not.
   double comm_busy_ms = 0;
   int64_t comm_bytes = 0;  // sent by this rank
@@ -87,6 +91,8 @@ class Trainer {
   Parameters& parameters() { return parameters_; }
   const ShardPlan& shards() const { return shards_; }
   const RankGroups& groups() const { return groups_; }
+  // Of the last step.
+  const Timeline& timeline() const { return timer_; }
   // State of the precision recipe that belongs into a checkpoint beside the parameters.
   std::vector<NamedTensor> precision_state() const { return precision_->named_tensors(); }
   const Config& config() const { return config_; }
@@ -106,10 +112,11 @@ class Trainer {
   void join_ranks();
   void update_weights(double lr, int64_t update);
 
+  Timeline timer_;
+  std::optional<TimedOps> timed_ops_;  // at timing.level = ops
   ops::Ops& ops_;
   Config config_;
   RankGroups groups_;
-  PhaseTimer timer_;
   TensorParallel tensor_;
   ShardPlan shards_;
   ops::Buffer buffer_;

@@ -79,7 +79,7 @@ Reduced reduce(GradientType type, OptimizerState state) {
   for (size_t bucket = plan.buckets.size(); bucket-- > 0;) {
     ranks.reduce_gradient(static_cast<int64_t>(bucket));
   }
-  PhaseTimer timer;
+  Timeline timer;
   timer.start();
   ranks.wait_for_gradients(timer);
   result.bytes_sent = comm.times().bytes_sent - before;

@@ -32,7 +32,7 @@ HeadResult run(int64_t chunk_rows, ops::Accumulate accumulate) {
   for (int64_t n = 0; n < kTokens; ++n) {
     targets.set(0, n, static_cast<double>(random.integer(0, model.vocab_size - 1)));
   }
-  PhaseTimer timer;
+  Timeline timer;
   timer.start();
   TensorParallel alone;
   Head head(model, weight, {logits.tensor(), {}, {}}, alone);

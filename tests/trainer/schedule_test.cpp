@@ -2,11 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <numeric>
-
-#include "trainer/timeline.h"
-
 namespace qstep::trainer {
 namespace {
 
@@ -76,41 +71,6 @@ TEST(Schedule, ReachesTheTopAndTheEndExactlyAndStaysBetween) {
       }
     }
   }
-}
-
-using Clock = std::chrono::steady_clock;
-double ms(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double, std::milli>(to - from).count();
-}
-
-TEST(Timeline, PhasesAddUpToTheTimeBetweenStartAndStop) {
-  PhaseTimer timer;
-  const auto before = Clock::now();
-  timer.start();
-  const auto started = Clock::now();
-  for (const Phase phase : {Phase::kData, Phase::kForward, Phase::kForward, Phase::kBackward,
-                            Phase::kForward, Phase::kOptimizer}) {
-    timer.enter(phase);
-    for (const auto begin = Clock::now(); ms(begin, Clock::now()) < 0.2;) continue;
-  }
-  const auto stopping = Clock::now();
-  const PhaseTimes times = timer.stop();
-  const auto after = Clock::now();
-  EXPECT_GE(total_ms(times), ms(started, stopping) - 1e-9);
-  EXPECT_LE(total_ms(times), ms(before, after) + 1e-9);
-  EXPECT_GE(times[static_cast<size_t>(Phase::kForward)], 0.6);
-  EXPECT_GE(times[static_cast<size_t>(Phase::kBackward)], 0.2);
-  EXPECT_EQ(total_ms(times), std::accumulate(times.begin(), times.end(), 0.0));
-}
-
-TEST(Timeline, StartForgets) {
-  PhaseTimer timer;
-  timer.start();
-  timer.enter(Phase::kForward);
-  for (const auto begin = Clock::now(); ms(begin, Clock::now()) < 0.2;) continue;
-  timer.stop();
-  timer.start();
-  EXPECT_EQ(0.0, timer.stop()[static_cast<size_t>(Phase::kForward)]);
 }
 
 }  // namespace

@@ -126,7 +126,7 @@ TEST(SharedHead, ChunksMakeTheWhole) {
     test::run_ranks(n_ranks, [&](parallel::Comm& world) {
       omp_set_num_threads(1);
       const auto ops = ops::make_cpu_ops();
-      PhaseTimer timer;
+      Timeline timer;
       timer.start();
       TensorParallel group(world, timer);
       const int64_t own_columns = 2 * columns / n_ranks;

@@ -1,0 +1,119 @@
+// A backend whose calls are noted in a timeline: two looks at the clock and one note a call,
+// nothing else. Every call, fused ones included, goes to the backend as it is.
+//
+// On a backend that computes beside its caller these are the times of the calls, not of their work.
+#pragma once
+
+#include "ops/ops.h"
+#include "trainer/timeline.h"
+
+namespace qstep::trainer {
+
+class TimedOps final : public ops::Ops {
+ public:
+  // Both outlive this.
+  TimedOps(ops::Ops& inner, Timeline& timeline) : inner_(inner), timeline_(timeline) {}
+
+  std::string_view name() const override { return inner_.name(); }
+  void label(int64_t layer, std::string_view name) override {
+    timeline_.label(layer, name);
+    inner_.label(layer, name);
+  }
+  ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
+
+  void gemm(const ops::Tensor& d, const ops::Operand& a, const ops::Operand& b, float alpha,
+            ops::Accumulate accumulate, const ops::Tensor& bias) override;
+
+  void upload(const ops::Tensor& dst, const void* host) override;
+  void download(void* host, const ops::Tensor& src) override;
+  void zero(const ops::Tensor& x) override;
+  void cast(const ops::Tensor& y, const ops::Tensor& x) override;
+  void add(const ops::Tensor& y, const ops::Tensor& a, const ops::Tensor& b) override;
+  void quantize(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
+                const ops::Tensor& x, const ops::QuantCall& call) override;
+  void update_delayed_scales(const ops::Tensor& history, const ops::Tensor& scale,
+                             const ops::Tensor& amax, const ops::Tensor& fp8_max,
+                             const precision::DelayedScaling& delayed) override;
+  void bias_backward(const ops::Tensor& db, const ops::Tensor& dy,
+                     ops::Accumulate accumulate) override;
+  void embedding_forward(const ops::Tensor& x, const ops::Tensor& tokens, const ops::Tensor& wte,
+                         int64_t first_token, const ops::Tensor& wpe, int64_t seq_len,
+                         int64_t first_position) override;
+  void embedding_backward(const ops::Tensor& dwte, int64_t first_token, const ops::Tensor& dwpe,
+                          const ops::Tensor& dx, const ops::Tensor& tokens, int64_t seq_len,
+                          ops::Accumulate dwpe_mode) override;
+  void rmsnorm_forward(const ops::Tensor& y, const ops::Tensor& rstd, const ops::Tensor& x,
+                       const ops::Tensor& w, float eps) override;
+  void residual_rmsnorm_forward(const ops::Tensor& sum, const ops::Tensor& y,
+                                const ops::Tensor& rstd, const ops::Tensor& x,
+                                const ops::Tensor& delta, const ops::Tensor& w, float eps) override;
+  void rmsnorm_backward(const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& dy,
+                        const ops::Tensor& x, const ops::Tensor& w, const ops::Tensor& rstd,
+                        ops::Accumulate dx_mode, ops::Accumulate dw_mode) override;
+  void layernorm_forward(const ops::Tensor& y, const ops::Tensor& mean, const ops::Tensor& rstd,
+                         const ops::Tensor& x, const ops::Tensor& w, const ops::Tensor& b,
+                         float eps) override;
+  void residual_layernorm_forward(const ops::Tensor& sum, const ops::Tensor& y,
+                                  const ops::Tensor& mean, const ops::Tensor& rstd,
+                                  const ops::Tensor& x, const ops::Tensor& delta,
+                                  const ops::Tensor& w, const ops::Tensor& b, float eps) override;
+  void layernorm_backward(const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& db,
+                          const ops::Tensor& dy, const ops::Tensor& x, const ops::Tensor& w,
+                          const ops::Tensor& mean, const ops::Tensor& rstd, ops::Accumulate dx_mode,
+                          ops::Accumulate dw_mode) override;
+  void qk_norm_forward(const ops::Tensor& y, const ops::Tensor& rstd, const ops::Tensor& qkv,
+                       const ops::Tensor& wq, const ops::Tensor& wk,
+                       const ops::AttentionShape& shape, float eps) override;
+  void qk_norm_backward(const ops::Tensor& dqkv, const ops::Tensor& dwq, const ops::Tensor& dwk,
+                        const ops::Tensor& qkv, const ops::Tensor& wq, const ops::Tensor& wk,
+                        const ops::Tensor& rstd, const ops::AttentionShape& shape,
+                        ops::Accumulate dw_mode) override;
+  void rope(const ops::Tensor& qkv, const ops::Tensor& table, const ops::AttentionShape& shape,
+            int64_t first_position, ops::Direction direction) override;
+  void attention_forward(const ops::Tensor& o, const ops::Tensor& lse, const ops::Tensor& qkv,
+                         const ops::AttentionShape& shape) override;
+  void attention_backward(const ops::Tensor& dqkv, const ops::Tensor& d_o, const ops::Tensor& qkv,
+                          const ops::Tensor& o, const ops::Tensor& lse,
+                          const ops::AttentionShape& shape) override;
+  void attention_cached(const ops::Tensor& o, const ops::Tensor& k_cache,
+                        const ops::Tensor& v_cache, const ops::Tensor& qkv,
+                        const ops::AttentionShape& shape, int64_t first_position) override;
+  void activation_forward(const ops::Tensor& y, const ops::Tensor& x,
+                          ops::Activation kind) override;
+  void activation_backward(const ops::Tensor& dx, const ops::Tensor& dy, const ops::Tensor& x,
+                           ops::Activation kind) override;
+  void cross_entropy_forward(const ops::Tensor& loss, const ops::Tensor& logits,
+                             const ops::Tensor& targets, int64_t vocab) override;
+  void cross_entropy_backward(const ops::Tensor& loss, const ops::Tensor& logits,
+                              const ops::Tensor& targets, int64_t vocab, float scale) override;
+  void cross_entropy_part(const ops::Tensor& part, const ops::Tensor& logits,
+                          const ops::Tensor& targets, int64_t first_token, int64_t vocab) override;
+  void cross_entropy_join(const ops::Tensor& loss, const ops::Tensor& lse,
+                          const ops::Tensor& parts) override;
+  void cross_entropy_part_backward(const ops::Tensor& logits, const ops::Tensor& lse,
+                                   const ops::Tensor& targets, int64_t first_token, int64_t vocab,
+                                   float scale) override;
+  void mean(const ops::Tensor& out, const ops::Tensor& x) override;
+  void square_sums(const ops::Tensor& sums, const ops::Tensor& g) override;
+  void norm_of_sums(const ops::Tensor& norm, const ops::Tensor& sums) override;
+  void clip_factor(const ops::Tensor& factor, const ops::Tensor& norm, const ops::Tensor& loss,
+                   float max_norm) override;
+  void adamw(const ops::Tensor& w, const ops::Tensor& master, const ops::Tensor& m,
+             const ops::Tensor& v, const ops::Tensor& grad, const ops::Tensor& factor,
+             const ops::AdamWParams& params) override;
+
+ private:
+  template <class F>
+  void timed(Category category, std::string_view call, F&& f) {
+    if (!timeline_.notes_calls()) return f();
+    const Timeline::Mark mark = timeline_.begin_call();
+    f();
+    timeline_.end_call(mark, category, call);
+  }
+  Category element_wise() const;
+
+  ops::Ops& inner_;
+  Timeline& timeline_;
+};
+
+}  // namespace qstep::trainer
