@@ -23,7 +23,11 @@ std::string ending_text(const Run& run) {
 }
 
 Json ending_json(const Run& run) {
-  Json json = {{"text", ending_text(run)},
+  const char* const state = run.ending == Ending::kRunning  ? "running"
+                            : run.ending == Ending::kKilled ? "killed"
+                                                            : "ended";
+  Json json = {{"state", state},
+               {"text", ending_text(run)},
                {"recorded", run.ending == Ending::kRecorded},
                {"torn_files", run.torn}};
   for (const char* key : {"code", "step", "time", "what", "last_checkpoint", "restart_count"}) {

@@ -53,11 +53,10 @@ std::string verdict_of(const Json& run) {
     text += "; the loss is not finite";
   }
   text += ".";
-  if (!header.at("ending").at("recorded").get<bool>()) {
-    text += fmt::format(" Behind step {} the run is not finished: {}.",
-                        time.at("last_step").get<int64_t>(),
-                        header.at("ending").at("text").get<std::string>());
-  }
+  const auto state = header.at("ending").at("state").get<std::string>();
+  const auto step = time.at("last_step").get<int64_t>();
+  if (state == "running") text += fmt::format(" It is running, at step {}.", step);
+  if (state == "killed") text += fmt::format(" It was killed behind step {}.", step);
   return text;
 }
 

@@ -15,7 +15,7 @@ function si(x, unit) {
   return `${digits(x)} ${prefixes[i]}${unit}`;
 }
 const formats = {
-  ms: x => digits(x) + " ms", s: x => digits(x) + " s", share: x => (100 * x).toFixed(1) + " %", plain: x => digits(x, 5),
+  ms: x => digits(x) + " ms", s: x => digits(x) + " s", share: x => (100 * x).toFixed(1) + " %", plain: mark,
   bytes: x => si(x, "B"), rate: x => si(x, "FLOP/s"), bandwidth: x => si(x, "B/s"), flops: x => si(x, "FLOP"), count: x => Math.round(x).toLocaleString("en-US"),
   loss: x => x.toFixed(4), gap: x => (x > 0 ? "+" : "") + x.toFixed(4), db: x => x.toFixed(1) + " dB", ratio: x => x.toFixed(3),
 };
@@ -37,12 +37,12 @@ function runHead(i) {
     run.name === run.header.recipe.name ? null : " · " + run.header.recipe.name, emulatedTag(run));
 }
 
-// Of time: families of phases keep their colour from chart to chart.
-const phaseColors = [[/^gemm_(bf16|fp32)$/, 0], [/^gemm_/, 5], [/^forward$/, 0], [/^backward$/, 5], [/^attn$/, 2], [/^quant$/, 1], [/^head_loss$/, 3],
-  [/^norm_elem$/, 6], [/comm$|grad_reduce|param_gather/, 4], [/^optim|^clip$/, 2], [/^embed$/, 3]];
+// Of time: families of phases share a colour, in tints, and keep it from chart to chart.
+const phaseColors = [[/^gemm_(bf16|fp32)$|^forward$/, 0], [/^gemm_|^backward$/, 5], [/^attn$/, 2], [/^quant$/, 1], [/^head_loss$/, 3], [/^norm_elem$/, 6], [/^grad_reduce$|^comm$/, 4],
+  [/^param_gather$/, 4, 60], [/^tp_comm$/, 4, 35], [/^optim/, 2, 60], [/^clip$/, 2, 35], [/^embed$/, 3, 55], [/^data/, 7], [/^host_gap$/, 7, 60], [/./, 7, 35]];
 function phaseColor(phase) {
-  const found = phaseColors.find(([pattern]) => pattern.test(phase));
-  return `var(--c${found ? found[1] : 7})`;
+  const [, color, tint] = phaseColors.find(([pattern]) => pattern.test(phase));
+  return tint ? `color-mix(in srgb, var(--c${color}) ${tint}%, var(--paper))` : `var(--c${color})`;
 }
 
 // ---- sections ------------------------------------------------------------------------------------
