@@ -27,6 +27,9 @@ class RunWatch {
     if (observed_ != nullptr) observed_->observe(nullptr);
   }
 
+  // What hears of the world's collectives; null where there is one rank.
+  parallel::CollectiveObserver* observer() const { return watchdog_.get(); }
+
   void enter(parallel::Phase phase, int64_t step) {
     if (watchdog_) watchdog_->enter_phase(phase, step);
   }

@@ -2,15 +2,18 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <chrono>
 
+#include "ops/parallel_for.h"
 #include "parallel/shards.h"
 #include "trainer/agreement.h"
 #include "trainer/batch_sources.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/emulation.h"
 #include "trainer/evaluation.h"
+#include "trainer/exit_reason.h"
 #include "trainer/rank_check.h"
 #include "trainer/recipe_file.h"
 #include "trainer/resume.h"
@@ -94,6 +97,53 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
   output_->resumed(checkpoint.path(), saved.step, resume_note(config_, checkpoint) + recipe_note);
 }
 
+TrainRun::~TrainRun() {
+  if (collectives_) comm_.observe(watch_.observer());
+}
+
+// Hears of this rank's collectives from here on, and finds out what its groups are called there: by
+// a barrier in each.
+void TrainRun::listen() {
+  if (comm_.size() == 1) return;
+  collectives_ = std::make_unique<CollectiveTimes>(watch_.observer());
+  comm_.observe(collectives_.get());
+  const auto learn = [&](parallel::Comm& group, const char* name) {
+    const int64_t begin = Timeline::now_ns();
+    group.wait(group.barrier());
+    for (const CollectiveTime& c : collectives_->take({begin, Timeline::now_ns()})) {
+      group_names_[c.group] = name;
+    }
+  };
+  const RankGroups& groups = trainer_->groups();
+  learn(comm_, "world");
+  if (groups.tensor() != nullptr) learn(*groups.tensor(), "tensor");
+  learn(groups.data(), "data");
+}
+
+// Files of ranks that are no more, or of all where nothing is noted, lose what is done again.
+void TrainRun::open_timing() {
+  const bool off = config_.timing.level == TimingLevel::kOff;
+  if (!off) listen();
+  agree(comm_, [&] {
+    const std::string& folder = config_.run.dir;
+    const int rank = comm_.rank();
+    if (rank == 0) drop_timing_rows(folder, off ? 0 : comm_.size(), state_.step);
+    if (off) return;
+    const parallel::Mesh& mesh = trainer_->groups().mesh();
+    timing_ =
+        std::make_unique<TimingRows>(timing_rows_path(folder, rank), state_.step, rank,
+                                     group_names_, emulated(config_.precision.loaded.compute));
+    timing_->run({.first_step = state_.step + 1,
+                  .rank = rank,
+                  .host = host_name(),
+                  .pid = ::getpid(),
+                  .tensor_rank = mesh.tensor_rank(rank),
+                  .data_rank = mesh.data_rank(rank),
+                  .threads = ops::max_threads()},
+                 training_memory(config_, comm_.size(), rank));
+  });
+}
+
 void TrainRun::one_step(BatchSource& batches) {
   const double lr = learning_rate(config_.optimizer, state_.step, config_.train.steps);
   const bool counted = ledger_ && ledger_due(state_.step + 1, config_.precision.ledger_every);
@@ -103,6 +153,13 @@ void TrainRun::one_step(BatchSource& batches) {
   const StepResult result = trainer_->step(batches, lr, state_.updates + 1);
 
   ++state_.step;
+  if (timing_) {
+    const Timeline& timeline = trainer_->timeline();
+    timing_->add(
+        state_.step, timeline,
+        collectives_ ? collectives_->take(timeline.step()) : std::vector<CollectiveTime>());
+    if (state_.step % kTimingRowsEvery == 0) timing_->write();
+  }
   if (counted) {
     ledger_->join(trainer_->groups());
     output_->ledger(state_.step, *ledger_);
@@ -184,6 +241,10 @@ void TrainRun::save() {
   watch_.enter(parallel::Phase::kSave, state_.step);
   trainer_->check_replicas();  // a checkpoint is of weights that are alike
   output_->sync();             // no checkpoint is durable whose rows are not
+  if (timing_) {
+    timing_->write();
+    timing_->sync();
+  }
   std::vector<NamedTensor> tensors = saved_tensors(trainer_->shards(), trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   const std::string root = checkpoints_of(config_.run.dir);
@@ -212,6 +273,7 @@ void TrainRun::loop() {
       *loader_, state_.step,
       parallel::even_part(config_.train.micros_per_step(), data.size(), data.rank()));
   output_->begin(state_.step);
+  if (collectives_) collectives_->take({0, Timeline::now_ns()});  // those of the start
   if (eval_due()) evaluate_now();
   const int64_t steps = config_.train.steps, save_every = config_.run.save_every;
   for (update_stop(); state_.step < steps && !stop_; update_stop()) {
@@ -247,6 +309,7 @@ ExitCode TrainRun::run() {
     output_->open(state_);
     return fmt::format("{}", output_->last_eval_step());
   }));
+  open_timing();
   const PrecisionPlan plan = plan_precision(config_);
   if (config_.precision.ledger_every > 0 && !plan.plain()) {
     ledger_ = std::make_unique<NumericLedger>(plan);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 #include "trainer/run_output.h"
 #include "trainer/run_watch.h"
 #include "trainer/time_limit.h"
+#include "trainer/timing_rows.h"
 #include "trainer/trainer.h"
 
 namespace qstep::trainer {
@@ -28,6 +30,7 @@ class TrainRun {
   TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, const RunDir* dir);
   TrainRun(const TrainRun&) = delete;
   TrainRun& operator=(const TrainRun&) = delete;
+  ~TrainRun();
 
   // Until the last step (kOk), a stop signal or the time limit, behind a checkpoint.
   ops::ExitCode run();
@@ -39,6 +42,8 @@ class TrainRun {
  private:
   std::unique_ptr<CheckpointReader> open_checkpoint();
   void resume(const CheckpointReader& checkpoint);
+  void listen();
+  void open_timing();
   void loop();
   void one_step(BatchSource& batches);
   void evaluate_now();
@@ -55,6 +60,9 @@ class TrainRun {
   std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RunOutput> output_;
+  std::unique_ptr<CollectiveTimes> collectives_;    // null where there is one rank, or no timing_
+  std::map<std::string, std::string> group_names_;  // "data", by CollectiveRecord::group
+  std::unique_ptr<TimingRows> timing_;              // null: timing.level = off
   std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
   CheckpointState state_;
   std::string last_checkpoint_;
