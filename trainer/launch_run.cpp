@@ -28,7 +28,8 @@ using ops::ExitCode;
 // Ends this process beside others that it cannot wait for.
 [[noreturn]] void leave(ExitCode code, const std::string& text) {
   std::fflush(stdout);
-  if (!text.empty()) fmt::print(stderr, "{}\n", text);
+  // Never throws: on a full disk, the log may be what cannot be written.
+  if (!text.empty()) std::fputs((text + "\n").c_str(), stderr);
   std::fflush(stderr);
   ::_exit(static_cast<int>(code));
 }

@@ -22,7 +22,7 @@ using qstep::ops::ExitCode;
 
 int fail(ExitCode code, const std::string& text) {
   std::fflush(stdout);
-  fmt::print(stderr, "{}\n", text);
+  std::fputs((text + "\n").c_str(), stderr);  // the code counts, also where nothing can be told
   return static_cast<int>(code);
 }
 

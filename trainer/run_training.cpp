@@ -52,7 +52,7 @@ class RunEnd {
     try {
       write(code, what, run);
     } catch (const std::exception& also) {
-      fmt::print(stderr, "warning: {}\n", also.what());
+      std::fputs(fmt::format("warning: {}\n", also.what()).c_str(), stderr);
     }
   }
 

@@ -204,9 +204,30 @@ TEST_F(FullDisk, OfTheRankThatWritesTheRows) {
   EXPECT_TRUE(run.left_nothing());
 }
 
+// The same of a rank's own rows.
+TEST_F(FullDisk, OfARankThatWritesItsTimes) {
+  MpiRun run(notes(), 4, train("run", words_));
+  ASSERT_TRUE(wait_for_steps(run, "run", 1)) << run.log();
+  limit_files(run, 2, text_of(dir("run") + "/metrics.rank00002.jsonl").size() + 500);
+  ASSERT_EQ((std::vector<int>{40, 40, 23, 40}), run.wait_codes()) << run.log();
+  expect_told_once(run, "run", 23, 0, {"rank 2", "metrics.rank00002.jsonl"});
+  EXPECT_TRUE(run.left_nothing());
+}
+
+// Nor can it say so: its code does.
+TEST_F(FullDisk, OfARankWhoseLogIsThereToo) {
+  MpiRun run(notes(), 4, train("run", words_));
+  ASSERT_TRUE(wait_for_steps(run, "run", 1)) << run.log();
+  limit_files(run, 2, 10);
+  ASSERT_EQ((std::vector<int>{40, 40, 23, 40}), run.wait_codes()) << run.log();
+  EXPECT_TRUE(run.left_nothing());
+}
+
 // Its part of a checkpoint does not fit: all give the save up, and end together.
 TEST_F(FullDisk, OfARankThatSaves) {
-  MpiRun run(notes(), 4, train("run", words_));
+  Words words = words_;
+  words.push_back("timing.level=off");  // it writes nothing else
+  MpiRun run(notes(), 4, train("run", words));
   ASSERT_TRUE(wait_for_steps(run, "run", 7)) << run.log();
   limit_files(run, 2, 10'000);
   ASSERT_EQ(codes_of(4, 23), run.wait_codes()) << run.log();
