@@ -141,7 +141,11 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
 
 Trainer::~Trainer() = default;
 
+// A rank of a tensor group cannot tell a token of another rank from one that nobody has.
 void Trainer::upload(const MicroBatch& batch) {
+  ops::check(std::all_of(batch.tokens.begin(), batch.tokens.end(),
+                         [V = config_.model.vocab_size](int32_t t) { return t >= 0 && t < V; }),
+             "step: a token lies outside the vocabulary");
   const ModelActivations& a = model_->activations();
   ops_.upload(a.tokens, batch.tokens.data());
   ops_.upload(a.targets, batch.targets.data());

@@ -302,6 +302,19 @@ TEST(Step, ClipsTheGlobalNorm) {
   EXPECT_NEAR(0.01 * (1 - config.optimizer.beta1), std::sqrt(squares), 0.001 * 1e-4);
 }
 
+// The embedding takes such a token for another rank's.
+TEST(Step, RefusesTokensOutsideTheVocabulary) {
+  const ModelConfig model = mixed_model();
+  const auto ops = ops::make_cpu_ops();
+  Trainer trainer(*ops, step_config(model, 2, 9));
+  for (const int64_t token : {int64_t{-1}, model.vocab_size, model.padded_vocab()}) {
+    std::vector<test::Batch> batch = micro_batches(model, 1, 2, 9);
+    batch[0].tokens[17] = static_cast<int32_t>(token);
+    FixedBatches batches(batch);
+    EXPECT_THROW(trainer.step(batches, 0.0, 1), ops::Error) << token;
+  }
+}
+
 TEST(Step, PhasesArePartsOfTheStep) {
   const auto ops = ops::make_cpu_ops();
   Trainer trainer(*ops, step_config(mixed_model(), 2, 9));
