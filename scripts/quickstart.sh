@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained transformer, on one CPU: installs what is missing, builds qstep,
 # prepares a corpus from the system's C and C++ headers, trains llama-15m on it twice, in BF16 and in
-# NVFP4 (emulated), and compares. What is already there is not done again; a run that was stopped
+# NVFP4 (emulated), compares, and writes a report. What is there is not done again; a run that was stopped
 # goes on.
 #
 #   scripts/quickstart.sh [--steps N]    N: optimizer steps; otherwise about two minutes' worth of each
@@ -112,6 +112,8 @@ $qstep bench step --model llama-15m --precision bf16,nvfp4 --batch $batch --seq 
 readonly prompt='/* Returns the number of '
 printf '\nA sample of the NVFP4 run, the beginning was given (%s):\n\n%s' "$prompt" "$prompt"
 $qstep generate --checkpoint $folder/nvfp4 --prompt "$prompt" --tokens 120 --temperature 0.8 --top-k 40
+printf '\nA page of both runs:\n'
+$qstep report $folder/bf16 $folder/nvfp4 -o $folder/report
 
 stage "done"
 cat <<END
