@@ -1,0 +1,49 @@
+// What the operations of the CUDA backend share: the stream on which they are ordered and scratch
+// memory. One per backend; of the device that was current when it was made.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <string_view>
+
+#include "ops/arena.h"
+
+namespace qstep::ops {
+
+// Throws an Error (gpu; out of memory where that is what `status` says) that names the call, unless
+// status is cudaSuccess. An error of an earlier kernel may come out here: CUDA_LAUNCH_BLOCKING=1
+// shows which.
+void cuda_check(cudaError_t status, std::string_view call);
+
+// Uninitialized device memory; an Error (out of memory) that says how much is free otherwise.
+Buffer allocate_device(int64_t bytes);
+
+class CudaContext {
+ public:
+  CudaContext();
+  ~CudaContext();
+  CudaContext(const CudaContext&) = delete;
+  CudaContext& operator=(const CudaContext&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  int n_sms() const { return n_sms_; }
+  // 90 for compute capability 9.0.
+  int compute_capability() const { return compute_capability_; }
+
+  // Grows to the largest request (during the first step) and stays. Whoever asks owns it until the
+  // next request; calls are ordered by the stream.
+  template <class T>
+  T* scratch(int64_t count) {
+    return static_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
+  }
+
+ private:
+  void* scratch_bytes(int64_t bytes);
+
+  cudaStream_t stream_ = nullptr;
+  int n_sms_ = 0, compute_capability_ = 0;
+  Buffer scratch_;
+};
+
+}  // namespace qstep::ops
