@@ -8,18 +8,12 @@
 
 #include "trainer/emulation.h"
 #include "trainer/format.h"
+#include "trainer/prediction.h"
+#include "trainer/text_table.h"
 
 namespace qstep::trainer {
 
 namespace {
-
-using Cells = std::vector<std::string>;
-
-// A table's columns, and its rows behind them.
-struct Table {
-  Cells head;
-  std::vector<Cells> rows;
-};
 
 std::string percent(double share) { return fmt::format("{:.3g} %", 100 * share); }
 
@@ -49,6 +43,18 @@ std::string verdict_text(const AbbaResult& result, double threshold, bool emulat
   return fmt::format("inconclusive: {} from 1 lies within the interval", percent(threshold));
 }
 
+std::string pair_name(const CompareState& state, const ComparePair& pair) {
+  return state.setting.recipes[pair.recipe] + (pair.recipe == 0 ? " again" : "");
+}
+
+std::string from_to(double a, double b) { return fmt::format("{:.2f} -> {:.2f}", a, b); }
+
+std::optional<Prediction> prediction_of(const ComparePair& pair, const AbbaOptions& options) {
+  const std::vector<double> logs = block_logs(pair.segments_ms);
+  if (logs.empty()) return std::nullopt;
+  return predict(pair, judge(logs, options).gain);
+}
+
 Table step_table(const CompareState& state, const AbbaOptions& options) {
   const CompareSetting& s = state.setting;
   const std::string& baseline = s.recipes[0];
@@ -64,8 +70,8 @@ Table step_table(const CompareState& state, const AbbaOptions& options) {
     const AbbaResult r = judge(logs, options);
     const double ms = side_ms(pair, Side::kB);
     table.rows.push_back(
-        {s.recipes[pair.recipe] + (floor ? " again" : ""),
-         std::string(emulation_text(s.emulated[pair.recipe])), fmt::format("{:.2f}", ms),
+        {pair_name(state, pair), std::string(emulation_text(s.emulated[pair.recipe])),
+         fmt::format("{:.2f}", ms),
          fmt::format("{:.0f}", static_cast<double>(s.tokens_per_step) / (ms * 1e-3)),
          fmt::format("{:.2f}", side_ms(pair, Side::kA)), fmt::format("{:.4f}", r.gain),
          fmt::format("{:.4f} - {:.4f}", r.interval.low, r.interval.high),
@@ -94,37 +100,52 @@ Table loss_table(const CompareState& state) {
   return table;
 }
 
-std::string aligned(const Table& table) {
-  std::vector<size_t> widths;
-  for (const std::string& cell : table.head) widths.push_back(cell.size());
-  for (const Cells& row : table.rows) {
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string text;
-  const auto line = [&](const Cells& cells) {
-    std::string out;
-    for (size_t i = 0; i < cells.size(); ++i) {
-      const bool left = i < 2 || i + 1 == cells.size();
-      out += left ? fmt::format("  {:<{}}", cells[i], widths[i])
-                  : fmt::format("  {:>{}}", cells[i], widths[i]);
+// Predicted beside measured, a row for each recipe; no rows where timing.level was not ops.
+Table prediction_table(const CompareState& state, const AbbaOptions& options) {
+  const CompareSetting& s = state.setting;
+  Table table{.head = {"recipe", "", "predicted gain", "measured", "difference", "GEMMs ms",
+                       "quantizers ms", "what else changed"},
+              .rows = {}};
+  for (const ComparePair& pair : state.pairs) {
+    const std::optional<Prediction> p = prediction_of(pair, options);
+    if (!p) continue;
+    LinearGain all;
+    for (const LinearGain& linear : p->linears) {
+      all.gemms_a_ms += linear.gemms_a_ms;
+      all.gemms_b_ms += linear.gemms_b_ms;
+      all.quant_a_ms += linear.quant_a_ms;
+      all.quant_b_ms += linear.quant_b_ms;
     }
-    out.erase(out.find_last_not_of(' ') + 1);
-    text += out + "\n";
-  };
-  line(table.head);
-  for (const Cells& row : table.rows) line(row);
-  return text;
+    table.rows.push_back(
+        {pair_name(state, pair), std::string(emulation_text(s.emulated[pair.recipe])),
+         fmt::format("{:.4f}", p->gain), fmt::format("{:.4f}", p->measured),
+         fmt::format("{:+.1f} %", 100 * p->difference()), from_to(all.gemms_a_ms, all.gemms_b_ms),
+         from_to(all.quant_a_ms, all.quant_b_ms), p->explained() ? "" : other_changes_text(*p)});
+  }
+  return table;
 }
 
-std::string markdown(const Table& table) {
-  const auto line = [](const Cells& cells) {
-    return fmt::format("| {} |\n", fmt::join(cells, " | "));
-  };
-  std::string text = line(table.head) + "|";
-  for (size_t i = 0; i < table.head.size(); ++i) text += "---|";
-  text += "\n";
-  for (const Cells& row : table.rows) text += line(row);
-  return text;
+// Per linear layer what a recipe saves; not of the noise floor.
+Table linear_table(const CompareState& state, const AbbaOptions& options) {
+  const std::string& baseline = state.setting.recipes[0];
+  Table table{.head = {"recipe", "layers", "GEMMs ms", "quantizers ms", "saves ms", ""},
+              .rows = {}};
+  for (const ComparePair& pair : state.pairs) {
+    const std::optional<Prediction> p = prediction_of(pair, options);
+    if (!p || pair.recipe == 0) continue;
+    for (const LinearGain& linear : p->linears) {
+      table.rows.push_back(
+          {pair_name(state, pair), linear.op, from_to(linear.gemms_a_ms, linear.gemms_b_ms),
+           from_to(linear.quant_a_ms, linear.quant_b_ms), fmt::format("{:+.3f}", linear.net_ms()),
+           linear.net_ms() > 0 ? "" : "better kept as in " + baseline});
+    }
+    const auto saves = [](const LinearGain& linear) { return linear.net_ms() > 0; };
+    const auto n = std::count_if(p->linears.begin(), p->linears.end(), saves);
+    if (n == 0 || n == std::ssize(p->linears)) continue;
+    table.rows.push_back({pair_name(state, pair), "those that save, alone", "", "", "",
+                          fmt::format("predicted gain {:.4f}", p->winners_gain)});
+  }
+  return table;
 }
 
 std::string workload(const CompareSetting& s) {
@@ -137,6 +158,8 @@ std::string workload(const CompareSetting& s) {
 std::string segments(const CompareSetting& s) {
   return fmt::format("segments of {} steps behind {} of warm-up", s.steps, s.warmup);
 }
+
+constexpr const char* kNoPrediction = "No prediction: it needs timing.level = \"ops\".";
 
 bool measured(const CompareState& state) {
   return std::any_of(state.pairs.begin(), state.pairs.end(), [](const ComparePair& pair) {
@@ -151,6 +174,15 @@ std::string compare_text(const CompareState& state, const AbbaOptions& options) 
   if (measured(state)) {
     text += fmt::format("\nStep time in turn (A B B A, B A A B), {}\n", segments(state.setting)) +
             aligned(step_table(state, options));
+    const Table predictions = prediction_table(state, options);
+    text += predictions.rows.empty()
+                ? fmt::format("\n{}\n", kNoPrediction)
+                : "\nGain predicted from the times of GEMMs and quantizers alone (Amdahl)\n" +
+                      aligned(predictions);
+    const Table linears = linear_table(state, options);
+    if (!linears.rows.empty()) {
+      text += "\nWhat the recipe saves by layer, of a step\n" + aligned(linears);
+    }
   }
   if (!state.losses.empty()) {
     text += "\nLoss at equal tokens, mean over seeds, nats\n" + aligned(loss_table(state));
@@ -173,6 +205,19 @@ std::string compare_markdown(const CompareState& state, const AbbaOptions& optio
         "regression is an interval beyond 1 + {} or 1 - {}.\n",
         s.recipes[0], segments(s), options.bootstrap.resamples, options.bootstrap.seed,
         options.threshold, options.threshold);
+    const Table predictions = prediction_table(state, options);
+    if (!predictions.rows.empty()) {
+      text += "\n## Predicted from GEMMs and quantizers\n\n" + markdown(predictions);
+      text += fmt::format(
+          "\nAmdahl: step of {0} / (that step - what the GEMMs of the blocks save + what the "
+          "quantizers cost). Where that is more than {1} from what was measured, the largest "
+          "changes of other categories stand beside it.\n",
+          s.recipes[0], percent(Prediction::kExplained));
+    } else {
+      text += fmt::format("\n{}\n", kNoPrediction);
+    }
+    const Table linears = linear_table(state, options);
+    if (!linears.rows.empty()) text += "\n" + markdown(linears);
   }
   if (!state.losses.empty()) {
     text += "\n## Loss\n\n" + markdown(loss_table(state));

@@ -11,6 +11,7 @@
 #include "ops/error.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/config_diff.h"
+#include "trainer/prediction.h"
 
 namespace qstep::trainer {
 
@@ -20,7 +21,7 @@ ComparePair& CompareState::pair(size_t recipe) {
   for (ComparePair& p : pairs) {
     if (p.recipe == recipe) return p;
   }
-  pairs.push_back({.recipe = recipe, .segments_ms = {}});
+  pairs.push_back({.recipe = recipe, .segments_ms = {}, .parts = {}});
   return pairs.back();
 }
 
@@ -87,6 +88,41 @@ namespace {
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
+Json parts_json(const MeanParts& parts) {
+  Json sites = Json::array();
+  for (const auto& [site, ms] : parts.mean.sites) {
+    Json row = {{"layer", site.layer}, {"op", site.op}, {"pass", site.pass}, {"ms", ms}};
+    if (!site.is_quant()) {
+      row.update({{"m", site.m},
+                  {"n", site.n},
+                  {"k", site.k},
+                  {"format_a", site.format_a},
+                  {"format_b", site.format_b}});
+    }
+    sites.push_back(std::move(row));
+  }
+  return {{"segments", parts.segments},
+          {"breakdown_ms", parts.mean.categories},
+          {"sites", std::move(sites)}};
+}
+
+MeanParts read_parts(const Json& json) {
+  MeanParts parts{.segments = json.at("segments"), .mean = {}};
+  parts.mean.categories = json.at("breakdown_ms").get<std::map<std::string, double>>();
+  for (const Json& row : json.at("sites")) {
+    SitePart site{.layer = row.at("layer"),
+                  .op = row.at("op"),
+                  .pass = row.at("pass"),
+                  .m = row.value("m", int64_t{0}),
+                  .n = row.value("n", int64_t{0}),
+                  .k = row.value("k", int64_t{0}),
+                  .format_a = row.value("format_a", std::string()),
+                  .format_b = row.value("format_b", std::string())};
+    parts.mean.sites[std::move(site)] = row.at("ms");
+  }
+  return parts;
+}
+
 Json pair_json(const CompareState& state, const ComparePair& pair, const AbbaOptions& options) {
   const bool noise_floor = pair.recipe == 0, emulated = pair_emulated(state, pair);
   Json json = {{"a", state.setting.recipes[0]}, {"b", state.setting.recipes[pair.recipe]},
@@ -106,6 +142,11 @@ Json pair_json(const CompareState& state, const ComparePair& pair, const AbbaOpt
   json["deviation"] = result.deviation;
   json["verdict"] = emulated ? "emulated" : verdict_name(result.verdict);
   json["blocks_needed"] = result.blocks_needed;
+  const std::optional<Prediction> prediction = predict(pair, result.gain);
+  if (!prediction) return json;
+  json["prediction"] = to_json(*prediction);
+  json["a_parts"] = parts_json(pair.parts_of(Side::kA));
+  json["b_parts"] = parts_json(pair.parts_of(Side::kB));
   return json;
 }
 
@@ -195,9 +236,13 @@ CompareState read_compare_state(const std::string& path) {
     };
     for (const Json& row : json.at("pairs")) {
       ComparePair pair{.recipe = recipe(row.at("b_index")),
-                       .segments_ms = row.at("segments_ms").get<std::vector<double>>()};
+                       .segments_ms = row.at("segments_ms").get<std::vector<double>>(),
+                       .parts = {}};
       const auto whole = pair.segments_ms.size() / kSegmentsPerBlock * kSegmentsPerBlock;
       pair.segments_ms.resize(whole);
+      if (row.contains("prediction")) {
+        pair.parts = {read_parts(row.at("a_parts")), read_parts(row.at("b_parts"))};
+      }
       state.pairs.push_back(std::move(pair));
     }
     for (const Json& row : json.at("losses")) {

@@ -2,6 +2,7 @@
 // after every segment and every training run. trainer/README.md documents its keys.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -10,6 +11,7 @@
 
 #include "trainer/abba.h"
 #include "trainer/config.h"
+#include "trainer/step_parts.h"
 
 namespace qstep::trainer {
 
@@ -35,6 +37,12 @@ struct CompareSetting {
 struct ComparePair {
   size_t recipe = 0;                // B; 0: the baseline again, the noise floor
   std::vector<double> segments_ms;  // median step time of each, in the order of side_of
+  // Where the steps of the sides went, of whole blocks; without segments where timing.level is not
+  // ops.
+  std::array<MeanParts, 2> parts{};
+
+  MeanParts& parts_of(Side side) { return parts[static_cast<size_t>(side)]; }
+  const MeanParts& parts_of(Side side) const { return parts[static_cast<size_t>(side)]; }
 };
 
 struct CompareLoss {

@@ -32,6 +32,8 @@ class TimedRecipe {
         learning_rate(c.optimizer, std::min(steps_, c.train.steps - 1), c.train.steps);
     return total_ms(trainer_.step(batches, lr, ++steps_).phases_ms);
   }
+  // Of the last step.
+  const Timeline& timeline() const { return trainer_.timeline(); }
 
  private:
   std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
@@ -96,6 +98,8 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
       fmt::format("{} | {}", setting.recipes[0],
                   task.recipe == 0 ? setting.recipes[0] + " again" : setting.recipes[task.recipe]);
   const int64_t per_segment = setting.warmup + setting.steps;
+  const bool notes_parts = task.a.timing.level == TimingLevel::kOps;
+  std::vector<std::pair<Side, StepParts>> block_parts;  // of the block in progress
   for (auto segment = static_cast<int64_t>(pair.segments_ms.size());
        segment < task.blocks * kSegmentsPerBlock; ++segment) {
     const Side side = side_of(segment);
@@ -111,16 +115,24 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
                                segment / kSegmentsPerBlock + 1, task.blocks,
                                segment % kSegmentsPerBlock + 1, kSegmentsPerBlock));
     std::vector<double> times;
+    SegmentParts parts;
     for (int64_t i = 0; i < per_segment; ++i) {
       const auto start = Clock::now();
       const double ms = own->step(*batches);
       if (i >= setting.warmup) {
         times.push_back(seams.step_ms ? seams.step_ms(ms, pair, segment) : ms);
+        if (notes_parts) parts.add(own->timeline());
       }
       progress.advance(recipe, 1, std::chrono::duration<double>(Clock::now() - start).count());
       if (stop_wanted(seams)) throw Interrupted{};
     }
     pair.segments_ms.push_back(quantile(times, 0.5));
+    if (notes_parts) block_parts.emplace_back(side, parts.medians());
+    // A block counts as a whole or not at all, as its times do.
+    if ((segment + 1) % kSegmentsPerBlock == 0) {
+      for (const auto& [of, medians] : block_parts) pair.parts_of(of).add(medians);
+      block_parts.clear();
+    }
     save();
   }
 }

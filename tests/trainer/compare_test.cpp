@@ -25,12 +25,14 @@ using Json = nlohmann::ordered_json;
 
 class Compare : public ::testing::Test {
  protected:
-  // A step takes about a millisecond, which the tests do not look at.
+  // A step takes about a millisecond, which the tests do not look at; nor do those that compare
+  // whole files where its time goes.
   CompareOptions options(std::vector<std::string> recipes, const std::string& name = "out") const {
     const std::vector<std::string> words{
         "model.n_layers=1",     "model.width=32",    "model.n_heads=2", "train.global_batch=2",
         "train.micro_batch=2",  "train.seq_len=16",  "train.steps=6",   "train.eval_every=0",
-        "train.eval_batches=2", "optimizer.lr=0.01", "run.threads=1",   "model.ffn_width=64"};
+        "train.eval_batches=2", "optimizer.lr=0.01", "run.threads=1",   "model.ffn_width=64",
+        "timing.level=off"};
     return {.recipes = std::move(recipes),
             .config = load_config("", words).config,
             .warmup = 0,
@@ -195,6 +197,46 @@ TEST_F(Compare, WhatCannotBeComparedIsRefused) {
   EXPECT_THROW(run_compare(o), ops::Error);
   o.seeds = o.blocks = 0;
   EXPECT_THROW(run_compare(o), ops::Error);
+}
+
+// ---- prediction -------------------------------------------------------------------------------
+
+TEST_F(Compare, SaysWhatTheGemmsAndQuantizersPredict) {
+  CompareOptions o = options({"fp32", "nvfp4-all-layers"});
+  o.config.timing.level = TimingLevel::kOps;
+  CompareSeams seams = simulated(0.002, 1);
+  seams.stop = [left = 22]() mutable { return --left < 0; };
+  ASSERT_EQ(ops::ExitCode::kPreempted, run_compare(o, seams).code);
+  EXPECT_EQ(10, pair_of(file(), 0).at("a_parts").at("segments"));  // those of five whole blocks
+  const CompareOutcome outcome = run_compare(o, simulated(0.002, 1));
+  const Json pair = pair_of(file(), 0);
+  EXPECT_EQ(16, pair.at("a_parts").at("segments"));
+  EXPECT_EQ(16, pair.at("b_parts").at("segments"));
+  // One block: four linear layers, three passes each; quantizers on the one side alone.
+  EXPECT_EQ(12u, pair.at("a_parts").at("sites").size());
+  EXPECT_EQ(16u, pair.at("b_parts").at("sites").size());
+  const Json& prediction = pair.at("prediction");
+  ASSERT_EQ(4u, prediction.at("linears").size());
+  double saved = 0;
+  for (const Json& linear : prediction.at("linears")) {
+    EXPECT_EQ(0, linear.at("quant_a_ms"));
+    EXPECT_GT(linear.at("quant_b_ms"), 0);
+    saved += linear.at("net_ms").get<double>();
+  }
+  const double a_ms = prediction.at("step_a_ms");
+  EXPECT_NEAR(10, a_ms, 0.02);  // the simulated clock's
+  EXPECT_DOUBLE_EQ(a_ms / (a_ms - saved), prediction.at("gain").get<double>());
+  for (const std::string& text :
+       {compare_text(outcome.state, {}), text_of(folder_ / "out/compare.md")}) {
+    EXPECT_NE(std::string::npos, text.find("predicted gain")) << text;
+  }
+}
+
+TEST_F(Compare, WithoutTimesOfCallsThereIsNoPrediction) {
+  const CompareOutcome outcome = run_compare(options({"fp32", "bf16"}), simulated(0.002, 1));
+  EXPECT_FALSE(pair_of(file(), 0).contains("prediction"));
+  EXPECT_NE(std::string::npos,
+            compare_text(outcome.state, {}).find("No prediction: it needs timing.level = \"ops\""));
 }
 
 // ---- data ------------------------------------------------------------------------------------
