@@ -33,6 +33,8 @@ class StepBench {
   // Of the steps that were counted, at least one.
   BenchStepResult result() const;
 
+  Trainer& trainer() { return trainer_; }
+
  private:
   StepResult step();
 

@@ -64,14 +64,17 @@ void add_bench_peak(CLI::App& bench) {
 }  // namespace
 
 void add_bench_command(CLI::App& app, int&) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure this machine and whole training steps");
+  CLI::App* bench = app.add_subcommand(
+      "bench", "Measure this machine, whole training steps and their operations");
   bench->require_subcommand(1);
   bench->footer(
       "Examples:\n"
       "  qstep bench peak\n"
-      "  qstep bench step --model gpt2-124m --precision bf16,nvfp4 --steps 10");
+      "  qstep bench step --model gpt2-124m --precision bf16,nvfp4 --steps 10\n"
+      "  qstep bench ops --model gpt2-124m --precision nvfp4");
   add_bench_peak(*bench);
   add_bench_step_command(*bench);
+  add_bench_ops_command(*bench);
 }
 
 }  // namespace qstep::trainer

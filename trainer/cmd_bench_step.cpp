@@ -6,9 +6,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "ops/parallel_for.h"
 #include "trainer/bench_recipes.h"
 #include "trainer/bench_step.h"
+#include "trainer/bench_workload.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
@@ -21,28 +21,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model = "gpt2-124m";
+  BenchWorkload workload;
   std::vector<std::string> precision = {"bf16"};
-  int64_t batch = 4;
-  int64_t micro_batches = 1;
-  int64_t seq_len = 256;
   int64_t steps = 10;
   int64_t warmup = 2;
-  int64_t threads = 0;
   bool json = false;
 };
-
-Config config_of(const Options& o, const std::string& recipe) {
-  const std::vector<std::string> overrides = {
-      fmt::format("model.preset={}", o.model), fmt::format("precision.recipe={}", recipe),
-      fmt::format("train.micro_batch={}", o.batch),
-      fmt::format("train.global_batch={}", o.batch * o.micro_batches),
-      fmt::format("train.seq_len={}", o.seq_len)};
-  constexpr int64_t kVocabulary = 4096;  // of models that take theirs from a corpus
-  Config config = load_config("", overrides).config;
-  finish_model(config, kVocabulary);
-  return config;
-}
 
 int64_t peak_rss_bytes() {
   rusage usage{};
@@ -71,25 +55,16 @@ int64_t timed_steps(const Options& o) {
   return o.precision.size() == 1 ? o.steps : (o.steps + 1) / 2 * 2;
 }
 
-void put_workload(Json& json, const Options& o, const Config& config) {
-  json["model"] = o.model;
-  json["n_parameters"] = n_parameters(config.model);
-  json["batch"] = o.batch;
-  json["micro_batches"] = o.micro_batches;
-  json["seq_len"] = o.seq_len;
+Json workload_json(const Options& o, const Config& config) {
+  Json json = to_json(o.workload, config);
   json["steps"] = timed_steps(o);
-  json["threads"] = ops::max_threads();
-}
-
-std::string workload_text(const Options& o) {
-  return fmt::format("{} x {} sequences of {} tokens | {} threads", o.micro_batches, o.batch,
-                     o.seq_len, ops::max_threads());
+  return json;
 }
 
 // ---- one recipe ------------------------------------------------------------------------------
 
 void run_one(const Options& o) {
-  const Config config = config_of(o, o.precision[0]);
+  const Config config = o.workload.config(o.precision[0]);
   // The peak of the compute type, before and after: the machine's speed may drift meanwhile.
   const bool bf16 = config.compute_dtype() == ops::Dtype::kBf16;
   const auto peak = [&] {
@@ -107,7 +82,7 @@ void run_one(const Options& o) {
 
   if (o.json) {
     Json out = labels_json(config);
-    put_workload(out, o, config);
+    out.update(workload_json(o, config));
     put_times(out, r);
     out["peak_flops_per_s"] = peak_flops;
     out["utilisation"] = utilisation;
@@ -115,8 +90,8 @@ void run_one(const Options& o) {
     fmt::print("{}\n", out.dump(2));
     return;
   }
-  fmt::print("{} {}{} | {} | medians of {} steps\n", o.model, o.precision[0],
-             emulated(config) ? " (emulated)" : "", workload_text(o), o.steps);
+  fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision[0],
+             emulated(config) ? " (emulated)" : "", o.workload.text(), o.steps);
   fmt::print("  step         {:10.1f} ms   {:.0f} tokens/s\n", r.step_ms, r.tokens_per_s);
   for (size_t i = 0; i < kPhaseNames.size(); ++i) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
@@ -142,14 +117,13 @@ void run_several(const Options& o) {
   std::vector<Config> configs;
   size_t name_width = 0;
   for (const std::string& recipe : o.precision) {
-    configs.push_back(config_of(o, recipe));
+    configs.push_back(o.workload.config(recipe));
     name_width = std::max(name_width, recipe.size());
   }
   const BenchComparison comparison = bench_recipes(configs, o.warmup, o.steps);
 
   if (o.json) {
-    Json out;
-    put_workload(out, o, configs[0]);
+    Json out = workload_json(o, configs[0]);
     out["baseline"] = o.precision[0];
     Json recipes = Json::array();
     recipes.push_back(labels_json(configs[0]));
@@ -167,8 +141,8 @@ void run_several(const Options& o) {
     fmt::print("{}\n", out.dump(2));
     return;
   }
-  fmt::print("{} | {} | medians in ms of {} steps of each, in turn with {}: A B B A\n", o.model,
-             workload_text(o), timed_steps(o), o.precision[0]);
+  fmt::print("{} | {} | medians in ms of {} steps of each, in turn with {}: A B B A\n",
+             o.workload.model_text(), o.workload.text(), timed_steps(o), o.precision[0]);
   std::string phases;
   for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
   fmt::print("  {:<{}}  {:<8} {:>9} {:>20}{}\n", "recipe", name_width, "", "step",
@@ -189,31 +163,19 @@ void add_bench_step_command(CLI::App& bench) {
   auto options = std::make_shared<Options>();
   Options& o = *options;
   CLI::App* cmd = bench.add_subcommand("step", "Time whole training steps on synthetic tokens");
-  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
-  cmd->add_option("--model", o.model, "preset (qstep config presets)")->capture_default_str();
+  add_workload_options(*cmd, o.workload);
   cmd->add_option(
          "--precision", o.precision,
          "recipe, a name or a path (qstep recipe list); with several, separated by commas, "
          "each takes turns with the first")
       ->delimiter(',')
       ->capture_default_str();
-  cmd->add_option("--batch", o.batch, "sequences per micro-batch")
-      ->check(positive)
-      ->capture_default_str();
-  cmd->add_option("--micro-batches", o.micro_batches, "micro-batches per step")
-      ->check(positive)
-      ->capture_default_str();
-  cmd->add_option("--seq", o.seq_len, "tokens per sequence")
-      ->check(positive)
-      ->capture_default_str();
+  const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
   cmd->add_option("--steps", o.steps, "steps that are timed, of each recipe")
       ->check(positive)
       ->capture_default_str();
   cmd->add_option("--warmup", o.warmup, "steps before them that are not")
       ->check(positive)
-      ->capture_default_str();
-  cmd->add_option("--threads", o.threads, "0 = all cores this process may use")
-      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   cmd->add_flag("--json", o.json, "result as JSON");
   cmd->footer(
@@ -221,7 +183,7 @@ void add_bench_step_command(CLI::App& bench) {
       "  qstep bench step --model gpt2-124m --precision bf16 --batch 4 --seq 256 --steps 10\n"
       "  qstep bench step --model gpt2-124m --precision bf16,nvfp4,mxfp8 --steps 10");
   cmd->callback([options] {
-    if (options->threads > 0) omp_set_num_threads(static_cast<int>(options->threads));
+    options->workload.set_threads();
     options->precision.size() == 1 ? run_one(*options) : run_several(*options);
   });
 }

@@ -13,6 +13,7 @@ void add_generate_command(CLI::App& app, int& exit_code);
 void add_eval_command(CLI::App& app, int& exit_code);
 void add_bench_command(CLI::App& app, int& exit_code);
 void add_bench_step_command(CLI::App& bench);
+void add_bench_ops_command(CLI::App& bench);
 void add_compare_command(CLI::App& app, int& exit_code);
 void add_plan_command(CLI::App& app, int& exit_code);
 void add_recipe_command(CLI::App& app, int& exit_code);

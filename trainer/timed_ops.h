@@ -4,10 +4,20 @@
 // On a backend that computes beside its caller these are the times of the calls, not of their work.
 #pragma once
 
+#include <vector>
+
 #include "ops/ops.h"
+#include "trainer/op_work.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
+
+// What calls had to do: the place of a call among the spans of its step, and its work.
+struct LoggedWork {
+  size_t span = 0;
+  OpWork work;
+};
+using WorkLog = std::vector<LoggedWork>;
 
 class TimedOps final : public ops::Ops {
  public:
@@ -19,6 +29,8 @@ class TimedOps final : public ops::Ops {
     timeline_.label(layer, name);
     inner_.label(layer, name);
   }
+  // From now on the work of every call that is noted; null: of none, which costs nothing.
+  void log_work(WorkLog* log) { work_log_ = log; }
   ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
 
   void gemm(const ops::Tensor& d, const ops::Operand& a, const ops::Operand& b, float alpha,
@@ -103,17 +115,24 @@ class TimedOps final : public ops::Ops {
              const ops::AdamWParams& params) override;
 
  private:
-  template <class F>
-  void timed(Category category, std::string_view call, F&& f) {
+  template <class Work, class F>
+  void timed(Category category, std::string_view call, Work&& work, F&& f) {
     if (!timeline_.notes_calls()) return f();
     const Timeline::Mark mark = timeline_.begin_call();
     f();
     timeline_.end_call(mark, category, call);
+    log(work);
+  }
+  // Of the call that the timeline noted last.
+  template <class Work>
+  void log(Work&& work) {
+    if (work_log_ != nullptr) work_log_->push_back({timeline_.spans().size() - 1, work()});
   }
   Category element_wise() const;
 
   ops::Ops& inner_;
   Timeline& timeline_;
+  WorkLog* work_log_ = nullptr;
 };
 
 }  // namespace qstep::trainer

@@ -82,6 +82,12 @@ class Trainer {
   // Hears of every quantization of the steps from now on; null: nobody.
   void set_ledger(QuantLedger* ledger) { ledger_ = ledger; }
 
+  // The work of every call of the steps from now on, at timing.level = ops; null: of none. The log
+  // grows until its owner clears it.
+  void log_work(WorkLog* log) {
+    if (timed_ops_) timed_ops_->log_work(log);
+  }
+
   // Compares what ranks hold alike (replica_check.h); all of them together.
   void check_replicas();
 

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -80,8 +81,9 @@ TEST_F(Cli, EveryHelpShowsAnExample) {
     EXPECT_EQ(help.err, "") << paths[i];
     for (const std::string& name : subcommands_in(help.out)) paths.push_back(paths[i] + " " + name);
   }
-  for (const char* path : {" train", " data prepare", " config print", " bench peak", " bench step",
-                           " ckpt verify", " plan", " doctor", " eval", " generate"}) {
+  for (const char* path :
+       {" train", " data prepare", " config print", " bench peak", " bench step", " bench ops",
+        " ckpt verify", " plan", " doctor", " eval", " generate"}) {
     EXPECT_EQ(std::count(paths.begin(), paths.end(), path), 1) << path;
   }
 }
@@ -288,6 +290,26 @@ TEST_F(Cli, BenchPeakMeasures) {
   EXPECT_GT(json["fp32_flops_per_s"], 0);
   EXPECT_GT(json["triad_bytes_per_s"], 0);
   EXPECT_GE(json["bf16_flops_per_s"], json["bf16_gemm_flops_per_s"]);
+}
+
+TEST_F(Cli, BenchOpsIsSortedByWhatIsLost) {
+  const Outcome outcome = qstep(
+      "bench ops --model llama-1m --precision nvfp4 --batch 1 --seq 32 --steps 1 --warmup 1 --json "
+      "model.n_layers=2");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto json = nlohmann::json::parse(outcome.out);
+  double ms = 0, lost = INFINITY;
+  int64_t fprops = 0;
+  for (const auto& op : json["ops"]) {
+    ms += op["ms"].get<double>();
+    const double now = op["ms"].get<double>() - op["bound_ms"].get<double>();
+    EXPECT_LE(now, lost) << op;
+    lost = now;
+    if (op["op"] == "gemm qkv fprop") fprops += op["calls"].get<int64_t>();
+  }
+  EXPECT_EQ(fprops, 2);
+  EXPECT_NEAR(ms, json["ops_ms"].get<double>(), 1e-9);
+  EXPECT_LE(ms, json["step_ms"].get<double>());
 }
 
 // Recipes take turns two steps at a time.

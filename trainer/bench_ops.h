@@ -1,0 +1,52 @@
+// The operations of real training steps, each against what bounds it: its flops at the peak of
+// their type, or its bytes at the memory's rate, whichever takes longer (op_work.h).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trainer/config.h"
+#include "trainer/peak.h"
+#include "trainer/timed_ops.h"
+
+namespace qstep::trainer {
+
+enum class OpBound : uint8_t { kFlops, kBytes };
+inline constexpr std::array<std::string_view, 2> kOpBoundNames{"flops", "bytes"};
+
+// Calls of a step that do the same: of one operation, of one layer's GEMM of one size, of one
+// quantizer.
+struct OpRow {
+  std::string op;      // "gemm qkv fprop", "quantize", "adamw"
+  std::string detail;  // "1024 x 2304 x 768 bf16"; what a quantizer makes; empty
+  int64_t calls = 0;   // of a step, as the following
+  double ms = 0;       // median of the steps
+  OpWork work;
+  double bound_ms = 0;
+  OpBound bound = OpBound::kBytes;
+
+  double lost_ms() const { return ms - bound_ms; }
+  double share() const { return bound_ms / ms; }  // of the bound; above 1 where a cache helped
+  double bytes_per_s() const { return work.bytes / (1e-3 * ms); }
+  double flops_per_s() const { return work.flops / (1e-3 * ms); }
+};
+
+struct OpsBench {
+  std::vector<OpRow> rows;  // by what they lose to their bounds, the most first
+  double step_ms = 0;       // median, with what lies between the calls
+  PeakRates peak;           // the larger of before and behind the steps
+};
+
+// What a step's spans and the work of its calls add up to; ms is the step's own.
+std::vector<OpRow> op_rows(std::span<const TimeSpan> spans, std::span<const LoggedWork> log);
+// Against these peaks.
+void set_bounds(std::vector<OpRow>& rows, const PeakRates& peak);
+
+// `warmup` steps on synthetic tokens, then `steps` that count, in this process.
+OpsBench bench_ops(const Config& config, int64_t warmup, int64_t steps);
+
+}  // namespace qstep::trainer
