@@ -128,6 +128,43 @@ TEST(AbbaSimulated, TwoPercentAreFoundWithEightBlocks) {
   }
 }
 
+// The protocol for few steps (trainer/README.md): 60 counted ones a side, of a machine whose speed
+// wanders slowly and that interrupts some steps. More blocks of fewer steps are worse: the median
+// of one or two steps is not deaf to an interrupted one.
+std::map<Verdict, int> verdicts_of_steps(uint64_t seed, int64_t blocks, int64_t steps,
+                                         double gain) {
+  constexpr double kNoise = 0.005, kWander = 0.005, kForgets = 0.05, kInterrupted = 0.02;
+  test::Random random(seed);
+  std::map<Verdict, int> counts;
+  for (uint64_t i = 0; i < 1000; ++i) {
+    double wander = kWander * normal(random);
+    Values segments;
+    for (int64_t s = 0; s < blocks * kSegmentsPerBlock; ++s) {
+      Values times;
+      for (int64_t step = 0; step < steps; ++step) {
+        wander = (1 - kForgets) * wander + std::sqrt(2 * kForgets) * kWander * normal(random);
+        const double slow = random.uniform(0, 1) < kInterrupted ? random.uniform(0.1, 1) : 0;
+        times.push_back(15 * (1 + wander + kNoise * normal(random)) * (1 + slow) /
+                        (side_of(s) == Side::kB ? gain : 1));
+      }
+      segments.push_back(quantile(times, 0.5));
+    }
+    const AbbaResult r =
+        judge(block_logs(segments), {.bootstrap = {.level = 0.95, .resamples = 1000, .seed = i}});
+    ++counts[r.verdict];
+  }
+  return counts;
+}
+
+TEST(AbbaSimulated, SixtyStepsASideInTenBlocksFindTwoPercent) {
+  auto same = verdicts_of_steps(550, 10, 3, 1), slower = verdicts_of_steps(551, 10, 3, 1 / 1.02);
+  EXPECT_GE(same[Verdict::kNeutral], 900);
+  EXPECT_GE(slower[Verdict::kRegression], 900);
+  EXPECT_LE(same[Verdict::kGain] + same[Verdict::kRegression], 50);
+  EXPECT_LT(verdicts_of_steps(551, 30, 1, 1 / 1.02)[Verdict::kRegression],
+            slower[Verdict::kRegression]);
+}
+
 // The number that an inconclusive result prints: of experiments with that many blocks and a gain at
 // the threshold, 80 % exclude 1.
 TEST(AbbaSimulated, AsManyBlocksAsNeededSeeTheThreshold) {
