@@ -2,7 +2,9 @@
 
 #include <cstring>
 
+#include "ops/add_row.h"
 #include "ops/parallel_for.h"
+#include "ops/simd.h"
 
 namespace qstep::ops::cpu {
 

@@ -1,7 +1,6 @@
 // Zero, cast and add: element by element, rows may be strided.
 #pragma once
 
-#include "ops/simd.h"
 #include "ops/tensor.h"
 
 namespace qstep::ops {
@@ -25,13 +24,14 @@ void zero(const Tensor& x);
 void cast(const Tensor& y, const Tensor& x);
 void add(const Tensor& y, const Tensor& a, const Tensor& b);
 
-// One row of `add`; the fused residual norms use it too, which is why they give the same bits.
-template <class T>
-inline void add_row(T* y, const T* a, const T* b, int64_t n) {
-  for_each_group(n, [&](int64_t i, int64_t lanes) {
-    store_n(y + i, load_n(a + i, lanes) + load_n(b + i, lanes), lanes);
-  });
-}
-
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void zero(const Tensor& x, CudaContext& context);
+void cast(const Tensor& y, const Tensor& x, CudaContext& context);
+void add(const Tensor& y, const Tensor& a, const Tensor& b, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

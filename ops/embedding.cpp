@@ -1,6 +1,6 @@
 #include "ops/embedding.h"
 
-#include "ops/elementwise.h"
+#include "ops/add_row.h"
 #include "ops/parallel_for.h"
 #include "ops/simd.h"
 

@@ -2,8 +2,11 @@
 // code.
 #pragma once
 
+#ifndef __CUDACC__  // for the messages of those who throw; nvcc 13 does not compile fmt 9
 #include <fmt/format.h>
+#endif
 
+#include <concepts>
 #include <source_location>
 #include <stdexcept>
 #include <string>
@@ -43,21 +46,24 @@ class Error : public std::runtime_error {
 
 // Throws an internal Error "<what> (expected ..., found ...) at file:line" unless `condition`
 // holds. For broken promises between our own rooms; users' mistakes get an Error of their own kind.
+[[noreturn]] void throw_broken(std::string_view what, std::source_location where);
 inline void check(bool condition, std::string_view what,
                   std::source_location where = std::source_location::current()) {
-  if (!condition) {
-    throw Error(ExitCode::kInternal,
-                fmt::format("{} at {}:{}", what, where.file_name(), where.line()));
-  }
+  if (!condition) throw_broken(what, where);
 }
 
+inline std::string text_of(std::string_view x) { return std::string(x); }
+template <std::integral T>
+std::string text_of(T x) {
+  return std::to_string(x);
+}
+
+[[noreturn]] void throw_unequal(const std::string& expected, const std::string& found,
+                                std::string_view what, std::source_location where);
 template <class Expected, class Found>
 void check_equal(const Expected& expected, const Found& found, std::string_view what,
                  std::source_location where = std::source_location::current()) {
-  if (!(expected == found)) {
-    throw Error(ExitCode::kInternal, fmt::format("{}: expected {}, found {} at {}:{}", what,
-                                                 expected, found, where.file_name(), where.line()));
-  }
+  if (!(expected == found)) throw_unequal(text_of(expected), text_of(found), what, where);
 }
 
 }  // namespace qstep::ops

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "ops/elementwise.h"
+#include "ops/add_row.h"
 #include "ops/parallel_for.h"
 #include "ops/row_chunks.h"
 #include "ops/simd.h"

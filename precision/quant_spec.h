@@ -108,10 +108,10 @@ inline constexpr std::array kQuantFormatNames{
     Name<QuantFormat>{"fp8-e4m3", QuantFormat::kFp8E4m3},
     Name<QuantFormat>{"fp8-e5m2", QuantFormat::kFp8E5m2}};
 inline constexpr std::array kBlockNames{
-    Name<BlockShape>{"tensor", {0, 0}},     Name<BlockShape>{"1x16", {1, 16}},
-    Name<BlockShape>{"16x16", {16, 16}},    Name<BlockShape>{"1x32", {1, 32}},
-    Name<BlockShape>{"32x32", {32, 32}},    Name<BlockShape>{"1x128", {1, 128}},
-    Name<BlockShape>{"128x128", {128, 128}}};
+    Name<BlockShape>{"tensor", BlockShape{0, 0}},     Name<BlockShape>{"1x16", BlockShape{1, 16}},
+    Name<BlockShape>{"16x16", BlockShape{16, 16}},    Name<BlockShape>{"1x32", BlockShape{1, 32}},
+    Name<BlockShape>{"32x32", BlockShape{32, 32}},    Name<BlockShape>{"1x128", BlockShape{1, 128}},
+    Name<BlockShape>{"128x128", BlockShape{128, 128}}};
 inline constexpr std::array kScaleRuleNames{
     Name<ScaleRule>{"e4m3", ScaleRule::kE4m3},
     Name<ScaleRule>{"e4m3-two-rounding", ScaleRule::kE4m3TwoRounding},
