@@ -12,8 +12,6 @@ namespace {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t tile_k(const Operand& x) { return tiled(x) ? std::min(x.tile_k, x.k) : x.k; }
-
 }  // namespace
 
 void check_tiles(const Operand& a, const Operand& b) {

@@ -10,6 +10,8 @@
 // number of threads.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/gemm_panel.h"
 #include "ops/ops.h"
 #include "ops/workspace.h"
@@ -17,6 +19,8 @@
 namespace qstep::ops {
 
 inline bool tiled(const Operand& x) { return x.tile_scales != nullptr; }
+// How many k share a factor.
+inline int64_t tile_k(const Operand& x) { return tiled(x) ? std::min(x.tile_k, x.k) : x.k; }
 
 // Both BF16; tiles of an even number of k or the whole of it; where the tiles of a and b differ,
 // one a multiple of the other.

@@ -39,4 +39,11 @@ inline Operand columnwise(const Tensor& x) {
   return {x.data, x.dtype, x.cols, x.rows, x.ld, Major::kRows};
 }
 
+// The data of k first .. first + n - 1 alone, without factors.
+inline Operand k_range(const Operand& x, int64_t first, int64_t n) {
+  const int64_t step = x.major == Major::kK ? 1 : x.ld;
+  const char* const data = static_cast<const char*>(x.data) + first * step * size_bytes(x.dtype);
+  return {data, x.dtype, x.rows, n, x.ld, x.major};
+}
+
 }  // namespace qstep::ops
