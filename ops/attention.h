@@ -53,4 +53,20 @@ void attention_cached(const Tensor& o, const Tensor& k_cache, const Tensor& v_ca
                       Workspace& workspace);
 
 }  // namespace cpu
+
+class CudaContext;
+
+// A row at a time, FP32 products (ops/attention_kernels.h): any shape and type.
+namespace cuda {
+
+void attention_forward(const Tensor& o, const Tensor& lse, const Tensor& qkv,
+                       const AttentionShape& shape, CudaContext& context);
+// Scratch: delta, FP32 [B H, T].
+void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv, const Tensor& o,
+                        const Tensor& lse, const AttentionShape& shape, CudaContext& context);
+void attention_cached(const Tensor& o, const Tensor& k_cache, const Tensor& v_cache,
+                      const Tensor& qkv, const AttentionShape& shape, int64_t first_position,
+                      CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

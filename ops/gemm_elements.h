@@ -5,13 +5,11 @@
 //   what is left behind the sum: factor, bias and d, and the rounding to d
 #pragma once
 
+#include "ops/group.h"
 #include "ops/operand.h"
 #include "precision/lanes.h"
 
 namespace qstep::ops::device {
-
-QSTEP_HD inline void put(float& out, float x) { out = x; }
-QSTEP_HD inline void put(Bf16& out, float x) { out = precision::to_bf16(x); }
 
 // factors = {gemm_factor, beta}
 struct GemmFactors {

@@ -40,10 +40,10 @@ struct AttentionShape {
   int64_t n_kv_heads = 0;  // K
   int64_t head_dim = 0;    // D
 
-  int64_t n_tokens() const { return batch * seq_len; }
-  int64_t q_width() const { return n_heads * head_dim; }
-  int64_t kv_width() const { return n_kv_heads * head_dim; }
-  int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+  constexpr int64_t n_tokens() const { return batch * seq_len; }
+  constexpr int64_t q_width() const { return n_heads * head_dim; }
+  constexpr int64_t kv_width() const { return n_kv_heads * head_dim; }
+  constexpr int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
 };
 
 // One AdamW update. Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2.
@@ -67,6 +67,8 @@ class Ops {
 
   // ---- memory -------------------------------------------------------------------------
 
+  // Whether tensors are in the memory of the host, where files are written from and read into.
+  virtual bool in_host_memory() const { return true; }
   // Zeroed, 64-byte aligned, touched by the threads that will use it.
   virtual Buffer allocate(int64_t bytes) = 0;
   virtual void upload(const Tensor& dst, const void* host) = 0;  // dst contiguous

@@ -31,6 +31,7 @@ class TimedOps final : public ops::Ops {
   }
   // From now on the work of every call that is noted; null: of none, which costs nothing.
   void log_work(WorkLog* log) { work_log_ = log; }
+  bool in_host_memory() const override { return inner_.in_host_memory(); }
   ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
 
   void gemm(const ops::Tensor& d, const ops::Operand& a, const ops::Operand& b, float alpha,

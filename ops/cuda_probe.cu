@@ -1,0 +1,47 @@
+#include <cuda_runtime.h>
+
+#include "ops/cuda_probe.h"
+
+namespace qstep::ops::cuda {
+
+namespace {
+__global__ void probe() {}
+}  // namespace
+
+std::string why_no_device() {
+  int n_devices = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&n_devices);
+  if (counted == cudaErrorInsufficientDriver) {
+    int driver = 0;
+    (void)cudaDriverGetVersion(&driver);
+    if (driver == 0) return "there is no NVIDIA driver";
+    return "the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." +
+           std::to_string(driver % 1000 / 10) + ", older than the CUDA " +
+           std::to_string(CUDART_VERSION / 1000) + " that qstep was built with";
+  }
+  if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
+    return "the NVIDIA driver lists no GPU (is CUDA_VISIBLE_DEVICES empty?)";
+  }
+  if (counted != cudaSuccess) return cudaGetErrorString(counted);
+  cudaFuncAttributes attributes;
+  const cudaError_t code = cudaFuncGetAttributes(&attributes, probe);
+  if (code == cudaSuccess) return "";
+  (void)cudaGetLastError();  // not sticky
+  if (code != cudaErrorNoKernelImageForDevice && code != cudaErrorInvalidDeviceFunction) {
+    return cudaGetErrorString(code);
+  }
+  int device = 0;
+  cudaDeviceProp properties{};
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
+    return "this qstep holds no code for the GPU";
+  }
+  return std::string("this qstep holds no code for the ") + properties.name +
+         " (compute capability " + std::to_string(properties.major) + "." +
+         std::to_string(properties.minor) +
+         "), only for 9.0, 10.0 and 12.0; add its architecture to CMAKE_CUDA_ARCHITECTURES and "
+         "build "
+         "again";
+}
+
+}  // namespace qstep::ops::cuda
