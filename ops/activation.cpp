@@ -1,33 +1,14 @@
 #include "ops/activation.h"
 
+#include "ops/activation_math.h"
 #include "ops/parallel_for.h"
-#include "ops/simd.h"
+#include "ops/simd_lanes.h"
 
 namespace qstep::ops::cpu {
 
 namespace {
 
-constexpr float kTwoSqrt2OverPi = 1.59576912f;  // 2 sqrt(2 / pi)
-constexpr float kCubic = 0.044715f;
-
-[[gnu::always_inline]] inline F32x16 gelu(F32x16 x) {
-  const F32x16 inner = fma(broadcast(kCubic) * x * x, x, x);
-  return x * sigmoid(broadcast(kTwoSqrt2OverPi) * inner);
-}
-
-// From 16 on the slope is 0 or 1 to the last bit; clamping keeps 0 * infinity out of x^2. The order
-// of the arguments of min and max lets a NaN through.
-[[gnu::always_inline]] inline F32x16 gelu_slope(F32x16 x) {
-  const F32x16 one = broadcast(1.0f);
-  const F32x16 z = min(broadcast(16.0f), max(broadcast(-16.0f), x));
-  const F32x16 square = z * z;
-  const F32x16 s = sigmoid(broadcast(kTwoSqrt2OverPi) * fma(broadcast(kCubic) * square, z, z));
-  const F32x16 inner_slope =
-      broadcast(kTwoSqrt2OverPi) * fma(broadcast(3.0f * kCubic), square, one);
-  return fma(z * inner_slope, s * (one - s), s);
-}
-
-inline F32x16 relu(F32x16 x) { return max(broadcast(0.0f), x); }  // a NaN stays one
+namespace math = activation_math;
 
 template <class T, class F>
 void map_row(T* y, const T* x, int64_t n, F&& f) {
@@ -44,14 +25,11 @@ void map_row(T* z, const T* x, const T* y, int64_t n, F&& f) {
 
 template <class T>
 void swiglu_backward_row(T* dg, T* dv, const T* dy, const T* g, const T* v, int64_t n) {
-  const F32x16 one = broadcast(1.0f);
   for_each_group(n, [&](int64_t i, int64_t lanes) {
-    const F32x16 d = load_n(dy + i, lanes);
-    const F32x16 gi = load_n(g + i, lanes);
-    const F32x16 vi = load_n(v + i, lanes);
-    const F32x16 s = sigmoid(gi);
-    store_n(dg + i, d * vi * s * fma(gi, one - s, one), lanes);
-    store_n(dv + i, d * (gi * s), lanes);
+    const auto gradient =
+        math::swiglu_gradient(load_n(dy + i, lanes), load_n(g + i, lanes), load_n(v + i, lanes));
+    store_n(dg + i, gradient.dg, lanes);
+    store_n(dv + i, gradient.dv, lanes);
   });
 }
 
@@ -59,11 +37,11 @@ template <class T>
 void forward_row(T* y, const T* x, int64_t n, Activation kind) {
   switch (kind) {
     case Activation::kGelu:
-      return map_row(y, x, n, [](F32x16 v) { return gelu(v); });
+      return map_row(y, x, n, [](F32x16 v) { return math::gelu(v); });
     case Activation::kRelu2:
-      return map_row(y, x, n, [](F32x16 v) { return relu(v) * relu(v); });
+      return map_row(y, x, n, [](F32x16 v) { return math::relu2(v); });
     case Activation::kSwiglu:
-      return map_row(y, x, x + n, n, [](F32x16 g, F32x16 v) { return g * sigmoid(g) * v; });
+      return map_row(y, x, x + n, n, [](F32x16 g, F32x16 v) { return math::swiglu(g, v); });
   }
 }
 
@@ -71,10 +49,9 @@ template <class T>
 void backward_row(T* dx, const T* dy, const T* x, int64_t n, Activation kind) {
   switch (kind) {
     case Activation::kGelu:
-      return map_row(dx, dy, x, n, [](F32x16 d, F32x16 v) { return d * gelu_slope(v); });
+      return map_row(dx, dy, x, n, [](F32x16 d, F32x16 v) { return d * math::gelu_slope(v); });
     case Activation::kRelu2:
-      return map_row(dx, dy, x, n,
-                     [](F32x16 d, F32x16 v) { return d * (broadcast(2.0f) * relu(v)); });
+      return map_row(dx, dy, x, n, [](F32x16 d, F32x16 v) { return d * math::relu2_slope(v); });
     case Activation::kSwiglu:
       return swiglu_backward_row(dx, dx + n, dy, x, x + n, n);
   }

@@ -40,4 +40,13 @@ void activation_forward(const Tensor& y, const Tensor& x, Activation kind);
 void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void activation_forward(const Tensor& y, const Tensor& x, Activation kind, CudaContext& context);
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                         CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -1,8 +1,5 @@
 #include "ops/adamw.h"
 
-#include <algorithm>
-#include <limits>
-
 #include "ops/parallel_for.h"
 #include "ops/simd.h"
 
@@ -58,13 +55,7 @@ void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor&
 
 void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss, float max_norm) {
   check_clip_factor(factor, norm, loss);
-  const float n = *norm.as<float>();
-  float* const out = factor.as<float>();
-  if (!std::isfinite(n) || !std::isfinite(*loss.as<float>())) {
-    *out = std::numeric_limits<float>::quiet_NaN();
-  } else {
-    *out = max_norm > 0 && n > max_norm ? max_norm / n : 1.0f;
-  }
+  *factor.as<float>() = clip_factor_of(*norm.as<float>(), *loss.as<float>(), max_norm);
 }
 
 }  // namespace qstep::ops::cpu

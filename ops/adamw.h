@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "ops/ops.h"
 #include "precision/hd.h"
+#include "precision/lanes.h"
 
 namespace qstep::ops {
 
@@ -54,8 +56,17 @@ QSTEP_HD inline void adamw_update(F& master, F& m, F& v, F grad, const AdamWCoef
   master = master - c.lr * (step + c.weight_decay * master);
 }
 
-// w [n] FP32 or BF16; master, m, v, grad [n] FP32; factor [1] FP32; all contiguous. An FP32 w may be
-// master.
+// min(1, max_norm / norm), or NaN when norm or loss is not finite; max_norm 0 = no clip.
+QSTEP_HD inline float clip_factor_of(float norm, float loss, float max_norm) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (!(precision::magnitude(norm) < kInfinity && precision::magnitude(loss) < kInfinity)) {
+    return std::numeric_limits<float>::quiet_NaN();
+  }
+  return max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0f;
+}
+
+// w [n] FP32 or BF16; master, m, v, grad [n] FP32; factor [1] FP32; all contiguous. An FP32 w may
+// be master.
 inline void check_adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
                         const Tensor& grad, const Tensor& factor, const AdamWParams& params) {
   const int64_t n = master.size();
@@ -87,4 +98,15 @@ void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor&
 void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss, float max_norm);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
+           const Tensor& grad, const Tensor& factor, const AdamWParams& params,
+           CudaContext& context);
+void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss, float max_norm,
+                 CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

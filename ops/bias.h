@@ -18,4 +18,11 @@ namespace cpu {
 void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate, Workspace& workspace);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -31,4 +31,14 @@ void cross_entropy_backward(const Tensor& loss, const Tensor& logits, const Tens
                             int64_t vocab, float scale);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void cross_entropy_forward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
+                           int64_t vocab, CudaContext& context);
+void cross_entropy_backward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
+                            int64_t vocab, float scale, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

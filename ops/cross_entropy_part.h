@@ -65,4 +65,17 @@ void cross_entropy_part_backward(const Tensor& logits, const Tensor& lse, const 
                                  int64_t first_token, int64_t vocab, float scale);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void cross_entropy_part(const Tensor& part, const Tensor& logits, const Tensor& targets,
+                        int64_t first_token, int64_t vocab, CudaContext& context);
+void cross_entropy_join(const Tensor& loss, const Tensor& lse, const Tensor& parts,
+                        CudaContext& context);
+void cross_entropy_part_backward(const Tensor& logits, const Tensor& lse, const Tensor& targets,
+                                 int64_t first_token, int64_t vocab, float scale,
+                                 CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

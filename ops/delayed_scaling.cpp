@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "ops/parallel_for.h"
 
@@ -38,8 +37,7 @@ void update_delayed_scales(const Tensor& history, const Tensor& scale, const Ten
       used = roll(h + t * history.ld, history.cols, newest[t]);
       if (delayed.algo == precision::DelayedAlgo::kMostRecent) used = newest[t];
     }
-    if (std::isfinite(used) && used > 0) s[t] = (largest_code[t] * margin) / used;
-    if (std::isinf(s[t])) s[t] = std::numeric_limits<float>::max();
+    s[t] = delayed_scale(s[t], used, largest_code[t] * margin);
     newest[t] = 0;
   });
 }

@@ -14,7 +14,10 @@
 // infinity that has entered holds the scale until it has left.
 #pragma once
 
+#include <limits>
+
 #include "ops/ops.h"
+#include "precision/lanes.h"
 
 namespace qstep::ops {
 
@@ -30,10 +33,26 @@ inline void check_update_delayed_scales(const Tensor& history, const Tensor& sca
   }
 }
 
+// The scale from the amax that counts (0: none) and target = fl(fp8_max 2^-margin).
+QSTEP_HD inline float delayed_scale(float scale, float used, float target) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (used > 0 && used < kInfinity) scale = target / used;
+  return precision::magnitude(scale) == kInfinity ? std::numeric_limits<float>::max() : scale;
+}
+
 namespace cpu {
 
 void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
                            const Tensor& fp8_max, const precision::DelayedScaling& delayed);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
+                           const Tensor& fp8_max, const precision::DelayedScaling& delayed,
+                           CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

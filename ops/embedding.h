@@ -59,4 +59,16 @@ void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& d
                         Accumulate dwpe_mode);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
+                       int64_t first_token, const Tensor& wpe, int64_t seq_len,
+                       int64_t first_position, CudaContext& context);
+void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& dwpe,
+                        const Tensor& dx, const Tensor& tokens, int64_t seq_len,
+                        Accumulate dwpe_mode, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -113,6 +113,11 @@ QSTEP_HD_INLINE Group map(const F& f, const G&... x) {
   return r;
 }
 
+// By halves: three roundings.
+QSTEP_HD_INLINE float sum_of(const Group& x) {
+  return ((x.v[0] + x.v[4]) + (x.v[2] + x.v[6])) + ((x.v[1] + x.v[5]) + (x.v[3] + x.v[7]));
+}
+
 // The rows of a tensor as a kernel sees them.
 template <class T>
 struct Rows {

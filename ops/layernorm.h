@@ -73,4 +73,18 @@ void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, co
                         Accumulate dx_mode, Accumulate dw_mode, Workspace& workspace);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
+                       const Tensor& w, const Tensor& b, float eps, CudaContext& context);
+void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
+                                const Tensor& rstd, const Tensor& x, const Tensor& delta,
+                                const Tensor& w, const Tensor& b, float eps, CudaContext& context);
+void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
+                        const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
+                        Accumulate dx_mode, Accumulate dw_mode, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

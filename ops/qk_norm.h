@@ -29,4 +29,16 @@ void qk_norm_backward(const Tensor& dqkv, const Tensor& dwq, const Tensor& dwk, 
                       const AttentionShape& shape, Accumulate dw_mode, Workspace& workspace);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,
+                     const Tensor& wk, const AttentionShape& shape, float eps,
+                     CudaContext& context);
+void qk_norm_backward(const Tensor& dqkv, const Tensor& dwq, const Tensor& dwk, const Tensor& qkv,
+                      const Tensor& wq, const Tensor& wk, const Tensor& rstd,
+                      const AttentionShape& shape, Accumulate dw_mode, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

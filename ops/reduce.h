@@ -46,4 +46,13 @@ void square_sums(const Tensor& sums, const Tensor& g);
 void norm_of_sums(const Tensor& norm, const Tensor& sums);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void mean(const Tensor& out, const Tensor& x, CudaContext& context);
+void square_sums(const Tensor& sums, const Tensor& g, CudaContext& context);
+void norm_of_sums(const Tensor& norm, const Tensor& sums, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -59,4 +59,18 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
                       Workspace& workspace);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
+                     float eps, CudaContext& context);
+void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
+                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                              CudaContext& context);
+void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
+                      const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
+                      CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -27,4 +27,12 @@ void rope(const Tensor& qkv, const Tensor& table, const AttentionShape& shape,
           int64_t first_position, Direction direction);
 
 }  // namespace cpu
+
+class CudaContext;
+namespace cuda {
+
+void rope(const Tensor& qkv, const Tensor& table, const AttentionShape& shape,
+          int64_t first_position, Direction direction, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -1,0 +1,15 @@
+#include "ops/activation_kernels.h"
+#include "ops/cuda_launch.cuh"
+
+namespace qstep::ops::cuda {
+
+void activation_forward(const Tensor& y, const Tensor& x, Activation kind, CudaContext& context) {
+  device::activation_forward(device::CudaLaunch(context, "activation_forward"), y, x, kind);
+}
+
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                         CudaContext& context) {
+  device::activation_backward(device::CudaLaunch(context, "activation_backward"), dx, dy, x, kind);
+}
+
+}  // namespace qstep::ops::cuda
