@@ -71,6 +71,7 @@ void Prefetcher::run() {
       changed_.wait(lock, [&] { return stop_ || number - n_released_ < std::ssize(slots_); });
       if (stop_) return;
     }
+    const auto begin = std::chrono::steady_clock::now();
     std::exception_ptr failure;
     try {
       int32_t* memory = memory_.data() + slot * 2 * n;
@@ -81,6 +82,7 @@ void Prefetcher::run() {
     } catch (...) {
       failure = std::current_exception();
     }
+    const auto end = std::chrono::steady_clock::now();
     {
       const std::lock_guard lock(mutex_);
       if (failure) {
@@ -91,6 +93,7 @@ void Prefetcher::run() {
     }
     changed_.notify_all();
     if (failure) return;
+    if (options_.on_read) options_.on_read({step, micro, begin, end});
     if (++micro == options_.micro_end) {
       micro = options_.micro_begin;
       ++step;

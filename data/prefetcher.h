@@ -3,9 +3,11 @@
 // gives.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <span>
 #include <thread>
@@ -21,11 +23,20 @@ struct Batch {
   std::span<const int32_t> tokens, targets;  // [B, T]
 };
 
+// When a batch was read.
+struct BatchRead {
+  int64_t step = 0;
+  int64_t micro = 0;
+  std::chrono::steady_clock::time_point begin, end;
+};
+
 struct PrefetcherOptions {
   int64_t start_step = 0;   // the first batch is (start_step, micro_begin)
   int64_t micro_begin = 0;  // this rank's micro-batches of every step: [micro_begin, micro_end)
   int64_t micro_end = 0;
   int64_t steps_ahead = 2;  // depth of the ring, in steps of this rank
+  // Hears of every batch on the reading thread, which it must not hold up. May be empty.
+  std::function<void(const BatchRead&)> on_read = {};
 };
 
 // The loader must outlive the prefetcher. next() is for one thread.

@@ -15,8 +15,8 @@ namespace qstep::parallel {
 
 // One collective, or a send or receive, of one rank.
 struct CollectiveRecord {
-  // "world", and "<parent>/<number of the split>:<color>" for the groups split from it: equal on
-  // all ranks of a group, different for different groups. Lives as long as the group.
+  // Comm::group(): "world", and "<parent>/<number of the split>:<color>" for the groups split from
+  // it. Lives as long as the group.
   std::string_view group;
   // The first collective of a group is 1; ranks that stand in the same collective have the same
   // number. Sends and receives, of which other ranks know nothing, are numbered apart from those.

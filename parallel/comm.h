@@ -39,6 +39,9 @@ class Comm {
 
   virtual ~Comm() = default;
   virtual std::string_view name() const = 0;  // "single", "mpi", "nccl"
+  // What records of this group's collectives call it (CollectiveRecord::group): equal on all its
+  // ranks, different for different groups.
+  virtual std::string_view group() const = 0;
   virtual int rank() const = 0;
   virtual int size() const = 0;
 

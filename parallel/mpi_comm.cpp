@@ -34,6 +34,7 @@ class MpiComm final : public Comm {
   }
 
   std::string_view name() const override { return "mpi"; }
+  std::string_view group() const override { return group_.name; }
   int rank() const override { return group_.rank; }
   int size() const override { return group_.size(); }
 

@@ -74,6 +74,7 @@ class NcclComm final : public Comm {
   }
 
   std::string_view name() const override { return "nccl"; }
+  std::string_view group() const override { return name_; }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "data/prefetcher.h"
@@ -16,10 +18,12 @@ namespace qstep::trainer {
 // loader outlives it.
 class PrefetchedBatches final : public BatchSource {
  public:
-  PrefetchedBatches(const data::Loader& loader, int64_t first_step, parallel::Range micros)
-      : prefetcher_(
-            loader,
-            {.start_step = first_step, .micro_begin = micros.begin, .micro_end = micros.end}) {}
+  PrefetchedBatches(const data::Loader& loader, int64_t first_step, parallel::Range micros,
+                    std::function<void(const data::BatchRead&)> on_read = {})
+      : prefetcher_(loader, {.start_step = first_step,
+                             .micro_begin = micros.begin,
+                             .micro_end = micros.end,
+                             .on_read = std::move(on_read)}) {}
   MicroBatch next() override {
     const data::Batch& batch = prefetcher_.next();
     return {batch.tokens, batch.targets};

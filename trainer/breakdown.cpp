@@ -18,23 +18,4 @@ Breakdown breakdown(std::span<const TimeSpan> spans, const TimeRange& step) {
   return ms;
 }
 
-std::vector<TimeRange> computing(std::span<const TimeSpan> spans) {
-  std::vector<TimeRange> waits, computed;
-  for (const TimeSpan& span : spans) {
-    if (is_wait(span.category)) {
-      waits.push_back(span.when);  // ahead of the call that it is in
-      continue;
-    }
-    int64_t from = span.when.begin;
-    const auto inner = std::partition_point(
-        waits.begin(), waits.end(), [&](const TimeRange& w) { return w.begin < span.when.begin; });
-    for (auto wait = inner; wait != waits.end(); ++wait) {
-      computed.push_back({from, wait->begin});
-      from = wait->end;
-    }
-    computed.push_back({from, span.when.end});
-  }
-  return union_of(std::move(computed));
-}
-
 }  // namespace qstep::trainer

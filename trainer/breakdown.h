@@ -3,7 +3,6 @@
 
 #include <array>
 #include <span>
-#include <vector>
 
 #include "trainer/timeline.h"
 
@@ -14,8 +13,5 @@ using Breakdown = std::array<double, kCategoryNames.size()>;  // ms, in the orde
 // Every span counts by itself, without the waits in it; what no span covers is kHostGap. The sum is
 // the length of the step.
 Breakdown breakdown(std::span<const TimeSpan> spans, const TimeRange& step);
-
-// When the step computed: its calls without the waits in them. As intervals.h has unions.
-std::vector<TimeRange> computing(std::span<const TimeSpan> spans);
 
 }  // namespace qstep::trainer

@@ -1,10 +1,44 @@
 #include "trainer/collective_times.h"
 
 #include <algorithm>
-
-#include "trainer/timeline.h"
+#include <iterator>
+#include <utility>
 
 namespace qstep::trainer {
+
+std::vector<TimeRange> going(std::span<const TimeSpan> spans, const TimeRange& step) {
+  std::vector<TimeRange> ranges;
+  int64_t from = step.begin;
+  for (const TimeSpan& span : spans) {
+    if (!is_wait(span.category)) continue;
+    ranges.push_back({from, span.when.begin});
+    from = span.when.end;
+  }
+  ranges.push_back({from, step.end});
+  return union_of(std::move(ranges));
+}
+
+std::vector<TimeRange> with_waking(std::span<const CollectiveTime> collectives,
+                                   std::span<const TimeSpan> spans) {
+  std::vector<TimeRange> times;
+  for (const CollectiveTime& c : collectives) times.push_back(c.when);
+  // Waits are in order, and so are collectives, by their beginnings and but for messages by their
+  // ends.
+  auto first = times.begin();
+  for (const TimeSpan& span : spans) {
+    if (!is_wait(span.category) || span.category == Category::kDataWait) continue;
+    const TimeRange& wait = span.when;
+    const auto ended = [&](const TimeRange& c) { return c.end <= wait.begin; };
+    first = std::find_if_not(first, times.end(), ended);
+    const auto behind =
+        std::find_if(first, times.end(), [&](const TimeRange& c) { return c.begin >= wait.end; });
+    if (first == behind) continue;
+    TimeRange& last = *std::prev(behind);
+    first->begin = std::min(first->begin, wait.begin);
+    last.end = std::max(last.end, wait.end);
+  }
+  return times;
+}
 
 void CollectiveTimes::entered(const parallel::CollectiveRecord& record) {
   {

@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "parallel/collective_observer.h"
-#include "trainer/intervals.h"
+#include "trainer/timeline.h"
 
 namespace qstep::trainer {
 
@@ -23,6 +24,17 @@ struct CollectiveTime {
   uint64_t sequence = 0;
   int64_t bytes = 0;
 };
+
+// When a step with these spans did not stand still: all of it but the waits. Host gaps count as
+// going on: what runs beside them is not waited for.
+std::vector<TimeRange> going(std::span<const TimeSpan> spans, const TimeRange& step);
+
+// When they took time of a step with these spans: a wait for other ranks begins with waking the
+// thread of communication and ends with waking the one that waits, which belong to the first and
+// the last collective in it. One without a collective belongs to none. `collectives` as take() has
+// them.
+std::vector<TimeRange> with_waking(std::span<const CollectiveTime> collectives,
+                                   std::span<const TimeSpan> spans);
 
 class CollectiveTimes final : public parallel::CollectiveObserver {
  public:

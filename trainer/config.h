@@ -93,6 +93,9 @@ enum class TimingLevel : uint8_t { kOff, kPhases, kOps };
 
 struct TimingConfig {
   TimingLevel level = TimingLevel::kOps;
+  int64_t every = 10;       // steps between the rows of metrics.rank00000.jsonl
+  int64_t trace_first = 0;  // first step that trace/rank00000.json shows; 0 = none
+  int64_t trace_steps = 5;  // how many
 };
 
 struct Config {

@@ -56,6 +56,21 @@ std::vector<std::string> contradictions(const Config& c, const std::set<std::str
             c.optimizer.min_lr, c.optimizer.lr, toml_value(c.optimizer.lr / 10));
   }
 
+  const int64_t trace_first = c.timing.trace_first;
+  if (sound({"timing.trace_first", "timing.level"}) && trace_first > 0 &&
+      c.timing.level != TimingLevel::kOps) {
+    problem(
+        "timing.trace_first = {} asks for a trace, which needs every operation, and timing.level = "
+        "\"{}\" does not note them: write timing.level = \"ops\"",
+        trace_first, choice_name(c.timing.level));
+  }
+  if (sound({"timing.trace_first", "train.steps"}) && trace_first > steps) {
+    problem(
+        "timing.trace_first = {} is beyond train.steps = {}: write timing.trace_first = {}, or 0 "
+        "for no trace",
+        trace_first, steps, std::max<int64_t>(1, steps - c.timing.trace_steps + 1));
+  }
+
   const bool model_sound = std::none_of(faulty.begin(), faulty.end(), [](const std::string& name) {
     return section_of(name) == "model" || name == "train.seq_len";
   });

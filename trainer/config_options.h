@@ -210,6 +210,11 @@ void for_each_option(ConfigT& c, F&& f) {
   f("timing.level", c.timing.level,
     "what is noted of a step's time: the phases, waits for other ranks too, or every operation",
     any);
+  f("timing.every", c.timing.every, "steps between rows of metrics.rank00000.jsonl, ...",
+    at_least(1));
+  f("timing.trace_first", c.timing.trace_first,
+    "first step of a trace for Perfetto or chrome://tracing in trace/; 0 = no trace", at_least(0));
+  f("timing.trace_steps", c.timing.trace_steps, "steps of the trace", at_least(1));
 }
 
 // ---- values as text -------------------------------------------------------------------

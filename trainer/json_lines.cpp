@@ -45,6 +45,41 @@ std::string type_of_row(const nlohmann::json& row) {
   return type != row.end() && type->is_string() ? type->get<std::string>() : std::string();
 }
 
+void JsonText::put_key(std::string_view key) {
+  fmt::format_to(std::back_inserter(text_), "{}\"{}\":", first_key_ ? "" : ",", key);
+  first_key_ = false;
+}
+
+void JsonText::put(std::string_view key, std::string_view text) {
+  put_key(key);
+  fmt::format_to(std::back_inserter(text_), "{}", nlohmann::json(text).dump());
+}
+
+void JsonText::put_texts(std::string_view key, std::span<const std::string_view> texts) {
+  put_key(key);
+  fmt::format_to(std::back_inserter(text_), "{}", nlohmann::json(texts).dump());
+}
+
+void JsonText::put_null(std::string_view key) {
+  put_key(key);
+  fmt::format_to(std::back_inserter(text_), "null");
+}
+
+void JsonText::open() {
+  text_.push_back('{');
+  first_key_ = true;
+}
+
+void JsonText::open_object(std::string_view key) {
+  put_key(key);
+  open();
+}
+
+void JsonText::close_object() {
+  text_.push_back('}');
+  first_key_ = false;
+}
+
 JsonLines::JsonLines(const std::string& path) : path_(path) {
   fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0) fail(path, "open for writing");
@@ -54,42 +89,18 @@ JsonLines::~JsonLines() { ::close(fd_); }
 
 void JsonLines::open(std::string_view type, int64_t step) {
   line_.clear();
-  fmt::format_to(std::back_inserter(line_), "{{\"type\":\"{}\",\"step\":{}", type, step);
-  first_key_ = false;
-}
-
-void JsonLines::put_key(std::string_view key) {
-  fmt::format_to(std::back_inserter(line_), "{}\"{}\":", first_key_ ? "" : ",", key);
-  first_key_ = false;
-}
-
-void JsonLines::put(std::string_view key, std::string_view text) {
-  put_key(key);
-  fmt::format_to(std::back_inserter(line_), "{}", nlohmann::json(text).dump());
-}
-
-void JsonLines::put_null(std::string_view key) {
-  put_key(key);
-  fmt::format_to(std::back_inserter(line_), "null");
-}
-
-void JsonLines::open_object(std::string_view key) {
-  put_key(key);
-  line_.push_back('{');
-  first_key_ = true;
-}
-
-void JsonLines::close_object() {
-  line_.push_back('}');
-  first_key_ = false;
+  line_.open();
+  put("type", type);
+  put("step", step);
 }
 
 void JsonLines::append() {
-  line_.push_back('}');
-  line_.push_back('\n');
-  const ssize_t written = ::write(fd_, line_.data(), line_.size());
-  if (written >= 0 && written < static_cast<ssize_t>(line_.size())) errno = ENOSPC;  // cut short
-  if (written != static_cast<ssize_t>(line_.size())) fail(path_, "append a row");
+  line_.close_object();
+  line_.separate("\n");
+  const std::string_view line = line_.text();
+  const ssize_t written = ::write(fd_, line.data(), line.size());
+  if (written >= 0 && written < static_cast<ssize_t>(line.size())) errno = ENOSPC;  // cut short
+  if (written != static_cast<ssize_t>(line.size())) fail(path_, "append a row");
 }
 
 void JsonLines::sync() const {

@@ -66,6 +66,7 @@ void MetricsFile::step(const StepRow& row) {
   if (row.comm_exposed_ms) lines_.put("comm_exposed_ms", *row.comm_exposed_ms);
   lines_.put("comm_busy_ms", row.comm_busy_ms);
   lines_.put("comm_bytes", row.comm_bytes);
+  if (!row.tags.empty()) lines_.put_texts("tags", row.tags);
   lines_.append();
 }
 

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "trainer/breakdown.h"
 #include "trainer/json_lines.h"
@@ -41,6 +43,8 @@ struct StepRow {
   std::optional<double> comm_exposed_ms;
   double comm_busy_ms = 0;  // between ranks, beside the computation or not; this rank's
   int64_t comm_bytes = 0;   // sent by this rank
+  // Why the step is no measure of the others: "profiler", it was traced.
+  std::vector<std::string_view> tags = {};
 };
 
 struct EvalRow {

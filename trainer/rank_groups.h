@@ -1,11 +1,20 @@
 // The ranks of a run as a mesh, and this rank's groups in it.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <string>
 
 #include "parallel/mesh.h"
 
 namespace qstep::trainer {
+
+// What a group of ranks is, and this rank's place in it.
+struct NamedGroup {
+  std::string name;  // "data", "tensor", "world"
+  int rank = 0, size = 1;
+};
+using NamedGroups = std::map<std::string, NamedGroup>;  // by Comm::group()
 
 class RankGroups {
  public:
@@ -24,6 +33,18 @@ class RankGroups {
   // Ranks with the other parts of the model and the same micro-batches; null where this one has
   // all of it.
   parallel::Comm* tensor() const { return tensor_.get(); }
+
+  // All of this rank's; the world is "data" where it is one data-parallel group.
+  NamedGroups by_name() const {
+    NamedGroups groups;
+    const auto add = [&](const char* name, const parallel::Comm& group) {
+      groups[std::string(group.group())] = {name, group.rank(), group.size()};
+    };
+    add("world", world_);
+    if (tensor_) add("tensor", *tensor_);
+    add("data", data());
+    return groups;
+  }
 
  private:
   parallel::Mesh mesh_;

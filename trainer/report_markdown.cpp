@@ -179,7 +179,12 @@ std::string comm(const Json&, const Json& section) {
   for (const Json& json : collectives.at("rows")) {
     row(json.at("group").get<std::string>() + " " + json.at("op").get<std::string>(), json);
   }
-  return table.text();
+  const Json& twice = section.at("exposed_twice");
+  if (!available(twice)) return table.text() + reason(twice);
+  return table.text() + "Exposed, by two measures: " + cell(twice, "intervals_ms", ms) +
+         " of the collectives outside of the computation, " + cell(twice, "waits_ms", ms) +
+         " waited; they differ by at most " + cell(twice, "worst_difference_share", share) +
+         " of a step on any rank.\n\n";
 }
 
 std::string ranks(const Json&, const Json& section) {

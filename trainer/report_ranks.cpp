@@ -1,5 +1,6 @@
 // Communication, ranks and memory of a run.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <set>
@@ -111,13 +112,44 @@ Json collectives(const Run& run, const StepChoice& choice) {
   return rows;
 }
 
-// ---- ranks -------------------------------------------------------------------------------------
-
 // Phases in which a rank waits: they say how slow the others are.
 bool waits(const std::string& phase) {
   static const std::set<std::string> kWaiting = {"grad_reduce", "param_gather", "tp_comm", "comm"};
   return kWaiting.contains(phase);
 }
+
+// Exposed communication twice, per step of a rank: what of the collectives lies outside of the
+// computation, and what the step waited. A difference of more than 2 % of a step, on any rank, is
+// an error of the measurement.
+Json exposed_twice(const Run& run, const StepChoice& choice) {
+  const WindowChoice windows(run.comms, choice), phase_windows(run.phases, choice);
+  struct Sums {
+    double intervals_ms = 0, waits_ms = 0;
+  };
+  std::map<int64_t, Sums> ranks;
+  for (const CommSum& row : run.comms) {
+    if (windows.contains(row)) ranks[row.rank].intervals_ms += row.exposed_ms / windows.steps();
+  }
+  for (const PhaseSum& row : run.phases) {
+    if (!phase_windows.contains(row) || !waits(row.phase)) continue;
+    ranks[row.rank].waits_ms += row.ms / phase_windows.steps();
+  }
+  double intervals = 0, waited = 0, worst = 0, step_ms = 0;
+  for (const auto& [rank, sums] : ranks) {
+    intervals += sums.intervals_ms / static_cast<double>(ranks.size());
+    waited += sums.waits_ms / static_cast<double>(ranks.size());
+    worst = std::max(worst, std::abs(sums.intervals_ms - sums.waits_ms));
+  }
+  for (const double ms : step_times(run, choice.measured)) {
+    step_ms += ms / static_cast<double>(choice.measured.size());
+  }
+  return {{"available", true},
+          {"intervals_ms", intervals},
+          {"waits_ms", waited},
+          {"worst_difference_share", number(worst / step_ms)}};
+}
+
+// ---- ranks -------------------------------------------------------------------------------------
 
 struct RankTimes {
   TimesMs phases;                     // ms per step
@@ -185,6 +217,8 @@ Json comm_section(const Run& run, const StepChoice& choice) {
   json["collectives"] = run.comms.empty()
                             ? missing(kNoRankRows)
                             : Json{{"available", true}, {"rows", collectives(run, choice)}};
+  json["exposed_twice"] =
+      run.comms.empty() || run.phases.empty() ? missing(kNoRankRows) : exposed_twice(run, choice);
   json["baseline"] = missing("no run without computation was measured beside it");
   return json;
 }

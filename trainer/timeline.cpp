@@ -12,14 +12,29 @@ static_assert(category_name(Category::kGemmFp8E5m2) == "gemm_fp8-e5m2" &&
 void Timeline::start() {
   ms_.fill(0.0);
   spans_.clear();
+  phases_.clear();
   open_ = Phase::kOther;
   waited_ns_ = 0;
   label(-1, {});
   running_ = true;
   begin_ns_ = since_ns_ = now_ns();
+  note_phase();
 }
 
 Phase Timeline::enter(Phase phase) {
+  const Phase before = turn_to(phase);
+  if (phase != before) note_phase();
+  return before;
+}
+
+// The open one, from here on.
+void Timeline::note_phase() {
+  if (!notes_calls()) return;
+  if (!phases_.empty()) phases_.back().when.end = since_ns_;
+  phases_.push_back({.phase = open_, .when = {since_ns_, since_ns_}});
+}
+
+Phase Timeline::turn_to(Phase phase) {
   const Phase before = open_;
   if (phase == before) return before;
   close();
@@ -30,8 +45,10 @@ Phase Timeline::enter(Phase phase) {
 const PhaseTimes& Timeline::stop() {
   close();
   running_ = false;
+  if (!phases_.empty()) phases_.back().when.end = since_ns_;
   // Steps differ by a few waits: the next one finds room.
   if (spans_.capacity() < 2 * spans_.size()) spans_.reserve(2 * spans_.size());
+  if (phases_.capacity() < 2 * phases_.size()) phases_.reserve(2 * phases_.size());
   return ms_;
 }
 

@@ -89,6 +89,11 @@ constexpr bool is_wait(Category c) {
 struct GemmCall {
   int64_t m = 0, n = 0, k = 0;
   GemmFormat a = GemmFormat::kFp32, b = GemmFormat::kFp32;
+
+  // Multiply-add = 2.
+  double flops() const {
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  }
   friend bool operator==(const GemmCall&, const GemmCall&) = default;
 };
 
@@ -108,6 +113,12 @@ struct TimeSpan {
   int64_t own_ns() const { return when.length() - waited_ns; }
 };
 
+// A phase, the waits for other ranks in it included.
+struct PhaseSpan {
+  Phase phase = Phase::kOther;
+  TimeRange when;
+};
+
 class Timeline {
  public:
   explicit Timeline(TimingLevel level = TimingLevel::kOff) : level_(level) {}
@@ -124,11 +135,11 @@ class Timeline {
   // on behind it.
   template <class F>
   void wait(Category category, F&& f) {
-    const Phase before = enter(category == Category::kDataWait ? Phase::kData : Phase::kComm);
+    const Phase before = turn_to(category == Category::kDataWait ? Phase::kData : Phase::kComm);
     const int64_t begin = now_ns();
     f();
     note_wait(category, begin, before);
-    enter(before);
+    turn_to(before);
   }
 
   // What follows is for calls (TimedOps).
@@ -154,6 +165,8 @@ class Timeline {
   TimeRange step() const { return {begin_ns_, since_ns_}; }
   // In the order in which they ended; none at level off, waits alone at level phases.
   std::span<const TimeSpan> spans() const { return spans_; }
+  // One behind the other, without gaps, over the whole step; at level ops.
+  std::span<const PhaseSpan> phases() const { return phases_; }
 
   // Of the steady clock, as everything here.
   static int64_t now_ns() {
@@ -163,6 +176,8 @@ class Timeline {
   }
 
  private:
+  Phase turn_to(Phase phase);
+  void note_phase();
   void note_wait(Category category, int64_t begin_ns, Phase phase);
   void close();
 
@@ -176,6 +191,7 @@ class Timeline {
   std::string_view label_;
   PhaseTimes ms_{};
   std::vector<TimeSpan> spans_;
+  std::vector<PhaseSpan> phases_;  // `end` of the last one is not known before stop()
 };
 
 double total_ms(const PhaseTimes& times);

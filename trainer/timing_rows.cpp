@@ -31,19 +31,6 @@ std::string kept(const std::string& path, int64_t last_step) {
 
 double ms(double ns) { return ns * 1e-6; }
 
-// When the step computed; where calls are not noted, all of it but the waits.
-std::vector<TimeRange> computing_in(const Timeline& timeline) {
-  if (timeline.level() == TimingLevel::kOps) return computing(timeline.spans());
-  std::vector<TimeRange> computed;
-  int64_t from = timeline.step().begin;
-  for (const TimeSpan& wait : timeline.spans()) {
-    computed.push_back({from, wait.when.begin});
-    from = wait.when.end;
-  }
-  computed.push_back({from, timeline.step().end});
-  return union_of(std::move(computed));
-}
-
 }  // namespace
 
 std::string timing_rows_path(const std::string& folder, int rank) {
@@ -59,8 +46,8 @@ void drop_timing_rows(const std::string& folder, int first_rank, int64_t last_st
   }
 }
 
-TimingRows::TimingRows(const std::string& path, int64_t last_step, int rank,
-                       std::map<std::string, std::string> groups, bool bf16_emulated)
+TimingRows::TimingRows(const std::string& path, int64_t last_step, int rank, NamedGroups groups,
+                       bool bf16_emulated)
     : rank_(rank),
       groups_(std::move(groups)),
       bf16_emulated_(bf16_emulated),
@@ -111,15 +98,14 @@ void TimingRows::add(int64_t step, const Timeline& timeline,
     calls_[at].ns += spans[i].own_ns();
   }
 
-  std::vector<TimeRange> times;
-  for (const CollectiveTime& c : collectives) times.push_back(c.when);
-  const std::vector<double> bare = exposed(times, computing_in(timeline));
+  const std::vector<TimeRange> times = with_waking(collectives, spans);
+  const std::vector<double> bare = exposed(times, going(spans, timeline.step()));
   for (size_t i = 0; i < collectives.size(); ++i) {
     const CollectiveTime& c = collectives[i];
     const auto group = groups_.find(c.group);
     if (group == groups_.end()) continue;
-    Collectives& sum = collectives_[{group->second, c.operation}];
-    sum.ns += c.when.length();
+    Collectives& sum = collectives_[{group->second.name, c.operation}];
+    sum.ns += times[i].length();
     sum.exposed_ns += bare[i];
     sum.n += c.ended ? 1 : 0;
     sum.bytes += c.ended ? c.bytes : 0;
@@ -163,8 +149,7 @@ void TimingRows::write_gemms() {
       if (format == GemmFormat::kFp32) return false;
       return format == GemmFormat::kBf16 ? bf16_emulated_ : kQuantizedEmulated;
     };
-    const double flops = 2.0 * static_cast<double>(gemm.m) * static_cast<double>(gemm.n) *
-                         static_cast<double>(gemm.k) * static_cast<double>(calls.n);
+    const double flops = gemm.flops() * static_cast<double>(calls.n);
     open("gemm");
     lines_.put("layer", calls.layer);
     lines_.put("op", op);

@@ -11,15 +11,13 @@
 
 #include "trainer/collective_times.h"
 #include "trainer/json_lines.h"
+#include "trainer/rank_groups.h"
 #include "trainer/timeline.h"
 #include "trainer/trainer.h"
 
 namespace qstep::trainer {
 
 inline constexpr int kTimingSchema = 1;
-
-// Steps between rows.
-inline constexpr int64_t kTimingRowsEvery = 10;
 
 // "<folder>/metrics.rank00000.jsonl"
 std::string timing_rows_path(const std::string& folder, int rank);
@@ -40,9 +38,9 @@ struct RankRunRow {
 
 class TimingRows {
  public:
-  // Rows behind last_step are dropped. groups: of CollectiveRecord::group, what it is ("data").
-  TimingRows(const std::string& path, int64_t last_step, int rank,
-             std::map<std::string, std::string> groups, bool bf16_emulated);
+  // Rows behind last_step are dropped. Collectives of other groups are not counted.
+  TimingRows(const std::string& path, int64_t last_step, int rank, NamedGroups groups,
+             bool bf16_emulated);
 
   void run(const RankRunRow& row, std::span<const MemoryRow> memory);
   // Adds up the last step of `timeline`, and what of the collectives lies in it.
@@ -80,7 +78,7 @@ class TimingRows {
   void write_collectives();
 
   int rank_;
-  std::map<std::string, std::string> groups_;
+  NamedGroups groups_;
   bool bf16_emulated_;
   int64_t step_ = 0, n_steps_ = 0;
   std::vector<Calls> calls_;

@@ -101,23 +101,11 @@ TrainRun::~TrainRun() {
   if (collectives_) comm_.observe(watch_.observer());
 }
 
-// Hears of this rank's collectives from here on, and finds out what its groups are called there: by
-// a barrier in each.
+// Hears of this rank's collectives from here on.
 void TrainRun::listen() {
   if (comm_.size() == 1) return;
   collectives_ = std::make_unique<CollectiveTimes>(watch_.observer());
   comm_.observe(collectives_.get());
-  const auto learn = [&](parallel::Comm& group, const char* name) {
-    const int64_t begin = Timeline::now_ns();
-    group.wait(group.barrier());
-    for (const CollectiveTime& c : collectives_->take({begin, Timeline::now_ns()})) {
-      group_names_[c.group] = name;
-    }
-  };
-  const RankGroups& groups = trainer_->groups();
-  learn(comm_, "world");
-  if (groups.tensor() != nullptr) learn(*groups.tensor(), "tensor");
-  learn(groups.data(), "data");
 }
 
 // Files of ranks that are no more, or of all where nothing is noted, lose what is done again.
@@ -127,12 +115,21 @@ void TrainRun::open_timing() {
   agree(comm_, [&] {
     const std::string& folder = config_.run.dir;
     const int rank = comm_.rank();
-    if (rank == 0) drop_timing_rows(folder, off ? 0 : comm_.size(), state_.step);
+    if (rank == 0) {
+      const bool traced = config_.timing.trace_first > 0;
+      drop_timing_rows(folder, off ? 0 : comm_.size(), state_.step);
+      drop_traces(folder, traced ? comm_.size() : 0, state_.step);
+    }
     if (off) return;
     const parallel::Mesh& mesh = trainer_->groups().mesh();
-    timing_ =
-        std::make_unique<TimingRows>(timing_rows_path(folder, rank), state_.step, rank,
-                                     group_names_, emulated(config_.precision.loaded.compute));
+    timing_ = std::make_unique<TimingRows>(timing_rows_path(folder, rank), state_.step, rank,
+                                           trainer_->groups().by_name(),
+                                           emulated(config_.precision.loaded.compute));
+    if (config_.timing.trace_first > 0) {
+      trace_ = std::make_unique<RunTrace>(config_, *trainer_,
+                                          training_memory(config_, comm_.size(), rank),
+                                          collectives_.get(), state_.step);
+    }
     timing_->run({.first_step = state_.step + 1,
                   .rank = rank,
                   .host = host_name(),
@@ -158,8 +155,10 @@ void TrainRun::one_step(BatchSource& batches) {
     timing_->add(
         state_.step, timeline,
         collectives_ ? collectives_->take(timeline.step()) : std::vector<CollectiveTime>());
-    if (state_.step % kTimingRowsEvery == 0) timing_->write();
+    if (state_.step % config_.timing.every == 0) timing_->write();
   }
+  const bool traced = trace_ && trace_->traces(state_.step);
+  if (traced) trace_->step(state_.step, trainer_->timeline());
   if (counted) {
     ledger_->join(trainer_->groups());
     output_->ledger(state_.step, *ledger_);
@@ -193,7 +192,8 @@ void TrainRun::one_step(BatchSource& batches) {
                              ? std::nullopt
                              : std::optional(result.phases_ms[static_cast<size_t>(Phase::kComm)]),
       .comm_busy_ms = result.comm_busy_ms,
-      .comm_bytes = result.comm_bytes};
+      .comm_bytes = result.comm_bytes,
+      .tags = traced ? std::vector<std::string_view>{"profiler"} : std::vector<std::string_view>{}};
   output_->step(row, state_.skipped_steps);
 
   if (state_.bad_steps_in_a_row >= config_.train.max_bad_steps) {
@@ -221,17 +221,19 @@ bool TrainRun::eval_due() const {
 }
 
 void TrainRun::evaluate_now() {
-  const Clock::time_point start = Clock::now();
+  const int64_t begin = Timeline::now_ns();
   watch_.enter(parallel::Phase::kEvaluation, state_.step);
   const EvalResult result =
       evaluate(store_, *loader_, trainer_->groups().data(), config_.train.eval_batches,
                [&](const MicroBatch& b) { return trainer_->evaluate(b); });
   evaluated_step_ = state_.step;
+  const TimeRange when{begin, Timeline::now_ns()};
+  if (trace_) trace_->note(Lane::kMain, "evaluation", when);
   const EvalRow row{.step = state_.step,
                     .loss = result.loss,
                     .bits_per_byte = result.bits_per_byte,
                     .tokens = result.tokens,
-                    .eval_ms = ms_since(start),
+                    .eval_ms = static_cast<double>(when.length()) * 1e-6,
                     .precision = evaluation_text(config_)};
   output_->eval(row);
 }
@@ -248,7 +250,10 @@ void TrainRun::save() {
   std::vector<NamedTensor> tensors = saved_tensors(trainer_->shards(), trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   const std::string root = checkpoints_of(config_.run.dir);
-  save_checkpoint(comm_, root, state_, tensors, config_.run.keep_last);
+  const auto write = [&](const StepHook& hook) {
+    save_checkpoint(comm_, root, state_, tensors, config_.run.keep_last, hook);
+  };
+  trace_ ? trace_->save(state_.step, write) : write({});
   saved_step_ = state_.step;
   last_checkpoint_ = root + "/" + step_folder(state_.step);
   const CheckpointRow row{
@@ -271,13 +276,16 @@ void TrainRun::loop() {
   const parallel::Comm& data = trainer_->groups().data();
   PrefetchedBatches batches(
       *loader_, state_.step,
-      parallel::even_part(config_.train.micros_per_step(), data.size(), data.rank()));
+      parallel::even_part(config_.train.micros_per_step(), data.size(), data.rank()),
+      trace_ ? [this](const data::BatchRead& read) { trace_->batch_read(read); }
+             : std::function<void(const data::BatchRead&)>());
   output_->begin(state_.step);
   if (collectives_) collectives_->take({0, Timeline::now_ns()});  // those of the start
   if (eval_due()) evaluate_now();
   const int64_t steps = config_.train.steps, save_every = config_.run.save_every;
   for (update_stop(); state_.step < steps && !stop_; update_stop()) {
     const Clock::time_point start = Clock::now();
+    if (trace_) trace_->ahead_of(state_.step + 1);
     one_step(batches);
     if (eval_due()) {
       update_stop();
@@ -326,6 +334,7 @@ ExitCode TrainRun::run() {
     throw;
   }
   if (state_.step > first_step && saved_step_ != state_.step) save();
+  if (trace_) trace_->finish();
   const bool finished = state_.step == config_.train.steps && !eval_due();
   output_->summary(state_, last_checkpoint_, finished);
   return finished ? ExitCode::kOk : stop_.value_or(ExitCode::kPreempted);

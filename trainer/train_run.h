@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +15,7 @@
 #include "trainer/config.h"
 #include "trainer/ledger.h"
 #include "trainer/run_output.h"
+#include "trainer/run_trace.h"
 #include "trainer/run_watch.h"
 #include "trainer/time_limit.h"
 #include "trainer/timing_rows.h"
@@ -60,9 +60,9 @@ class TrainRun {
   std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RunOutput> output_;
-  std::unique_ptr<CollectiveTimes> collectives_;    // null where there is one rank, or no timing_
-  std::map<std::string, std::string> group_names_;  // "data", by CollectiveRecord::group
-  std::unique_ptr<TimingRows> timing_;              // null: timing.level = off
+  std::unique_ptr<CollectiveTimes> collectives_;  // null where there is one rank, or no timing_
+  std::unique_ptr<TimingRows> timing_;            // null: timing.level = off
+  std::unique_ptr<RunTrace> trace_;               // null: timing.trace_first = 0
   std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
   CheckpointState state_;
   std::string last_checkpoint_;

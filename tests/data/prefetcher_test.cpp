@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <mutex>
+#include <vector>
 
 #include "tests/data/test_files.h"
 
@@ -48,6 +51,30 @@ TEST_F(PrefetcherTest, ARankGetsItsOwnMicroBatches) {
     EXPECT_EQ(batch.step, i / 2);
     EXPECT_EQ(batch.micro, 2 + i % 2);
     expect_equal(batch);
+  }
+}
+
+TEST_F(PrefetcherTest, TellsWhenItReadEveryBatch) {
+  std::mutex mutex;
+  std::vector<BatchRead> heard;
+  const auto begin = std::chrono::steady_clock::now();
+  {
+    Prefetcher prefetcher(
+        *loader_,
+        {.start_step = 3, .micro_begin = 1, .micro_end = 3, .on_read = [&](const BatchRead& read) {
+           const std::lock_guard lock(mutex);
+           heard.push_back(read);
+         }});
+    for (int i = 0; i < 10; ++i) prefetcher.next();
+  }
+  ASSERT_GE(heard.size(), 10u);  // it reads ahead
+  auto last = begin;
+  for (size_t i = 0; i < heard.size(); ++i) {
+    EXPECT_EQ(static_cast<int64_t>(3 + i / 2), heard[i].step);
+    EXPECT_EQ(static_cast<int64_t>(1 + i % 2), heard[i].micro);
+    EXPECT_LE(last, heard[i].begin);
+    EXPECT_LE(heard[i].begin, heard[i].end);
+    last = heard[i].end;
   }
 }
 

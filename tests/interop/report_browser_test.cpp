@@ -1,34 +1,21 @@
 // The page of a report in a real browser: its figures are those of the JSON, and it complains of
 // nothing. Skipped where no Chromium is found.
 #include <gtest/gtest.h>
-#include <stdio.h>
 #include <unistd.h>
 
-#include <array>
-#include <memory>
 #include <regex>
 
+#include "tests/interop/output_of.h"
 #include "tests/trainer/report_testing.h"
 #include "trainer/report_html.h"
 
 namespace qstep::trainer::report::testing {
 namespace {
 
-std::string output_of(const std::string& command) {
-  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
-  if (!pipe) throw std::runtime_error("popen failed");
-  std::string output;
-  std::array<char, 4096> block;
-  while (const size_t n = fread(block.data(), 1, block.size(), pipe.get())) {
-    output.append(block.data(), n);
-  }
-  return output;
-}
-
 std::string browser() {
   for (const char* name : {"chromium", "chromium-browser", "google-chrome"}) {
-    std::string path = output_of(fmt::format("command -v {}", name));
-    if (!path.empty()) return path.substr(0, path.find('\n'));
+    std::string path = test::first_line_of(fmt::format("command -v {}", name));
+    if (!path.empty()) return path;
   }
   return "";
 }
@@ -112,11 +99,11 @@ TEST(ReportBrowser, FiguresAreThoseOfTheJsonAndNothingIsLogged) {
   data::write_file(folder / "report.html", report_html(report));
   const std::string log = folder / "log.txt";
   const std::string dom =
-      output_of(fmt::format("'{}' --headless=new --disable-gpu {} --user-data-dir='{}' "
-                            "--enable-logging=stderr --dump-dom "
-                            "'file://{}' 2> '{}'",
-                            chromium, geteuid() == 0 ? "--no-sandbox" : "", folder / "profile",
-                            folder / "report.html", log));
+      test::output_of(fmt::format("'{}' --headless=new --disable-gpu {} --user-data-dir='{}' "
+                                  "--enable-logging=stderr --dump-dom "
+                                  "'file://{}' 2> '{}'",
+                                  chromium, geteuid() == 0 ? "--no-sandbox" : "",
+                                  folder / "profile", folder / "report.html", log));
   const std::string said = data::read_file(log);
   EXPECT_EQ(std::string::npos, said.find("CONSOLE")) << said;
 

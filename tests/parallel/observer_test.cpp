@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <mutex>
+#include <set>
+#include <string>
 
 #include "parallel/collective_observer.h"
 #include "tests/parallel/rank_data.h"
@@ -26,11 +28,17 @@ class Recorder final : public CollectiveObserver {
     const std::lock_guard lock(mutex_);
     return heard_;
   }
+  // Of all that was heard.
+  std::set<std::string> groups() {
+    const std::lock_guard lock(mutex_);
+    return groups_;
+  }
   int n_asked() const { return n_asked_; }
 
  private:
   void note(char what, const CollectiveRecord& r) {
     const std::lock_guard lock(mutex_);
+    groups_.emplace(r.group);
     if (first_ == 0 && r.group == "world") first_ = r.sequence;
     const uint64_t sequence = r.group == "world" && r.peer < 0 ? r.sequence - first_ : r.sequence;
     // Splits of the world that other tests made are part of the name.
@@ -44,6 +52,7 @@ class Recorder final : public CollectiveObserver {
 
   std::mutex mutex_;
   std::vector<std::string> heard_;
+  std::set<std::string> groups_;
   uint64_t first_ = 0;
   std::atomic<int> n_asked_{0};
 };
@@ -78,6 +87,9 @@ TEST(Observer, HearsOfEveryCollectiveInOrder) {
     for (const std::string& line : twice(text)) expected.push_back(line);
   }
   EXPECT_EQ(expected, recorder.heard());
+  const std::set<std::string> groups{std::string(comm.group()), std::string(group->group())};
+  EXPECT_EQ(2u, groups.size());
+  EXPECT_EQ(groups, recorder.groups());
   EXPECT_EQ(n > 1, recorder.n_asked() > 0);
 }
 

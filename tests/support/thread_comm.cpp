@@ -155,10 +155,11 @@ class World {
 class ThreadComm final : public Comm {
  public:
   // `group`: ranks of the world; the caller is member number `rank`.
-  ThreadComm(World& world, std::vector<int> group, int rank)
-      : world_(world), group_(std::move(group)), rank_(rank) {}
+  ThreadComm(World& world, std::vector<int> group, int rank, std::string group_name = "world")
+      : world_(world), group_(std::move(group)), rank_(rank), group_name_(std::move(group_name)) {}
 
   std::string_view name() const override { return "threads"; }
+  std::string_view group() const override { return group_name_; }
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(group_.size()); }
 
@@ -210,7 +211,8 @@ class ThreadComm final : public Comm {
     const auto own = std::find(members.begin(), members.end(), rank_);
     const auto position = static_cast<int>(own - members.begin());
     for (int& member : members) member = world_rank(member);
-    return std::make_unique<ThreadComm>(world_, std::move(members), position);
+    return std::make_unique<ThreadComm>(world_, std::move(members), position,
+                                        fmt::format("{}/{}:{}", group_name_, n_splits_++, color));
   }
 
  private:
@@ -248,6 +250,8 @@ class ThreadComm final : public Comm {
   World& world_;
   std::vector<int> group_;
   int rank_;
+  std::string group_name_;
+  int n_splits_ = 0;
 };
 
 }  // namespace

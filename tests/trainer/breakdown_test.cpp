@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "tests/support/compare.h"
+#include "trainer/collective_times.h"
 
 namespace qstep::trainer::testing {
 namespace {
@@ -35,7 +36,7 @@ TEST(Breakdown, ByHand) {
   EXPECT_NEAR(5, ns_of(ms, Category::kQuant), 1e-9);
   EXPECT_NEAR(6, ns_of(ms, Category::kAttn), 1e-9);
   EXPECT_NEAR(6, ns_of(ms, Category::kHostGap), 1e-9);
-  EXPECT_EQ((std::vector<TimeRange>{{14, 16}, {18, 20}, {23, 30}}), computing(spans));
+  EXPECT_EQ((std::vector<TimeRange>{{10, 16}, {18, 20}, {23, 32}}), going(spans, {0, 32}));
 }
 
 TEST(Breakdown, FormatsHaveTheirOwnGemms) {
@@ -48,11 +49,11 @@ TEST(Breakdown, FormatsHaveTheirOwnGemms) {
 }
 
 // A step on a grid of ns: what the main lane does in each of them, and whether a collective runs.
-// The collectives run one after the other; the main lane goes on when the one that it waits for is
-// done, and computes or stands still for no other reason (gaps: or does nothing).
+// The collectives run one after the other, the first of them when their thread has woken up; the
+// main lane goes on when the one that it waits for is done and it has woken up itself.
 struct MadeUp {
   std::vector<TimeSpan> spans;
-  std::vector<TimeRange> collectives;
+  std::vector<CollectiveTime> collectives;
   std::vector<Category> main_lane;  // of each ns
   int64_t now() const { return static_cast<int64_t>(main_lane.size()); }
   void run(Category category, int64_t ns) {
@@ -60,17 +61,19 @@ struct MadeUp {
   }
 };
 
-MadeUp make_up(test::Random& random, bool gaps) {
+MadeUp make_up(test::Random& random) {
   MadeUp step;
-  const auto wait = [&](Category category) {  // of all that were handed over
+  const auto free_at = [&] {
+    return step.collectives.empty() ? 0 : step.collectives.back().when.end;
+  };
+  const auto wait = [&](Category category) {  // for all that were handed over
     const int64_t begin = step.now();
-    const int64_t done = step.collectives.empty() ? 0 : step.collectives.back().end;
-    step.run(category, std::max<int64_t>(0, done - begin));
+    if (free_at() > begin) step.run(category, free_at() - begin + random.integer(0, 3));
     step.spans.push_back(span_of(category, {begin, step.now()}));
     return step.now() - begin;
   };
   for (int64_t n = random.integer(1, 30); n > 0; --n) {
-    if (gaps) step.run(Category::kHostGap, random.integer(0, 3));
+    step.run(Category::kHostGap, random.integer(0, 3));
     const int64_t begin = step.now();
     const auto category = std::array{Category::kQuant, Category::kAttn, Category::kGemmNvfp4,
                                      Category::kOptim}[static_cast<size_t>(random.integer(0, 3))];
@@ -82,9 +85,8 @@ MadeUp make_up(test::Random& random, bool gaps) {
     }
     step.spans.push_back(span_of(category, {begin, step.now()}, waited));
     if (random.integer(0, 2) == 0) {
-      const int64_t free = step.collectives.empty() ? 0 : step.collectives.back().end;
-      const int64_t first = std::max(free, step.now());
-      step.collectives.push_back({first, first + random.integer(0, 12)});
+      const int64_t first = free_at() > step.now() ? free_at() : step.now() + random.integer(0, 3);
+      step.collectives.emplace_back().when = {first, first + random.integer(1, 12)};
     }
     if (random.integer(0, 3) == 0) wait(Category::kGradReduce);
   }
@@ -96,7 +98,7 @@ TEST(Breakdown, AgreesWithAGrid) {
   test::Random random(5102);
   for (int round = 0; round < 1000; ++round) {
     SCOPED_TRACE(round);
-    const MadeUp step = make_up(random, true);
+    const MadeUp step = make_up(random);
     Breakdown expected{};
     for (const Category category : step.main_lane) {
       expected[static_cast<size_t>(category)] += 1e-6;
@@ -108,32 +110,30 @@ TEST(Breakdown, AgreesWithAGrid) {
     EXPECT_NEAR(static_cast<double>(step.now()) * 1e-6,
                 std::accumulate(found.begin(), found.end(), 0.0), 1e-12);
 
-    int64_t computed = 0;
-    for (const Category category : step.main_lane) {
-      computed += is_wait(category) || category == Category::kHostGap ? 0 : 1;
-    }
-    const std::vector<TimeRange> union_ns = computing(step.spans);
-    EXPECT_EQ(computed, overlap({0, step.now()}, union_ns));
+    int64_t ns_going = 0;
+    for (const Category category : step.main_lane) ns_going += is_wait(category) ? 0 : 1;
+    const std::vector<TimeRange> union_ns = going(step.spans, {0, step.now()});
+    EXPECT_EQ(ns_going, overlap({0, step.now()}, union_ns));
     for (const TimeRange& x : union_ns) {
       for (int64_t t = x.begin; t < x.end; ++t) {
-        const Category category = step.main_lane[static_cast<size_t>(t)];
-        EXPECT_FALSE(is_wait(category) || category == Category::kHostGap) << t;
+        EXPECT_FALSE(is_wait(step.main_lane[static_cast<size_t>(t)])) << t;
       }
     }
   }
 }
 
-// Exposed communication as what the collectives do outside of the computation, and as what the
-// step waits: the same, where it waits for nothing else and never does nothing.
+// Exposed communication as what of the collectives lies outside of what the step does by itself,
+// and as what it waits: the same, where it waits for nothing else.
 TEST(Breakdown, BothEstimatesOfExposedCommunicationAgree) {
   test::Random random(5103);
   double sum = 0;
   for (int round = 0; round < 1000; ++round) {
     SCOPED_TRACE(round);
-    const MadeUp step = make_up(random, false);
+    const MadeUp step = make_up(random);
     const Breakdown ms = breakdown(step.spans, {0, step.now()});
     const double waited = ns_of(ms, Category::kGradReduce) + ns_of(ms, Category::kTpComm);
-    const std::vector<double> bare = exposed(step.collectives, computing(step.spans));
+    const std::vector<double> bare =
+        exposed(with_waking(step.collectives, step.spans), going(step.spans, {0, step.now()}));
     EXPECT_NEAR(std::accumulate(bare.begin(), bare.end(), 0.0), waited, 1e-6);
     sum += waited;
   }

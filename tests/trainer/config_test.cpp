@@ -150,6 +150,13 @@ TEST(Config, Contradictions) {
   EXPECT_EQ(problems_of("[model]\nn_layers = 2\nwidth = 100\nn_heads = 3\n"),
             Problems{"run.toml:3: model.width = 100 is not a multiple of model.n_heads = 3: write "
                      "model.width = 99 or 102, or give model.head_dim"});
+  EXPECT_EQ(problems_of("", {"timing.trace_first=3", "timing.level=phases"}),
+            Problems{"command line: timing.trace_first = 3 asks for a trace, which needs every "
+                     "operation, and timing.level = \"phases\" does not note them: write "
+                     "timing.level = \"ops\""});
+  EXPECT_EQ(problems_of("", {"timing.trace_first=30", "train.steps=20"}),
+            Problems{"command line: timing.trace_first = 30 is beyond train.steps = 20: write "
+                     "timing.trace_first = 16, or 0 for no trace"});
 }
 
 TEST(Config, SuggestionsAreAccepted) {

@@ -230,6 +230,13 @@ TEST(ReportRanks, TheSlowRankIsNamedAndSumsAreMeansOfAStep) {
   EXPECT_DOUBLE_EQ(1, comm.at("skew_ms").get<double>());  // rank 0: 6 of 4, rank 1: none
   EXPECT_DOUBLE_EQ(3, comm.at("calls").get<double>());
 
+  // Rank 0: 1 and 5 ms a step, rank 1: 1 and 0.
+  const Json& twice = report.at("comm").at("exposed_twice");
+  EXPECT_DOUBLE_EQ(1, twice.at("intervals_ms").get<double>());
+  EXPECT_DOUBLE_EQ(2.5, twice.at("waits_ms").get<double>());
+  const double step_ms = report.at("step_time").at("mean_ms");
+  EXPECT_DOUBLE_EQ(4 / step_ms, twice.at("worst_difference_share").get<double>());
+
   const Json& owner = report.at("memory").at("by_owner").at("owners")[0];
   EXPECT_EQ(1000, owner.at("min_bytes"));
   EXPECT_EQ(1001, owner.at("max_bytes"));

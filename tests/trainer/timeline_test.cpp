@@ -114,5 +114,28 @@ TEST(Timeline, PhasesAreTheStep) {
   EXPECT_NEAR(static_cast<double>(timeline.step().length()) * 1e-6, total_ms(times), 1e-9);
 }
 
+// Waits for other ranks are inside the phase that they interrupt.
+TEST(Timeline, PhasesFollowEachOther) {
+  Timeline timeline(TimingLevel::kOps);
+  for (int step = 0; step < 2; ++step) {
+    timeline.start();
+    timeline.enter(Phase::kForward);
+    timeline.wait(Category::kTpComm, [] { spin(0.1); });
+    timeline.enter(Phase::kForward);
+    timeline.enter(Phase::kBackward);
+    timeline.stop();
+    const std::span<const PhaseSpan> phases = timeline.phases();
+    ASSERT_EQ(3u, phases.size());
+    EXPECT_EQ(Phase::kOther, phases[0].phase);
+    EXPECT_EQ(Phase::kForward, phases[1].phase);
+    EXPECT_EQ(Phase::kBackward, phases[2].phase);
+    EXPECT_GE(phases[1].when.length(), 100'000);
+    EXPECT_EQ(timeline.step().begin, phases[0].when.begin);
+    EXPECT_EQ(phases[0].when.end, phases[1].when.begin);
+    EXPECT_EQ(phases[1].when.end, phases[2].when.begin);
+    EXPECT_EQ(timeline.step().end, phases[2].when.end);
+  }
+}
+
 }  // namespace
 }  // namespace qstep::trainer::testing

@@ -30,7 +30,7 @@ parallel::CollectiveRecord record_of(std::string_view group, uint64_t sequence) 
 class TimingFile : public ::testing::Test {
  protected:
   TimingRows open(int64_t last_step) const {
-    return TimingRows(path_, last_step, 0, {{"world", "data"}, {"world/1:0", "tensor"}}, false);
+    return TimingRows(path_, last_step, 0, {{"world", {"data"}}, {"world/1:0", {"tensor"}}}, false);
   }
   std::vector<Json> rows(const std::string& type) const { return rows_of(path_, type); }
 
@@ -178,6 +178,34 @@ TEST_F(TimingFile, CollectivesByGroup) {
   }
   const auto ms = [](const TimeRange& x) { return static_cast<double>(x.length()) * 1e-6; };
   EXPECT_NEAR(ms(in_first[0].when) + ms(in_second[0].when), comm[0].at("total_ms"), 1e-9);
+}
+
+// Two waits with collectives, of which one was under way before and after; one without; and one for
+// a batch.
+TEST(CollectiveTimes, WakingBelongsToWhatIsWaitedFor) {
+  const auto span = [](Category category, int64_t begin, int64_t end) {
+    TimeSpan s;
+    s.category = category;
+    s.when = {begin, end};
+    return s;
+  };
+  const auto collective = [](int64_t begin, int64_t end) {
+    CollectiveTime c;
+    c.when = {begin, end};
+    return c;
+  };
+  const std::vector<TimeSpan> spans{
+      span(Category::kAttn, 0, 10),  span(Category::kTpComm, 10, 20),
+      span(Category::kAttn, 20, 30), span(Category::kGradReduce, 30, 40),
+      span(Category::kAttn, 40, 50), span(Category::kParamGather, 50, 60),
+      span(Category::kAttn, 60, 80), span(Category::kDataWait, 80, 90)};
+  const std::vector<CollectiveTime> collectives{collective(12, 15), collective(15, 18),
+                                                collective(45, 70), collective(82, 85)};
+  const std::vector<TimeRange> times = with_waking(collectives, spans);
+  EXPECT_EQ((std::vector<TimeRange>{{10, 15}, {15, 20}, {45, 70}, {82, 85}}), times);
+  // What of them is exposed is what was waited, but for the wait without a collective and for the
+  // collective beside the wait for a batch.
+  EXPECT_EQ((std::vector<double>{5, 5, 10, 3}), exposed(times, going(spans, {0, 90})));
 }
 
 TEST(CollectiveTimes, HandsOnWhatItHears) {

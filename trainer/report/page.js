@@ -241,7 +241,9 @@ function commSection() {
         table(["group, collective", "calls", "bytes", "total", "exposed", "hidden", "skew", "bandwidth"], run.comm.collectives.rows.map((row, k) => {
           const q = `${p}/collectives/rows/${k}`;
           return [`${row.group} ${row.op}`, num(q + "/calls", "plain"), num(q + "/bytes", "bytes"), num(q + "/total_ms", "ms"), num(q + "/exposed_ms", "ms"), num(q + "/overlap", "share"), num(q + "/skew_ms", "ms"), num(q + "/bytes_per_s", "bandwidth")];
-        }))] : why(run.comm.collectives)]));
+        }))] : why(run.comm.collectives),
+      run.comm.exposed_twice.available ? table(["exposed, by two measures", "collectives outside of the computation", "waits", "largest difference, of a step"], [["per step of a rank",
+        num(p + "/exposed_twice/intervals_ms", "ms"), num(p + "/exposed_twice/waits_ms", "ms"), num(p + "/exposed_twice/worst_difference_share", "share")]]) : null]));
 }
 
 function ranksSection() {
