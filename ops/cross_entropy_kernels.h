@@ -70,14 +70,17 @@ QSTEP_HD void gradient_row(const Team& team, const Row<T>& x, int64_t n, int64_t
   team.each(groups, [&](int64_t i) {
     const int64_t g = groups - 1 - i;
     const Group v = load(x, g);
-    Group r;
-    QSTEP_UNROLL(8)
-    for (int k = 0; k < kGroup; ++k) {
-      const int64_t column = g * kGroup + k;
-      const float e = fast_exp(v.v[k] - row.max);
-      r.v[k] = e * factor;
-      if (column == target) r.v[k] = scale * (e / row.sum - 1.0f);
-      if (column >= n) r.v[k] = 0.0f;
+    Group r = map([&](float logit) { return fast_exp(logit - row.max) * factor; }, v);
+    const int64_t first = g * kGroup;
+    if (first + kGroup > n) {
+      QSTEP_UNROLL(8)
+      for (int k = 0; k < kGroup; ++k) r.v[k] = first + k < n ? r.v[k] : 0.0f;
+    }
+    if (target >= first && target < first + kGroup) {
+      QSTEP_UNROLL(8)
+      for (int k = 0; k < kGroup; ++k) {
+        if (first + k == target) r.v[k] = scale * (fast_exp(v.v[k] - row.max) / row.sum - 1.0f);
+      }
     }
     store(x, g, r);
   });

@@ -36,6 +36,22 @@ struct EmbedToken {
   }
 };
 
+// The end of the run of entries of one row that starts at `first`: in steps that double while the
+// run lasts, since most are short and some are very long.
+QSTEP_HD inline int64_t run_end(const uint64_t* entries, int64_t first, int64_t n) {
+  const int64_t row = entry_row(entries[first]);
+  int64_t end = first + 1;
+  for (int64_t step = 1; step > 0;) {
+    if (end + step <= n && entry_row(entries[end + step - 1]) == row) {
+      end += step;
+      step *= 2;
+    } else {
+      step /= 2;
+    }
+  }
+  return end;
+}
+
 // Team i: the run of entries that starts at i, if one does.
 template <class T>
 struct AddToWte {
@@ -48,10 +64,11 @@ struct AddToWte {
   QSTEP_HD void operator()(const Team& team, float*, int64_t i) const {
     const int64_t row = entry_row(entries[i]);
     if (row >= n_rows || (i > 0 && entry_row(entries[i - 1]) == row)) return;
+    const int64_t end = run_end(entries, i, n);
     const Row<float> out = dwte.row(row);
     team.each(n_groups(out.n), [&](int64_t g) {
       Group sum = load(out, g);
-      for (int64_t k = i; k < n && entry_row(entries[k]) == row; ++k) {
+      for (int64_t k = i; k < end; ++k) {
         sum = map([](float a, float b) { return a + b; }, sum,
                   load(dx.row(entry_position(entries[k])), g));
       }
@@ -100,7 +117,8 @@ void embedding_backward(const Launch& launch, const Tensor& dwte, int64_t first_
   const bool accumulate = dwpe_mode == Accumulate::kYes;
   dispatch_float(dx.dtype, [&]<class T>(T) {
     const Rows<const T> dx_rows = rows_of<const T>(dx);
-    launch.teams(dx.rows, team_size(n_groups(dx.cols), 4, 256), 0,
+    // A thread walks its run once: what takes longest is the token that occurs most.
+    launch.teams(dx.rows, team_size(n_groups(dx.cols), 1), 0,
                  AddToWte<T>{rows_of<float>(dwte), dx_rows, entries, dx.rows, dwte.rows});
     if (!dwpe) return;
     const int64_t positions = accumulate ? std::min(seq_len, dwpe.rows) : dwpe.rows;

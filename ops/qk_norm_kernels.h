@@ -7,12 +7,21 @@
 
 namespace qstep::ops::device {
 
+struct Place {
+  int64_t row, head;
+};
+
 // The heads of a row of qkv: n_q of queries, then as many of keys and of values, n_kv each.
 struct HeadLayout {
   int32_t n_q, n_kv, head_dim;
 
   QSTEP_HD int32_t n_normed() const { return n_q + n_kv; }
   QSTEP_HD int32_t n_heads() const { return n_q + 2 * n_kv; }
+  // Of team i, `heads` to a row; in 32 bits, where a GPU divides faster than it reads a head.
+  QSTEP_HD Place place(int64_t i, int32_t heads) const {
+    const auto team = static_cast<uint32_t>(i), n = static_cast<uint32_t>(heads);
+    return {team / n, team % n};
+  }
   template <class T>
   QSTEP_HD Row<T> head(const Rows<T>& rows, int64_t n, int64_t h) const {
     return {rows.row(n).data + h * head_dim, head_dim, rows.aligned};
@@ -28,6 +37,8 @@ Rows<T> head_rows(const Tensor& x, int64_t head_dim) {
 }
 
 inline HeadLayout head_layout(const AttentionShape& shape) {
+  check(shape.n_tokens() * (shape.n_heads + 2 * shape.n_kv_heads) <= UINT32_MAX,
+        "qk_norm: more heads than a launch numbers");
   return {static_cast<int32_t>(shape.n_heads), static_cast<int32_t>(shape.n_kv_heads),
           static_cast<int32_t>(shape.head_dim)};
 }
@@ -45,7 +56,8 @@ struct QkNormForward {
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float*, int64_t i) const {
-    const int64_t n = i / layout.n_heads(), h = i % layout.n_heads();
+    const Place at = layout.place(i, layout.n_heads());
+    const int64_t n = at.row, h = at.head;
     const Row<T> out = layout.head(y, n, h);
     const NormInput<T> in{layout.head(x, n, h), {}, {}};
     if (h >= layout.n_normed()) {
@@ -73,7 +85,8 @@ struct QkNormBackward {
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float* shared, int64_t i) const {
-    const int64_t chunk = i / layout.n_normed(), h = i % layout.n_normed();
+    const Place at = layout.place(i, layout.n_normed());
+    const int64_t chunk = at.row, h = at.head;
     const int64_t place = h * n_chunks + chunk;
     float* const sums = dw.start(team, shared, place);
     const int64_t first = chunk * rows_per_chunk;
