@@ -23,16 +23,6 @@ std::string detail_of(const TimeSpan& span, const OpWork& work) {
   return fmt::format("{} x {} x {} {}", g.m, g.n, g.k, formats);
 }
 
-PeakRates larger(PeakRates a, const PeakRates& b) {
-  const auto take = [&](double PeakRates::*rate) { a.*rate = std::max(a.*rate, b.*rate); };
-  take(&PeakRates::bf16_register_flops_per_s);
-  take(&PeakRates::fp32_register_flops_per_s);
-  take(&PeakRates::bf16_gemm_flops_per_s);
-  take(&PeakRates::fp32_gemm_flops_per_s);
-  take(&PeakRates::triad_bytes_per_s);
-  return a;
-}
-
 // Of steps that make the same calls.
 std::vector<OpRow> medians(const std::vector<std::vector<OpRow>>& steps) {
   std::vector<OpRow> rows = steps.front();
@@ -99,7 +89,7 @@ OpsBench bench_ops(const Config& given, int64_t warmup, int64_t steps) {
     rows.push_back(op_rows(bench.trainer().timeline().spans(), log));
   }
   result.step_ms = bench.result().step_ms;
-  result.peak = larger(result.peak, measure_peak(kPeakSeconds));
+  result.peak = best_of(result.peak, measure_peak(kPeakSeconds));
   result.rows = medians(rows);
   set_bounds(result.rows, result.peak);
   std::stable_sort(result.rows.begin(), result.rows.end(),

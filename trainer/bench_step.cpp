@@ -25,9 +25,6 @@ BenchStepResult StepBench::result() const {
   for (size_t i = 0; i < phase_ms_.size(); ++i) result.phases_ms[i] = quantile(phase_ms_[i], 0.5);
   const auto tokens = static_cast<double>(config.train.global_batch * config.train.seq_len);
   result.tokens_per_s = tokens / (result.step_ms * 1e-3);
-  result.model_flops_per_s =
-      result.tokens_per_s *
-      flops_per_token(config.model, config.train.seq_len, AttentionCount::kCausal);
   return result;
 }
 

@@ -15,10 +15,9 @@
 namespace qstep::trainer {
 
 struct BenchStepResult {
-  double step_ms = 0;            // median
-  PhaseTimes phases_ms{};        // medians, each of its own
-  double tokens_per_s = 0;       // at the median
-  double model_flops_per_s = 0;  // causal attention
+  double step_ms = 0;       // median
+  PhaseTimes phases_ms{};   // medians, each of its own
+  double tokens_per_s = 0;  // at the median
 };
 
 // A trainer whose steps on synthetic tokens are timed when asked for.

@@ -7,7 +7,7 @@
 #include "trainer/commands.h"
 #include "trainer/format.h"
 #include "trainer/machine.h"
-#include "trainer/peak.h"
+#include "trainer/peak_cache.h"
 
 namespace qstep::trainer {
 
@@ -57,8 +57,15 @@ void add_bench_peak(CLI::App& bench) {
       ->capture_default_str()
       ->check(CLI::Range(0.01, 60.0));
   peak->add_flag("--json", arguments->json, "as JSON");
-  peak->footer("Example:\n  qstep bench peak --json");
-  peak->callback([arguments] { print_peak(measure_peak(arguments->seconds), arguments->json); });
+  peak->footer(
+      "qstep train takes what is measured here for a processor, where it is better than what runs\n"
+      "have measured at their start with as many threads in one process (timing.peak).\n"
+      "Example:\n  qstep bench peak --json");
+  peak->callback([arguments] {
+    const PeakRates rates = measure_peak(arguments->seconds);
+    user_peak_cache().add(peak_key(rates.n_threads, 1), rates);
+    print_peak(rates, arguments->json);
+  });
 }
 
 }  // namespace

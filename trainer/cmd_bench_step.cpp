@@ -6,13 +6,16 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "ops/parallel_for.h"
 #include "trainer/bench_recipes.h"
 #include "trainer/bench_step.h"
 #include "trainer/bench_workload.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
-#include "trainer/peak.h"
+#include "trainer/machine.h"
+#include "trainer/rank_peaks.h"
+#include "trainer/utilisation.h"
 
 namespace qstep::trainer {
 
@@ -39,6 +42,46 @@ Json labels_json(const Config& config) {
   return {{"precision", config.precision.recipe}, {"emulated", emulated(config)}};
 }
 
+// This processor, whose speed may drift while it is measured: the best of what two measurements
+// found, one before the steps and one behind them.
+class BenchMachine {
+ public:
+  void measure() {
+    constexpr double kSecondsEach = 0.15;
+    rates_ = best_of(rates_, measure_peak(kSecondsEach));
+  }
+  MachineModel model() const {
+    PeakRates rates = rates_;
+    rates.n_threads = ops::max_threads();
+    const Machine machine = read_machine();
+    return measured_machine(rates, machine.cpu_name, machine.memory_bytes);
+  }
+
+ private:
+  PeakRates rates_;
+};
+
+void put_utilisation(Json& json, const Utilisation& used) {
+  json["model_flops_per_s"] = used.causal_flops_per_s;
+  json["mfu_bf16"] = used.mfu_bf16;
+  json["hfu"] = used.hfu;
+  json["sol"] = used.sol;
+  json["sol_mem"] = used.sol_mem;
+}
+
+Utilisation used_by(const Config& config, const MachineModel& machine, const BenchStepResult& r) {
+  return utilisation(least_time(step_work(config, 1), machine), r.step_ms * 1e-3);
+}
+
+void put_peaks(Json& json, const MachineModel& machine) {
+  json["peak_source"] = peaks_source(machine);
+  for (size_t i = 0; i < machine.products.size(); ++i) {
+    const double peak = machine.products[i].peak;
+    if (peak > 0) json["peak_flops_per_s"][std::string(kProductFormatNames[i])] = peak;
+  }
+  json["peak_memory_bytes_per_s"] = machine.memory.peak;
+}
+
 void put_times(Json& json, const BenchStepResult& r) {
   json["step_ms"] = r.step_ms;
   Json phases;
@@ -47,7 +90,6 @@ void put_times(Json& json, const BenchStepResult& r) {
   }
   json["phases_ms"] = phases;
   json["tokens_per_s"] = r.tokens_per_s;
-  json["model_flops_per_s"] = r.model_flops_per_s;
 }
 
 // Several recipes take turns in rounds of two steps each.
@@ -65,27 +107,21 @@ Json workload_json(const Options& o, const Config& config) {
 
 void run_one(const Options& o) {
   const Config config = o.workload.config(o.precision[0]);
-  // The peak of the compute type, before and after: the machine's speed may drift meanwhile.
-  const bool bf16 = config.compute_dtype() == ops::Dtype::kBf16;
-  const auto peak = [&] {
-    constexpr double kSecondsEach = 0.15;
-    const PeakRates rates = measure_peak(kSecondsEach);
-    return bf16 ? rates.bf16_flops_per_s() : rates.fp32_flops_per_s();
-  };
-  const double before = peak();
+  BenchMachine machine;
+  machine.measure();
   StepBench bench(config);
   for (int64_t i = 0; i < o.warmup; ++i) bench.warm_up();
   for (int64_t i = 0; i < o.steps; ++i) bench.time();
   const BenchStepResult r = bench.result();
-  const double peak_flops = std::max(before, peak());
-  const double utilisation = r.model_flops_per_s / peak_flops;
+  machine.measure();
+  const Utilisation used = used_by(config, machine.model(), r);
 
   if (o.json) {
     Json out = labels_json(config);
     out.update(workload_json(o, config));
     put_times(out, r);
-    out["peak_flops_per_s"] = peak_flops;
-    out["utilisation"] = utilisation;
+    put_utilisation(out, used);
+    put_peaks(out, machine.model());
     out["peak_rss_bytes"] = peak_rss_bytes();
     fmt::print("{}\n", out.dump(2));
     return;
@@ -97,20 +133,25 @@ void run_one(const Options& o) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
                100.0 * r.phases_ms[i] / r.step_ms);
   }
-  fmt::print("  model rate   {:10.1f} GFLOP/s (causal attention)\n", r.model_flops_per_s * 1e-9);
-  fmt::print("  peak {:<5}   {:10.1f} GFLOP/s (measured)   utilisation {:.1f} %\n",
-             bf16 ? "bf16" : "fp32", peak_flops * 1e-9, 100.0 * utilisation);
+  fmt::print("  model rate   {:10.1f} GFLOP/s (causal attention; {:.1f} full)\n",
+             used.causal_flops_per_s * 1e-9, used.full_flops_per_s * 1e-9);
+  fmt::print("  MFU          {:>10} of the bf16 peak   HFU {}\n", share_text(used.mfu_bf16),
+             share_text(used.hfu));
+  fmt::print("  SOL          {:>10}   with what must pass through memory {}\n",
+             share_text(used.sol), share_text(used.sol_mem));
+  fmt::print("  peak         {}\n", peaks_text(machine.model()));
   fmt::print("  peak memory  {:>10}\n", bytes_text(peak_rss_bytes()));
 }
 
 // ---- several ---------------------------------------------------------------------------------
 
 void print_row(const Config& config, size_t name_width, const BenchStepResult& r,
-               const std::string& ratio) {
+               const Utilisation& used, const std::string& ratio) {
   std::string phases;
   for (const double ms : r.phases_ms) phases += fmt::format(" {:>9.1f}", ms);
-  fmt::print("  {:<{}}  {:<8} {:>9.1f} {:>20}{}\n", config.precision.recipe, name_width,
-             emulation_text(emulated(config)), r.step_ms, ratio, phases);
+  fmt::print("  {:<{}}  {:<8} {:>9.1f} {:>20} {:>8} {:>8}{}\n", config.precision.recipe, name_width,
+             emulation_text(emulated(config)), r.step_ms, ratio, share_text(used.mfu_bf16),
+             share_text(used.sol), phases);
 }
 
 void run_several(const Options& o) {
@@ -120,7 +161,14 @@ void run_several(const Options& o) {
     configs.push_back(o.workload.config(recipe));
     name_width = std::max(name_width, recipe.size());
   }
+  BenchMachine measured;
+  measured.measure();
   const BenchComparison comparison = bench_recipes(configs, o.warmup, o.steps);
+  measured.measure();
+  const MachineModel machine = measured.model();
+  const auto used = [&](size_t i, const BenchStepResult& r) {
+    return used_by(configs[i], machine, r);
+  };
 
   if (o.json) {
     Json out = workload_json(o, configs[0]);
@@ -128,15 +176,18 @@ void run_several(const Options& o) {
     Json recipes = Json::array();
     recipes.push_back(labels_json(configs[0]));
     put_times(recipes.back(), comparison.baseline);
+    put_utilisation(recipes.back(), used(0, comparison.baseline));
     for (size_t i = 0; i < comparison.others.size(); ++i) {
       const BenchRatio& other = comparison.others[i];
       Json row = labels_json(configs[i + 1]);
       put_times(row, other.recipe);
+      put_utilisation(row, used(i + 1, other.recipe));
       row["ratio"] = other.ratio;
       row["ratio_quartiles"] = {other.lower_quartile, other.upper_quartile};
       recipes.push_back(row);
     }
     out["recipes"] = recipes;
+    put_peaks(out, machine);
     out["peak_rss_bytes"] = peak_rss_bytes();
     fmt::print("{}\n", out.dump(2));
     return;
@@ -145,15 +196,16 @@ void run_several(const Options& o) {
              o.workload.model_text(), o.workload.text(), timed_steps(o), o.precision[0]);
   std::string phases;
   for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
-  fmt::print("  {:<{}}  {:<8} {:>9} {:>20}{}\n", "recipe", name_width, "", "step",
-             "ratio (quartiles)", phases);
-  print_row(configs[0], name_width, comparison.baseline, "1");
+  fmt::print("  {:<{}}  {:<8} {:>9} {:>20} {:>8} {:>8}{}\n", "recipe", name_width, "", "step",
+             "ratio (quartiles)", "MFU", "SOL", phases);
+  print_row(configs[0], name_width, comparison.baseline, used(0, comparison.baseline), "1");
   for (size_t i = 0; i < comparison.others.size(); ++i) {
     const BenchRatio& other = comparison.others[i];
-    print_row(configs[i + 1], name_width, other.recipe,
+    print_row(configs[i + 1], name_width, other.recipe, used(i + 1, other.recipe),
               fmt::format("{:.3f} ({:.3f}-{:.3f})", other.ratio, other.lower_quartile,
                           other.upper_quartile));
   }
+  fmt::print("Peak: {}\n", peaks_text(machine));
   fmt::print("Emulated: what the format does to a run, not the speed of hardware that has it.\n");
 }
 

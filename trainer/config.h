@@ -96,6 +96,9 @@ struct TimingConfig {
   int64_t every = 10;       // steps between the rows of metrics.rank00000.jsonl
   int64_t trace_first = 0;  // first step that trace/rank00000.json shows; 0 = none
   int64_t trace_steps = 5;  // how many
+  // What MFU and SOL are held against: "measure", "off", TFLOP/s, or a machine of the table
+  // (rank_peaks.h).
+  std::string peak = "measure";
 };
 
 struct Config {

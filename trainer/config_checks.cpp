@@ -8,6 +8,7 @@
 
 #include "trainer/config_options.h"
 #include "trainer/nearest.h"
+#include "trainer/rank_peaks.h"
 #include "trainer/recipe_check.h"
 #include "trainer/tensor_check.h"
 
@@ -69,6 +70,10 @@ std::vector<std::string> contradictions(const Config& c, const std::set<std::str
         "timing.trace_first = {} is beyond train.steps = {}: write timing.trace_first = {}, or 0 "
         "for no trace",
         trace_first, steps, std::max<int64_t>(1, steps - c.timing.trace_steps + 1));
+  }
+  if (sound({"timing.peak"})) {
+    const std::string text = peak_problem(c.timing.peak);
+    if (!text.empty()) problems.push_back(text);
   }
 
   const bool model_sound = std::none_of(faulty.begin(), faulty.end(), [](const std::string& name) {

@@ -215,6 +215,11 @@ void for_each_option(ConfigT& c, F&& f) {
   f("timing.trace_first", c.timing.trace_first,
     "first step of a trace for Perfetto or chrome://tracing in trace/; 0 = no trace", at_least(0));
   f("timing.trace_steps", c.timing.trace_steps, "steps of the trace", at_least(1));
+  f("timing.peak", c.timing.peak,
+    "what MFU and SOL are held against: measure (a processor; a known GPU has its data sheet's), "
+    "off, a rank's TFLOP/s in the type that the recipe computes in, or a machine of qstep plan "
+    "--gpu",
+    Limits{.not_empty = true});
 }
 
 // ---- values as text -------------------------------------------------------------------

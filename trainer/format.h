@@ -40,6 +40,11 @@ inline std::string count_text(int64_t n) {
   return text;
 }
 
+// "57.2 %"; "n/a" for what is not known.
+inline std::string share_text(double share) {
+  return std::isfinite(share) ? fmt::format("{:.1f} %", 100 * share) : "n/a";
+}
+
 inline std::string bytes_text(int64_t bytes) { return si_text(static_cast<double>(bytes), "B"); }
 
 // "2h05m", "3m12s", "41s"

@@ -36,19 +36,55 @@ const MachineModel& machine_model(std::string_view name) {
                   name, nearest(name, names), fmt::join(names, ", ")));
 }
 
+const MachineModel* find_device(std::string_view device) {
+  // What is in a driver's name and nowhere in that of another board of the table.
+  struct Pattern {
+    std::string_view machine, has, lacks;
+  };
+  constexpr std::array kPatterns{Pattern{"gb300", "GB300", ""},
+                                 Pattern{"gb200", "GB200", ""},
+                                 Pattern{"b300", "NVIDIA B300", ""},
+                                 Pattern{"b200", "NVIDIA B200", ""},
+                                 Pattern{"h200", "NVIDIA H200", "NVL"},
+                                 Pattern{"h100-pcie", "NVIDIA H100 PCIe", ""},
+                                 Pattern{"h100-nvl", "NVIDIA H100 NVL", ""},
+                                 Pattern{"h100", "NVIDIA H100 80GB HBM3", ""},
+                                 Pattern{"a100", "NVIDIA A100-SXM4-80GB", ""},
+                                 Pattern{"rtx-pro-6000", "RTX PRO 6000 Blackwell Workstation", ""},
+                                 Pattern{"rtx5090", "GeForce RTX 5090", "Laptop"},
+                                 Pattern{"rtx4090", "GeForce RTX 4090", "Laptop"}};
+  const auto contains = [&](std::string_view part) {
+    return device.find(part) != std::string_view::npos;
+  };
+  for (const Pattern& p : kPatterns) {
+    if (contains(p.has) && (p.lacks.empty() || !contains(p.lacks))) {
+      return &machine_model(p.machine);
+    }
+  }
+  return nullptr;
+}
+
 MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name,
                               int64_t memory_bytes) {
   MachineModel m;
   m.name = kMeasuredMachine;
   m.title = cpu_name;
-  const auto product = [&](ProductFormat format, double rate) {
+  const auto product = [&](ProductFormat format, double peak_rate, double gemm_rate) {
+    if (peak_rate == 0) return;
     m.products[static_cast<size_t>(format)] = {
-        .peak = rate, .share = 1, .source = fmt::format("measured, {}^3", peak.gemm_size)};
+        .peak = peak_rate,
+        .share = gemm_rate / peak_rate,
+        .source = fmt::format("measured with {} thread{}: the faster of multiply-adds on registers "
+                              "and a product of {}^3",
+                              peak.n_threads, peak.n_threads == 1 ? "" : "s", peak.gemm_size)};
   };
-  product(ProductFormat::kFp32, peak.fp32_gemm_flops_per_s);
+  product(ProductFormat::kFp32, peak.fp32_flops_per_s(), peak.fp32_gemm_flops_per_s);
   // A processor without BF16 products widens both operands.
-  product(ProductFormat::kBf16,
-          peak.bf16_gemm_flops_per_s > 0 ? peak.bf16_gemm_flops_per_s : peak.fp32_gemm_flops_per_s);
+  if (peak.bf16_gemm_flops_per_s > 0) {
+    product(ProductFormat::kBf16, peak.bf16_flops_per_s(), peak.bf16_gemm_flops_per_s);
+  } else {
+    product(ProductFormat::kBf16, peak.fp32_flops_per_s(), peak.fp32_gemm_flops_per_s);
+  }
   m.attention_forward = kAssumedCpuAttentionForward;
   m.attention_backward = kAssumedCpuAttentionBackward;
   m.attention_source = "assumed";

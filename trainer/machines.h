@@ -62,6 +62,10 @@ inline constexpr std::string_view kMeasuredMachine = "cpu";
 // The machine of that name; an Error (config) that lists all of them, and --machine, otherwise.
 const MachineModel& machine_model(std::string_view name);
 
+// The machine of that GPU, as its driver calls it ("NVIDIA H100 80GB HBM3"); null for one that is
+// not in the table.
+const MachineModel* find_device(std::string_view device);
+
 // From TOML (trainer/README.md lists the keys). Every rate has a source. Throws an Error (config)
 // with every problem.
 MachineModel read_machine_file(const std::string& path);

@@ -3,6 +3,8 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "trainer/rank_peaks.h"
+
 namespace qstep::trainer {
 
 namespace {
@@ -32,6 +34,15 @@ void MetricsFile::run(const RunRow& row) {
   lines_.put("tensor", row.tensor);
   lines_.put("n_parameters", row.n_parameters);
   lines_.put("flops_per_token_causal", row.flops_per_token);
+  lines_.put("peak_machine", row.machine.name);
+  lines_.put("peak_source", peaks_source(row.machine));
+  lines_.open_object("peak_flops_per_s");
+  for (size_t i = 0; i < row.machine.products.size(); ++i) {
+    const double peak = row.machine.products[i].peak;
+    if (peak > 0) lines_.put(kProductFormatNames[i], peak);
+  }
+  lines_.close_object();
+  lines_.put("peak_memory_bytes_per_s", row.machine.memory.peak);
   lines_.append();
 }
 
@@ -45,6 +56,9 @@ void MetricsFile::step(const StepRow& row) {
   lines_.put("tokens_total", row.tokens_total);
   lines_.put("tokens_per_s", row.tokens_per_s);
   lines_.put("model_flops_per_s", row.model_flops_per_s);
+  lines_.put("tflops_causal", row.tflops_causal);
+  lines_.put("mfu_bf16", row.mfu_bf16);
+  lines_.put("sol", row.sol);
   lines_.put("peak_rss_bytes", row.peak_rss_bytes);
   lines_.put("skipped", row.skipped);
   if (row.non_finite_input.empty()) {

@@ -9,6 +9,7 @@
 
 #include "trainer/breakdown.h"
 #include "trainer/json_lines.h"
+#include "trainer/machines.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
@@ -23,6 +24,7 @@ struct RunRow {
   int64_t tensor = 1;  // of them in a tensor group
   int64_t n_parameters = 0;
   double flops_per_token = 0;  // causal attention
+  MachineModel machine = {};   // of a rank: what its steps are held against; without rates: unknown
 };
 
 struct StepRow {
@@ -35,6 +37,8 @@ struct StepRow {
   int64_t tokens_total = 0;  // of the run so far
   double tokens_per_s = 0;
   double model_flops_per_s = 0;  // causal attention
+  // Of a rank (utilisation.h); NaN where the peak is not known.
+  double tflops_causal = 0, mfu_bf16 = 0, sol = 0;
   int64_t peak_rss_bytes = 0;
   bool skipped = false;
   std::string non_finite_input;  // "blocks.3.down dy", the first such; empty: none

@@ -70,6 +70,11 @@ int64_t n_parameters(const ModelConfig& model);
 // counted.
 double flops_per_token(const ModelConfig& model, int64_t seq_len, AttentionCount count);
 
+// Of d[m,n] = a[m,k] b[n,k]^T, a multiply-add being two.
+constexpr double gemm_flops(int64_t m, int64_t n, int64_t k) {
+  return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
+
 // A model of GPT-2's family: learned positions, LayerNorm with bias, biases everywhere, GELU, tied
 // head (Radford et al. 2019, table 2).
 struct Gpt2Dims {

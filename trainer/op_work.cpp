@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "trainer/model_config.h"
+
 namespace qstep::trainer {
 
 using ops::Accumulate;
@@ -50,7 +52,7 @@ OpWork gradient(const Tensor& g, Accumulate accumulate) {
 OpWork gemm_work(const Tensor& d, const Operand& a, const Operand& b, Accumulate accumulate,
                  const Tensor& bias) {
   OpWork work = gradient(d, accumulate) + passes({bias});
-  work.flops = 2 * product(a.rows, b.rows) * static_cast<double>(a.k);
+  work.flops = gemm_flops(a.rows, b.rows, a.k);
   work.bytes += operand_bytes(a) + operand_bytes(b);
   work.type = a.dtype;
   return work;

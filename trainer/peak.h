@@ -27,8 +27,15 @@ struct PeakRates {
   double fp32_flops_per_s() const;
 };
 
-// About five times seconds_each of all threads of the OpenMP pool. Each figure is the best of
-// several repetitions: others on the machine can only make it slower.
+// Each figure is the best of several repetitions with all threads of the OpenMP pool: others on the
+// machine can only make it slower. About five times seconds_each; products are of 2048^3, or
+// smaller where one of them would take more than half of seconds_each.
 PeakRates measure_peak(double seconds_each);
+// The same for the start of a run, under half a second on an idle machine: the triad's arrays are
+// smaller, together still several times the cache.
+PeakRates measure_peak_briefly();
+
+// The better of each figure, of two measurements with equally many threads.
+PeakRates best_of(const PeakRates& a, const PeakRates& b);
 
 }  // namespace qstep::trainer

@@ -76,7 +76,7 @@ void print_sweep(const std::vector<SweepRow>& rows) {
     fmt::print("{:>8}{:>8}{:>13}{:>12}{:>10}{:>12.1f}{:>14.0f}{:>6.1f} %{:>6.1f} %\n", r.tensor,
                r.data, r.micro_batch, bytes_text(r.memory_bytes), r.fits ? "fits" : "too much",
                1e3 * r.time.seconds(), r.time.tokens_per_s() / r.time.work.ranks,
-               100 * r.time.mfu(), 100 * r.time.sol());
+               100 * r.time.used().mfu_bf16, 100 * r.time.used().sol);
   }
   if (rows.size() > kSweepRowsShown) {
     fmt::print("  ... {} more with --json\n", rows.size() - kSweepRowsShown);
@@ -84,14 +84,17 @@ void print_sweep(const std::vector<SweepRow>& rows) {
 }
 
 Json step_json(const StepTime& t, const MachineModel& machine) {
+  const Utilisation used = t.used();
   Json json = {{"step_ms", 1e3 * t.seconds()},
                {"tokens_per_s", t.tokens_per_s()},
                {"tokens_per_s_per_rank", t.tokens_per_s() / t.work.ranks},
                {"causal_flops", t.work.causal_flops},
                {"full_flops", t.work.full_flops},
-               {"causal_flops_per_s", t.flops_per_s()},
-               {"mfu_bf16", t.mfu()},
-               {"sol", t.sol()},
+               {"causal_flops_per_s", used.causal_flops_per_s},
+               {"mfu_bf16", used.mfu_bf16},
+               {"hfu", used.hfu},
+               {"sol", used.sol},
+               {"sol_mem", used.sol_mem},
                {"emulated", t.emulated},
                {"breakdown_ms", Json::object()},
                {"phases", Json::array()},
@@ -181,6 +184,7 @@ Prediction predict(const Config& config, const MachineModel& machine, int n_rank
 void print_prediction(const Prediction& prediction, const Config& config,
                       const MachineModel& machine) {
   const StepTime& t = prediction.step;
+  const Utilisation used = t.used();
   const double bf16_peak = machine.product(ProductFormat::kBf16).peak;
   fmt::print("\npredicted step on {} ({}): {} rank{}, tensor {} x data {}\n", machine.name,
              machine.title, t.work.ranks, t.work.ranks == 1 ? "" : "s", t.work.tensor, t.work.data);
@@ -189,13 +193,14 @@ void print_prediction(const Prediction& prediction, const Config& config,
              prediction.memory_bytes <= machine.memory_bytes ? "fits" : "DOES NOT FIT");
   fmt::print("  {:<12}{:.1f} ms, {} tokens/s, {:.0f} a rank\n", "step", 1e3 * t.seconds(),
              with_commas(std::llround(t.tokens_per_s())), t.tokens_per_s() / t.work.ranks);
-  fmt::print("  {:<12}{} a rank (causal; {} full)\n", "rate", si_text(t.flops_per_s(), "FLOP/s"),
-             si_text(t.work.full_flops / t.seconds(), "FLOP/s"));
-  fmt::print("  {:<12}{:.1f} % of {} BF16 (causal)\n", "MFU", 100 * t.mfu(),
-             si_text(bf16_peak, "FLOP/s"));
-  fmt::print("  {:<12}{:.1f} %\n", "SOL", 100 * t.sol());
+  fmt::print("  {:<12}{} a rank (causal; {} full)\n", "rate",
+             si_text(used.causal_flops_per_s, "FLOP/s"), si_text(used.full_flops_per_s, "FLOP/s"));
+  fmt::print("  {:<12}{:.1f} % of {} BF16 (causal); HFU {:.1f} %\n", "MFU", 100 * used.mfu_bf16,
+             si_text(bf16_peak, "FLOP/s"), 100 * used.hfu);
+  fmt::print("  {:<12}{:.1f} %; with what must pass through memory {:.1f} %\n", "SOL",
+             100 * used.sol, 100 * used.sol_mem);
   fmt::print("  {:<12}{:.2f}x of {} over bf16; no more than {:.2f}x by its products\n", "gain",
-             prediction.gain(), config.precision.recipe, prediction.largest_gain());
+             prediction.gain(), config.precision.recipe, prediction.step.least.largest_gain());
   if (t.emulated) {
     fmt::print("  {:<12}{} has no products of some of the recipe's formats: decoded, in {}\n",
                "emulated", machine.name, name(t.work.compute));
@@ -215,7 +220,7 @@ Json to_json(const Prediction& prediction, const MachineModel& machine) {
                {"memory_bytes", prediction.memory_bytes},
                {"fits", prediction.memory_bytes <= machine.memory_bytes},
                {"gain_over_bf16", prediction.gain()},
-               {"largest_gain_over_bf16", prediction.largest_gain()}};
+               {"largest_gain_over_bf16", prediction.step.least.largest_gain()}};
   json.update(step_json(prediction.step, machine));
   for (const SweepRow& r : prediction.sweep) {
     json["sweep"].push_back({{"tensor", r.tensor},
@@ -225,8 +230,8 @@ Json to_json(const Prediction& prediction, const MachineModel& machine) {
                              {"fits", r.fits},
                              {"step_ms", 1e3 * r.time.seconds()},
                              {"tokens_per_s", r.time.tokens_per_s()},
-                             {"mfu_bf16", r.time.mfu()},
-                             {"sol", r.time.sol()}});
+                             {"mfu_bf16", r.time.used().mfu_bf16},
+                             {"sol", r.time.used().sol}});
   }
   return json;
 }

@@ -13,7 +13,6 @@ struct Prediction {
   std::vector<SweepRow> sweep;
 
   double gain() const { return bf16.seconds() / step.seconds(); }
-  double largest_gain() const { return bf16.sol_s / step.sol_s; }  // nothing but the products
 };
 
 // Throws what predict_step throws.

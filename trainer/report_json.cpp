@@ -34,14 +34,18 @@ std::string verdict_of(const Json& run) {
   std::string text = fmt::format("{}: ", recipe_text(run));
   const Json& time = run.at("step_time");
   if (!time.at("available").get<bool>()) return text + time.at("reason").get<std::string>() + ".";
-  text += fmt::format("{} a step", ms_text(time.at("p50_ms").get<double>()));
+  text += fmt::format("{} a step (median)", ms_text(time.at("p50_ms").get<double>()));
   const double per_s = run.at("throughput").at("tokens_per_s").get<double>();
   text += fmt::format(", {} tokens/s", with_commas(std::llround(per_s)));
   const Json& breakdown = run.at("breakdown");
   if (breakdown.at("available").get<bool>()) {
     const Json& top = breakdown.at("phases").at(0);
-    text += fmt::format(", {:.0f} % of it {}", 100 * top.at("share").get<double>(),
-                        top.at("phase").get<std::string>());
+    text += fmt::format(", {} {:.0f} % of the mean step", top.at("phase").get<std::string>(),
+                        100 * top.at("share").get<double>());
+  }
+  const Json& sol = run.at("throughput").at("sol");
+  if (sol.at("available").get<bool>()) {
+    text += fmt::format(", SOL {}", share_text(sol.at("value").get<double>()));
   }
   const Json& loss = run.at("loss");
   const bool validated = loss.at("validation").at("available").get<bool>();

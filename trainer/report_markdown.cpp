@@ -69,18 +69,20 @@ std::string per_run(const Json& runs, const char* heading, const char* key,
 }
 
 std::string overview(const Json& runs) {
-  Table table({"run", "median step", "p95", "tokens/s", "model flops, causal", "validation loss",
-               "goodput", "peak memory"});
+  Table table({"run", "median step", "p95", "tokens/s", "model flops, causal", "SOL",
+               "validation loss", "goodput", "peak memory"});
   for (const Json& run : runs) {
     const Json& losses = run.at("loss");
     const bool validated = available(losses) && available(losses.at("validation"));
-    table.row({title(run), cell(run.at("step_time"), "p50_ms", ms),
-               cell(run.at("step_time"), "p95_ms", ms),
-               cell(run.at("throughput"), "tokens_per_s", plain),
-               cell(run.at("throughput"), "flops_per_s_causal", rate),
-               validated ? cell(losses.at("validation"), "last", loss) : "n/a",
-               cell(run.at("goodput"), "productive_share", share),
-               cell(run.at("memory"), "peak_rss_bytes", bytes)});
+    table.row(
+        {title(run), cell(run.at("step_time"), "p50_ms", ms),
+         cell(run.at("step_time"), "p95_ms", ms), cell(run.at("throughput"), "tokens_per_s", plain),
+         cell(run.at("throughput"), "flops_per_s_causal", rate),
+         available(run.at("throughput")) ? cell(run.at("throughput").at("sol"), "value", share)
+                                         : "n/a",
+         validated ? cell(losses.at("validation"), "last", loss) : "n/a",
+         cell(run.at("goodput"), "productive_share", share),
+         cell(run.at("memory"), "peak_rss_bytes", bytes)});
   }
   return table.text();
 }
@@ -153,7 +155,8 @@ std::string breakdown(const Json&, const Json& section) {
 std::string precision(const Json&, const Json& section) {
   const Json& gemms = section.at("gemms");
   if (!available(gemms)) return reason(gemms);
-  Table table({"GEMM", "m n k", "formats", "layers", "time", "rate", "of best", "lost"});
+  const auto against = gemms.at("against").get<std::string>();
+  Table table({"GEMM", "m n k", "formats", "layers", "time", "rate", against, "of it", "lost"});
   for (const Json& row : gemms.at("kinds")) {
     table.row({row.at("op").get<std::string>() + " " + row.at("pass").get<std::string>(),
                fmt::format("{} {} {}", row.at("m").get<int64_t>(), row.at("n").get<int64_t>(),
@@ -162,9 +165,58 @@ std::string precision(const Json&, const Json& section) {
                            row.at("format_b").get<std::string>(),
                            row.at("emulated").get<bool>() ? " (emulated)" : ""),
                cell(row, "n_layers", plain), cell(row, "ms", ms), cell(row, "flops_per_s", rate),
-               cell(row, "share_of_reference", share), cell(row, "lost_ms", ms)});
+               cell(row, "reference_flops_per_s", rate), cell(row, "share_of_reference", share),
+               cell(row, "lost_ms", ms)});
   }
-  return table.text();
+  return fmt::format("Against {}.\n\n", gemms.at("reference").get<std::string>()) + table.text();
+}
+
+std::string throughput(const Json&, const Json& section) {
+  Table table({"at the median step", "", "formula"});
+  const auto value = [&](const char* name, const char* key, const Format& format) {
+    table.row({name, cell(section, key, format), ""});
+  };
+  value("tokens/s", "tokens_per_s", plain);
+  value("tokens/s of a rank", "tokens_per_s_per_rank", plain);
+  value("FLOP per token, causal", "flops_per_token_causal", plain);
+  value("FLOP per token, full", "flops_per_token_full", plain);
+  value("rate of a rank, causal", "flops_per_s_causal_per_rank", rate);
+  value("rate of a rank, full", "flops_per_s_full_per_rank", rate);
+  const auto share_row = [&](const char* name, const char* key) {
+    const Json& json = section.at(key);
+    table.row({name, cell(json, "value", share),
+               available(json) ? json.at("formula").get<std::string>()
+                               : "not available: " + json.at("reason").get<std::string>()});
+  };
+  share_row("MFU", "mfu");
+  share_row("HFU", "hfu");
+  share_row("SOL", "sol");
+  share_row("SOL with memory", "sol_mem");
+  std::string text =
+      fmt::format("{}.\n\n", section.at("formula").get<std::string>()) + table.text();
+  const Json& peak = section.at("peak");
+  if (available(peak)) {
+    text += fmt::format("Peaks of {}, {}:", peak.at("machine").get<std::string>(),
+                        peak.at("source").get<std::string>());
+    for (const auto& [format, per_s] : peak.at("flops_per_s").items()) {
+      text += fmt::format(" {} {},", format, rate(per_s.get<double>()));
+    }
+    text += fmt::format(" memory {}.\n\n", cell(peak, "memory_bytes_per_s",
+                                                [](double x) { return si_text(x, "B/s"); }));
+  }
+  const Json& gain = section.at("largest_gain");
+  if (available(gain)) {
+    const Format times = [](double x) { return fmt::format("{:.2f}x", x); };
+    text +=
+        fmt::format("Largest possible gain of the recipe over BF16, by its products alone: {} here",
+                    cell(gain, "here", times));
+    for (const Json& row : gain.at("elsewhere")) {
+      text +=
+          fmt::format(", {} on {}", cell(row, "value", times), row.at("title").get<std::string>());
+    }
+    text += ".\n\n";
+  }
+  return text;
 }
 
 std::string comm(const Json&, const Json& section) {
@@ -231,6 +283,7 @@ std::string report_markdown(const Json& report) {
          per_run(runs, "Step time", "step_time", step_time) +
          per_run(runs, "Where a step goes", "breakdown", breakdown) +
          per_run(runs, "GEMMs by what they lose", "precision", precision) +
+         per_run(runs, "Throughput", "throughput", throughput) +
          per_run(runs, "Communication", "comm", comm) + per_run(runs, "Ranks", "ranks", ranks) +
          per_run(runs, "Memory", "memory", memory) + per_run(runs, "Goodput", "goodput", goodput);
 }

@@ -4,6 +4,7 @@
 #include <set>
 #include <tuple>
 
+#include "trainer/report_peaks.h"
 #include "trainer/report_sections.h"
 #include "trainer/report_windows.h"
 
@@ -20,11 +21,20 @@ using Site = std::tuple<int64_t, std::string, std::string, std::string, std::str
 struct Times {
   double ms = 0, flops = 0, calls = 0;  // sums over ranks and steps
   bool emulated = false;
+  double peak = 0;  // of the format that ran; 0: not known
   std::set<int64_t> layers;
   double flops_per_s() const { return ms > 0 ? flops / (ms * 1e-3) : 0; }
 };
 
+double peak_of(const MachineModel& machine, const std::string& runs_as) {
+  const auto* const found =
+      std::find(kProductFormatNames.begin(), kProductFormatNames.end(), runs_as);
+  if (found == kProductFormatNames.end()) return 0;
+  return machine.products[static_cast<size_t>(found - kProductFormatNames.begin())].peak;
+}
+
 std::map<Site, Times> add_up(const Run& run, const WindowChoice& windows, bool by_layer) {
+  const MachineModel machine = recorded_machine(run);
   std::map<Site, Times> sites;
   for (const GemmSum& row : run.gemms) {
     if (!windows.contains(row)) continue;
@@ -32,25 +42,27 @@ std::map<Site, Times> add_up(const Run& run, const WindowChoice& windows, bool b
                           row.m, row.n, row.k}];
     times.ms += row.ms;
     times.calls += static_cast<double>(row.calls);
-    times.flops += 2.0 * static_cast<double>(row.m) * static_cast<double>(row.n) *
-                   static_cast<double>(row.k) * static_cast<double>(row.calls);
+    times.flops += gemm_flops(row.m, row.n, row.k) * static_cast<double>(row.calls);
+    times.peak = peak_of(machine, row.runs_as);
     times.emulated = times.emulated || row.emulated;
     times.layers.insert(row.layer);
   }
   return sites;
 }
 
-// The fastest site: what the others are held against.
+// The fastest site: what the others are held against where a peak is not known.
 double best_rate(const std::map<Site, Times>& sites) {
   double best = 0;
   for (const auto& [site, times] : sites) best = std::max(best, times.flops_per_s());
   return best;
 }
 
-Json rows_of(const std::map<Site, Times>& sites, double reference, double n, size_t most) {
+// best: the rate that all are held against; 0: each against its own peak.
+Json rows_of(const std::map<Site, Times>& sites, double best, double n, size_t most) {
   Json rows = Json::array();
   for (const auto& [site, times] : sites) {
     const auto& [layer, op, pass, a, b, m, gemm_n, k] = site;
+    const double reference = best > 0 ? best : times.peak;
     const double needed_ms = reference > 0 ? times.flops / reference * 1e3 : 0;
     rows.push_back({{"layer", layer},
                     {"n_layers", times.layers.size()},
@@ -65,6 +77,7 @@ Json rows_of(const std::map<Site, Times>& sites, double reference, double n, siz
                     {"calls", times.calls / n},
                     {"ms", times.ms / n},
                     {"flops_per_s", times.flops_per_s()},
+                    {"reference_flops_per_s", reference},
                     {"share_of_reference", number(times.flops_per_s() / reference)},
                     {"lost_ms", (times.ms - needed_ms) / n}});
   }
@@ -81,15 +94,18 @@ Json gemms_json(const Run& run, const StepChoice& choice) {
   }
   const WindowChoice windows(run.gemms, choice);
   const auto sites = add_up(run, windows, true), kinds = add_up(run, windows, false);
-  const double reference = best_rate(kinds);
+  const bool peaks = std::all_of(kinds.begin(), kinds.end(),
+                                 [](const auto& kind) { return kind.second.peak > 0; });
+  const double best = peaks ? 0 : best_rate(kinds);
   constexpr size_t kKinds = 100, kSites = 60;
   return {{"available", true},
           {"n_steps", windows.steps()},
-          {"reference", "the fastest kind of GEMM of this run: no peak rate is recorded"},
-          {"reference_flops_per_s", reference},
+          {"against", peaks ? "peak" : "best"},
+          {"reference", peaks ? "the peak of the format that ran"
+                              : "the fastest kind of GEMM of this run: no peak rate is recorded"},
           {"n_sites", sites.size()},
-          {"kinds", rows_of(kinds, reference, windows.rank_steps(), kKinds)},
-          {"sites", rows_of(sites, reference, windows.rank_steps(), kSites)}};
+          {"kinds", rows_of(kinds, best, windows.rank_steps(), kKinds)},
+          {"sites", rows_of(sites, best, windows.rank_steps(), kSites)}};
 }
 
 // ---- numeric ledger ----------------------------------------------------------------------------

@@ -20,6 +20,8 @@ class Row {
  public:
   explicit Row(const nlohmann::json& json) : json_(json) {}
 
+  bool has(const char* key) const { return json_.contains(key); }
+
   template <class T>
   void get(const char* key, T& field) const {
     const auto found = json_.find(key);

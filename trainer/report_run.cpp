@@ -61,6 +61,11 @@ Start start_of(const Row& row) {
   row.get("tensor", s.tensor);
   row.get("n_parameters", s.n_parameters);
   row.get("flops_per_token_causal", s.flops_per_token_causal);
+  s.peak_known = row.has("peak_machine");
+  row.get("peak_machine", s.peak_machine);
+  row.get("peak_source", s.peak_source);
+  row.get("peak_flops_per_s", s.peak_flops_per_s);
+  row.get("peak_memory_bytes_per_s", s.peak_memory_bytes_per_s);
   return s;
 }
 
@@ -146,6 +151,7 @@ GemmSum gemm_of(const Row& row) {
   row.get("k", sum.k);
   row.get("format_a", sum.format_a);
   row.get("format_b", sum.format_b);
+  row.get("runs_as", sum.runs_as);
   row.get("emulated", sum.emulated);
   row.get("calls", sum.calls);
   row.get("ms", sum.ms);

@@ -19,15 +19,20 @@ inline constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
 // ---- metrics.jsonl -----------------------------------------------------------------------------
 
+using TimesMs = std::map<std::string, double>;  // by phase
+
 struct Start {
   int64_t step = 1, time_unix_s = 0;
   std::string config_hash, recipe;
   bool emulated = false;
   int64_t ranks = 1, tensor = 1, n_parameters = 0;
   double flops_per_token_causal = kMissing;
+  // What steps were held against; empty where nothing was known.
+  bool peak_known = false;  // the row says whether it was
+  std::string peak_machine, peak_source;
+  std::map<std::string, double> peak_flops_per_s;  // by ProductFormat's name
+  double peak_memory_bytes_per_s = 0;
 };
-
-using TimesMs = std::map<std::string, double>;  // by phase
 
 struct Step {
   int64_t step = 0;
@@ -72,7 +77,7 @@ struct PhaseSum : Window {
 };
 
 struct GemmSum : Window {
-  std::string op, pass, format_a, format_b;
+  std::string op, pass, format_a, format_b, runs_as;  // runs_as: empty in older runs
   int64_t layer = -1, m = 0, n = 0, k = 0, calls = 0;
   bool emulated = false;
   double ms = 0;

@@ -12,9 +12,11 @@ namespace qstep::trainer::report {
 // What ran: configuration, recipe per layer, machine as far as it was recorded, and how it ended.
 Json header_section(const Run& run);
 
-// Time, where it went, and what came of it (report_time.cpp).
+// Time and where it went (report_time.cpp).
 Json step_time_section(const Run& run, const StepChoice& choice);
 Json breakdown_section(const Run& run, const StepChoice& choice);
+
+// What came of it, and how much of the machine that is (report_throughput.cpp).
 Json throughput_section(const Run& run, const StepChoice& choice);
 
 // Between ranks (report_ranks.cpp).

@@ -36,6 +36,13 @@ StepChoice choose_steps(const Run& run) {
   return choice;
 }
 
+std::vector<size_t> steps_to_use(const Run& run, const StepChoice& choice) {
+  if (!choice.measured.empty()) return choice.measured;
+  std::vector<size_t> all;
+  for (size_t i = choice.n_warm_up; i < run.steps.size(); ++i) all.push_back(i);
+  return all;
+}
+
 std::vector<double> step_times(const Run& run, const std::vector<size_t>& steps) {
   std::vector<double> times;
   times.reserve(steps.size());

@@ -28,6 +28,9 @@ struct StepChoice {
 
 StepChoice choose_steps(const Run& run);
 
+// What statistics run over: the measured steps, or, where every step is tagged, all behind warm-up.
+std::vector<size_t> steps_to_use(const Run& run, const StepChoice& choice);
+
 // step_ms of these steps.
 std::vector<double> step_times(const Run& run, const std::vector<size_t>& steps);
 

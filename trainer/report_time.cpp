@@ -3,22 +3,12 @@
 #include <cmath>
 #include <set>
 
-#include "trainer/model_config.h"
 #include "trainer/report_sections.h"
 #include "trainer/report_windows.h"
 
 namespace qstep::trainer::report {
 
 namespace {
-
-// What the statistics run over: the measured steps, or, where every step is tagged, all behind
-// warm-up.
-std::vector<size_t> steps_to_use(const Run& run, const StepChoice& choice) {
-  if (!choice.measured.empty()) return choice.measured;
-  std::vector<size_t> all;
-  for (size_t i = choice.n_warm_up; i < run.steps.size(); ++i) all.push_back(i);
-  return all;
-}
 
 const TimesMs& times_of(const Step& step, bool breakdown) {
   return breakdown ? step.breakdown_ms : step.phases_ms;
@@ -163,37 +153,6 @@ Json breakdown_section(const Run& run, const StepChoice& choice) {
           {"phases", rows},
           {"by_layer", layers_json(run, choice)},
           {"over_steps", over_steps(run, steps, sorted, breakdown)}};
-}
-
-Json throughput_section(const Run& run, const StepChoice& choice) {
-  const std::vector<double> times = step_times(run, steps_to_use(run, choice));
-  if (times.empty()) return missing("no step was finished");
-  const Start start = run.last_start();
-  const double step_ms = median(times);
-  const double tokens = static_cast<double>(run.steps.back().tokens);
-  const double per_s = tokens / (step_ms * 1e-3);
-  const double ranks = static_cast<double>(start.ranks);
-  const double causal = start.flops_per_token_causal;
-  const double full = run.config ? flops_per_token(run.config->model, run.config->train.seq_len,
-                                                   AttentionCount::kFull)
-                                 : kMissing;
-  return {
-      {"available", true},
-      {"at", "the median step"},
-      {"step_ms", step_ms},
-      {"tokens_per_step", tokens},
-      {"tokens_per_s", number(per_s)},
-      {"tokens_per_s_per_rank", number(per_s / ranks)},
-      {"ranks", start.ranks},
-      {"formula", "per token 6 per weight of linear layers and head, and attention"},
-      {"flops_per_token_causal", number(causal)},
-      {"flops_per_token_full", number(full)},
-      {"flops_per_s_causal", number(per_s * causal)},
-      {"flops_per_s_full", number(per_s * full)},
-      {"mfu",
-       missing("the run's files have no peak rate of its machine; qstep bench peak measures one")},
-      {"sol", missing("the run's files have no peak rates by format of its machine")},
-      {"hfu", missing("recomputed flops are not counted")}};
 }
 
 }  // namespace qstep::trainer::report

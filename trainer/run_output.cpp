@@ -18,8 +18,9 @@ void RunOutput::resumed(const std::string& path, int64_t step, const std::string
   if (report_) report_->resumed(path, step, note);
 }
 
-void RunOutput::open(const CheckpointState& state) {
+void RunOutput::open(const CheckpointState& state, const MachineModel& machine) {
   if (dir_ == nullptr) return;
+  report_->peaks(machine);
   dir_->write_config(state.config_toml);
   dir_->write_recipe(state.recipe_toml);
   metrics_ = std::make_unique<MetricsFile>(dir_->metrics_jsonl(), state.step);
@@ -30,8 +31,9 @@ void RunOutput::open(const CheckpointState& state) {
                  .ranks = n_ranks_,
                  .tensor = config_.parallel.tensor,
                  .n_parameters = n_parameters(config_.model),
-                 .flops_per_token = flops_per_token(config_.model, config_.train.seq_len,
-                                                    AttentionCount::kCausal)});
+                 .flops_per_token =
+                     flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal),
+                 .machine = machine});
   const std::string path = dir_->ledger_jsonl();
   if (config_.precision.ledger_every == 0 || plan_precision(config_).plain()) {
     keep_rows(path, state.step, [](const auto&, int64_t) {});

@@ -26,7 +26,8 @@ class RunOutput {
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
   void resumed(const std::string& path, int64_t step, const std::string& note);
   // Opens the files: rows behind state.step are dropped.
-  void open(const CheckpointState& state);
+  // machine: what the steps will be held against.
+  void open(const CheckpointState& state, const MachineModel& machine);
   void begin(int64_t step);  // the loop starts behind this step
 
   void step(const StepRow& row, int64_t skipped_steps);

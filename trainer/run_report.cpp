@@ -11,6 +11,8 @@
 #include "trainer/config_options.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
+#include "trainer/machine.h"
+#include "trainer/rank_peaks.h"
 
 namespace qstep::trainer {
 
@@ -32,7 +34,8 @@ RunReport::RunReport(const Config& config, const data::StoreInfo& data, int n_ra
       data_(data),
       n_ranks_(n_ranks),
       runs_(emulation_text(emulated(config))),
-      last_eval_(std::numeric_limits<double>::quiet_NaN()) {
+      last_eval_(std::numeric_limits<double>::quiet_NaN()),
+      memory_total_bytes_(read_machine().memory_bytes) {
   step_ms_.reserve(kRecentSteps);
 }
 
@@ -69,6 +72,10 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
   line("memory     {}{}{}", bytes_text(total), n_ranks_ > 1 ? " on rank 0" : "", rows);
 }
 
+void RunReport::peaks(const MachineModel& machine) {
+  line("peak       {}{}", n_ranks_ > 1 ? "of a rank: " : "", peaks_text(machine));
+}
+
 void RunReport::resumed(const std::string& path, int64_t step, const std::string& note) {
   line("resumed    {} (step {})", path, step);
   if (!note.empty()) line("{}", note);
@@ -89,29 +96,23 @@ void RunReport::step(const StepRow& row, int64_t skipped_steps) {
   }
   ++n_steps_;
   for (size_t i = 0; i < phases_ms_.size(); ++i) phases_ms_[i] += row.phases_ms[i];
-  sum_loss_ += static_cast<double>(row.loss);
-  sum_ms_ += row.step_ms;
-  ++since_line_;
+  last_ = row;
+  interval_.add(row);
 
   const int64_t done = row.step - first_step_;
   const bool due = row.step % config_.run.log_every == 0 || done <= 3 ||
                    row.step == config_.train.steps || row.skipped;
   if (!due) return;
-  const auto n = static_cast<double>(since_line_);
-  const double mean_ms = sum_ms_ / n;
-  const double per_s = static_cast<double>(row.tokens) / (mean_ms * 1e-3);
   const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
-  const double left =
+  LogLine said = interval_.take(n_ranks_);
+  said.steps = config_.train.steps;
+  said.memory_total_bytes = memory_total_bytes_;
+  said.recipe = config_.precision.recipe;
+  said.runs = runs_;
+  said.skipped = skipped_steps;
+  said.left_s =
       elapsed / static_cast<double>(done) * static_cast<double>(config_.train.steps - row.step);
-  line(
-      "step {:>{}}/{} | loss {:.4f} | gnorm {:.3f} | lr {:.3e} | {:.1f} ms | tok/s {:.0f} | "
-      "gflops {:.1f} causal | mem {} | recipe {} {} | skip {} | eta {}",
-      row.step, std::to_string(config_.train.steps).size(), config_.train.steps, sum_loss_ / n,
-      row.grad_norm, row.lr, mean_ms, per_s,
-      row.model_flops_per_s * 1e-9 * (per_s / row.tokens_per_s), bytes_text(row.peak_rss_bytes),
-      config_.precision.recipe, runs_, skipped_steps, duration_text(left));
-  sum_loss_ = sum_ms_ = 0;
-  since_line_ = 0;
+  line("{}", log_line(said));
 }
 
 void RunReport::non_finite(int64_t step, const std::string& input) {
@@ -157,6 +158,10 @@ void RunReport::summary(const CheckpointState& state, const std::string& checkpo
   }
   line("  step {:.1f} ms median, {:.0f} tokens/s | {}", median,
        static_cast<double>(tokens) / (median * 1e-3), phases);
+  const double faster = last_.step_ms / median;
+  line("  {:.4g} TFLOP/s causal{} at the median | mfu {} of the bf16 peak | sol {}",
+       last_.tflops_causal * faster, n_ranks_ > 1 ? " a rank" : "",
+       share_text(last_.mfu_bf16 * faster), share_text(last_.sol * faster));
   if (state.skipped_steps > 0) {
     line("  {} updates skipped because loss or gradient was not finite", state.skipped_steps);
   }

@@ -9,7 +9,7 @@
 #include "data/token_store.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config.h"
-#include "trainer/metrics.h"
+#include "trainer/log_line.h"
 #include "trainer/trainer.h"
 
 namespace qstep::trainer {
@@ -19,6 +19,8 @@ class RunReport {
   RunReport(const Config& config, const data::StoreInfo& data, int n_ranks);
 
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
+  // What the steps will be held against.
+  void peaks(const MachineModel& machine);
   void resumed(const std::string& path, int64_t step, const std::string& note);
   void begin(int64_t step);  // the loop starts behind this step
   // Prints every run.log_every steps, and always the first three.
@@ -42,8 +44,9 @@ class RunReport {
   int64_t n_steps_ = 0;
   float first_loss_ = 0, last_loss_ = 0;
   double last_eval_ = 0;
-  double sum_loss_ = 0, sum_ms_ = 0;  // since the last printed line
-  int64_t since_line_ = 0;
+  LogInterval interval_;  // since the last printed line
+  int64_t memory_total_bytes_;
+  StepRow last_;
   PhaseTimes phases_ms_{};
 };
 

@@ -76,7 +76,7 @@ class Predictor {
     }
     add_attention();
     add_comm();
-    sum_model_flops();
+    t_.least = least_time(t_.work, machine_);
     sort_phases();
     return std::move(t_);
   }
@@ -115,12 +115,7 @@ class Predictor {
     ProductTime time{work, runs_as(machine_, work.left, work.right, t_.work.compute)};
     const Rate& rate = machine_.product(time.runs.format);
     const double e = t_.work.element_bytes;
-    const auto operand = [&](int64_t rows, const QuantSpec& spec) {
-      return static_cast<double>(rows) * static_cast<double>(work.k) *
-             (time.runs.emulated ? e : bytes_per_element(spec, e));
-    };
-    const double bytes =
-        operand(work.m, work.left) + operand(work.n, work.right) + work.output_bytes;
+    const double bytes = product_bytes(work, e, time.runs.emulated);
     const std::string gemm = fmt::format("gemm_{}", name(time.runs.format));
     const std::string_view phase_name = work.op == "head" ? "head_loss" : std::string_view(gemm);
     time.seconds = add(phase_name, work.part, work.count * work.flops(), rate.attained(),
@@ -153,24 +148,15 @@ class Predictor {
 
   void add_quantize(const QuantizeWork& work) {
     QuantizeTime time{.work = work};
-    const auto written = [&](const QuantSpec& spec) {
-      return spec.quantized() ? bytes_per_element(spec, 0) : 0;
-    };
-    // One copy serves both orientations where one is the other's transpose.
-    const bool one_copy =
-        precision::transposable(work.rowwise, work.columnwise) &&
-        (machine_.fp8_any_layout && precision::is_fp8_format(work.rowwise.format));
-    const double out =
-        one_copy ? written(work.rowwise) : written(work.rowwise) + written(work.columnwise);
     const double plain = machine_.memory.share;
     const auto share = [&](const QuantSpec& spec) {
       return spec.quantized() ? quantizer_share(spec, plain) : 1.0;
     };
-    const double elements = work.count * work.elements();
-    time.read_bytes = elements * work.source_bytes * work.reads;
-    time.written_bytes = elements * out;
+    const PassBytes bytes = quantize_bytes(work, machine_.fp8_any_layout);
+    time.read_bytes = work.count * bytes.read;
+    time.written_bytes = work.count * bytes.written;
     // Passes that only look for the amax run at the memory's own share.
-    const double amax_bytes = elements * work.source_bytes * (work.reads - 1);
+    const double amax_bytes = time.read_bytes * (work.reads - 1) / work.reads;
     const double rest = time.read_bytes + time.written_bytes - amax_bytes;
     const double rate =
         machine_.memory.peak * std::min({plain, share(work.rowwise), share(work.columnwise)});
@@ -196,20 +182,6 @@ class Predictor {
       p.bytes += c.bytes;
       p.seconds_by[static_cast<size_t>(c.bound)] += c.exposed_s;
     }
-  }
-
-  // The vocabulary's padding is no model flop, so the head is counted by the model's formula.
-  void sum_model_flops() {
-    const StepWork& w = t_.work;
-    double blocks = 0;
-    for (const ProductTime& p : t_.products) {
-      if (p.work.op == "head") continue;
-      const double flops = p.work.count * p.work.flops();
-      blocks += flops;
-      t_.sol_s += flops / machine_.product(p.runs.format).peak;
-    }
-    t_.sol_s += (w.causal_flops - blocks) / machine_.product(w.compute).peak;
-    t_.bf16_s = w.causal_flops / machine_.product(ProductFormat::kBf16).peak;
   }
 
   void sort_phases() {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "trainer/step_work.h"
+#include "trainer/utilisation.h"
 
 namespace qstep::trainer {
 
@@ -54,15 +54,12 @@ struct StepTime {
   std::vector<ProductTime> products;
   std::vector<QuantizeTime> quantizations;
   std::vector<CommTime> comm;
-  double sol_s = 0;       // the model's flops, each at the peak of the format that it runs in
-  double bf16_s = 0;      // all of them at the BF16 peak
+  LeastTime least;
   bool emulated = false;  // some format is decoded to the compute type on this machine
 
   double seconds() const;
   double tokens_per_s() const { return work.step_tokens / seconds(); }
-  double flops_per_s() const { return work.causal_flops / seconds(); }  // of a rank, causal
-  double mfu() const { return bf16_s / seconds(); }
-  double sol() const { return sol_s / seconds(); }
+  Utilisation used() const { return utilisation(least, seconds()); }
 };
 
 // The ranks can share the run (rank_check.h). Throws an Error (config) where the machine's figures

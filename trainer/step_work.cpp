@@ -37,9 +37,8 @@ struct LayerGroup {
   int64_t n_layers = 0;
 };
 
-std::vector<LayerGroup> layer_groups(const Config& config) {
-  const PrecisionPlan plan = plan_precision(config);
-  const std::vector<OperandTable>& tables = longest(plan, config.train.steps).tables;
+std::vector<LayerGroup> layer_groups(const Config& config, const PrecisionPhase& phase) {
+  const std::vector<OperandTable>& tables = phase.tables;
   std::vector<LayerGroup> groups;
   for (int64_t module = 0; module < n_modules(config.model); ++module) {
     const auto kind = static_cast<LinearKind>(module % kLinearsPerBlock);
@@ -80,9 +79,9 @@ class Counter {
     w_.head_dim = model_.head_dim;
   }
 
-  StepWork count() {
+  StepWork count(const PrecisionPhase& phase) {
     count_parameters();
-    for (const LayerGroup& group : layer_groups(config_)) count_linear(group);
+    for (const LayerGroup& group : layer_groups(config_, phase)) count_linear(group);
     count_head();
     count_attention();
     count_elementwise();
@@ -263,6 +262,32 @@ double bytes_per_element(const QuantSpec& spec, double compute_bytes) {
   return compute_bytes;
 }
 
-StepWork step_work(const Config& config, int n_ranks) { return Counter(config, n_ranks).count(); }
+double product_bytes(const ProductWork& work, double compute_bytes, bool decoded) {
+  const auto operand = [&](int64_t rows, const QuantSpec& spec) {
+    return product_of(rows, work.k) *
+           (decoded ? compute_bytes : bytes_per_element(spec, compute_bytes));
+  };
+  return operand(work.m, work.left) + operand(work.n, work.right) + work.output_bytes;
+}
+
+PassBytes quantize_bytes(const QuantizeWork& work, bool fp8_any_layout) {
+  const auto written = [&](const QuantSpec& spec) {
+    return spec.quantized() ? bytes_per_element(spec, 0) : 0;
+  };
+  const bool one_copy = precision::transposable(work.rowwise, work.columnwise) && fp8_any_layout &&
+                        precision::is_fp8_format(work.rowwise.format);
+  const double out =
+      one_copy ? written(work.rowwise) : written(work.rowwise) + written(work.columnwise);
+  return {.read = work.elements() * work.source_bytes * work.reads,
+          .written = work.elements() * out};
+}
+
+StepWork step_work(const Config& config, int n_ranks, const PrecisionPhase& phase) {
+  return Counter(config, n_ranks).count(phase);
+}
+
+StepWork step_work(const Config& config, int n_ranks) {
+  return step_work(config, n_ranks, longest(plan_precision(config), config.train.steps));
+}
 
 }  // namespace qstep::trainer

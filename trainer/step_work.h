@@ -25,9 +25,7 @@ struct ProductWork {
   double count = 0;
   double output_bytes = 0;  // of one: written, and read where it adds
 
-  double flops() const {  // of one
-    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  }
+  double flops() const { return gemm_flops(m, n, k); }  // of one
 };
 
 // Both operands of a tensor [rows, cols] from one call, `count` times a step.
@@ -70,11 +68,23 @@ struct StepWork {
   double causal_flops = 0, full_flops = 0;
 };
 
-// Of the recipe's longest phase. The ranks can share the run (rank_check.h), the vocabulary is
-// known.
+// In a phase of the recipe's plan; without one, in that which most steps are in. The ranks can
+// share the run (rank_check.h), the vocabulary is known.
+StepWork step_work(const Config& config, int n_ranks, const PrecisionPhase& phase);
 StepWork step_work(const Config& config, int n_ranks);
 
 // Bytes of an element with its share of the scales, as a product reads it.
 double bytes_per_element(const precision::QuantSpec& spec, double compute_bytes);
+
+// Of one product: both operands, read once, with their scales, and its output. decoded: operands
+// are in the compute type, whatever they were rounded to.
+double product_bytes(const ProductWork& work, double compute_bytes, bool decoded);
+
+// Of one call of a quantizer. fp8_any_layout: as MachineModel has it, one copy serves both
+// orientations where one is the other's transpose.
+struct PassBytes {
+  double read = 0, written = 0;
+};
+PassBytes quantize_bytes(const QuantizeWork& work, bool fp8_any_layout);
 
 }  // namespace qstep::trainer

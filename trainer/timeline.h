@@ -91,9 +91,7 @@ struct GemmCall {
   GemmFormat a = GemmFormat::kFp32, b = GemmFormat::kFp32;
 
   // Multiply-add = 2.
-  double flops() const {
-    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  }
+  double flops() const { return gemm_flops(m, n, k); }
   friend bool operator==(const GemmCall&, const GemmCall&) = default;
 };
 

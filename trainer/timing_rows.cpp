@@ -8,6 +8,7 @@
 
 #include "trainer/breakdown.h"
 #include "trainer/emulation.h"
+#include "trainer/machines.h"
 
 namespace qstep::trainer {
 
@@ -150,6 +151,8 @@ void TimingRows::write_gemms() {
       return format == GemmFormat::kBf16 ? bf16_emulated_ : kQuantizedEmulated;
     };
     const double flops = gemm.flops() * static_cast<double>(calls.n);
+    // A CPU decodes what is quantized to BF16.
+    const bool fp32 = gemm.a == GemmFormat::kFp32 && gemm.b == GemmFormat::kFp32;
     open("gemm");
     lines_.put("layer", calls.layer);
     lines_.put("op", op);
@@ -160,6 +163,7 @@ void TimingRows::write_gemms() {
     lines_.put("format_a", format_name(gemm.a));
     lines_.put("format_b", format_name(gemm.b));
     lines_.put("emulated", emulates(gemm.a) || emulates(gemm.b));
+    lines_.put("runs_as", name(fp32 ? ProductFormat::kFp32 : ProductFormat::kBf16));
     lines_.put("calls", calls.n);
     lines_.put("ms", ms(static_cast<double>(calls.ns)));
     lines_.put("tflops", flops / static_cast<double>(calls.ns) * 1e-3);

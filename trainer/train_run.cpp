@@ -15,6 +15,7 @@
 #include "trainer/evaluation.h"
 #include "trainer/exit_reason.h"
 #include "trainer/rank_check.h"
+#include "trainer/rank_peaks.h"
 #include "trainer/recipe_file.h"
 #include "trainer/resume.h"
 #include "trainer/schedule.h"
@@ -171,8 +172,7 @@ void TrainRun::one_step(BatchSource& batches) {
 
   const double step_ms = total_ms(result.phases_ms);
   const double tokens_per_s = static_cast<double>(tokens) / (step_ms * 1e-3);
-  const double flops =
-      flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal);
+  const Utilisation used = utilisation(least_->at(state_.step), step_ms * 1e-3);
   const StepRow row{
       .step = state_.step,
       .loss = result.loss,
@@ -182,7 +182,10 @@ void TrainRun::one_step(BatchSource& batches) {
       .tokens = tokens,
       .tokens_total = state_.tokens,
       .tokens_per_s = tokens_per_s,
-      .model_flops_per_s = tokens_per_s * flops,
+      .model_flops_per_s = used.causal_flops_per_s * comm_.size(),
+      .tflops_causal = used.causal_flops_per_s * 1e-12,
+      .mfu_bf16 = used.mfu_bf16,
+      .sol = used.sol,
       .peak_rss_bytes = peak_rss_bytes(),
       .skipped = result.skipped,
       .non_finite_input = result.non_finite_input,
@@ -313,8 +316,10 @@ ExitCode TrainRun::run() {
     resume(*checkpoint);
     checkpoint.reset();
   }
+  machine_ = rank_machine(comm_, config_, ops_->name());
+  least_ = std::make_unique<RunLeastTimes>(config_, comm_.size(), machine_);
   evaluated_step_ = std::stoll(text_of_first_rank(comm_, [&] {
-    output_->open(state_);
+    output_->open(state_, machine_);
     return fmt::format("{}", output_->last_eval_step());
   }));
   open_timing();

@@ -20,6 +20,7 @@
 #include "trainer/time_limit.h"
 #include "trainer/timing_rows.h"
 #include "trainer/trainer.h"
+#include "trainer/utilisation.h"
 
 namespace qstep::trainer {
 
@@ -64,6 +65,8 @@ class TrainRun {
   std::unique_ptr<TimingRows> timing_;            // null: timing.level = off
   std::unique_ptr<RunTrace> trace_;               // null: timing.trace_first = 0
   std::unique_ptr<NumericLedger> ledger_;  // null: nothing is quantized, or nobody wants to know
+  MachineModel machine_;                   // without rates: MFU and SOL are not known
+  std::unique_ptr<RunLeastTimes> least_;   // what steps need at its peaks
   CheckpointState state_;
   std::string last_checkpoint_;
   int64_t saved_step_ = -1;      // the step of last_checkpoint_

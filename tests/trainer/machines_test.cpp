@@ -172,10 +172,12 @@ TEST(Machines, AFileIsRefusedWithEveryProblem) {
 TEST(Machines, TheProcessorIsWhatWasMeasured) {
   PeakRates peak;
   peak.fp32_gemm_flops_per_s = 1e11;
+  peak.fp32_register_flops_per_s = 1.25e11;
   peak.triad_bytes_per_s = 2e10;
   const MachineModel m = measured_machine(peak, "a processor", 1 << 30);
-  EXPECT_EQ(m.product(ProductFormat::kFp32).attained(), 1e11);
-  EXPECT_EQ(m.product(ProductFormat::kBf16).attained(), 1e11);  // widened
+  EXPECT_DOUBLE_EQ(m.product(ProductFormat::kFp32).attained(), 1e11);
+  EXPECT_DOUBLE_EQ(m.product(ProductFormat::kBf16).attained(), 1e11);  // widened
+  EXPECT_EQ(m.product(ProductFormat::kBf16).peak, 1.25e11);
   EXPECT_EQ(m.memory.attained(), 2e10);
   const QuantSpec nvfp4 = default_spec(QuantFormat::kNvfp4);
   EXPECT_TRUE(runs_as(m, nvfp4, nvfp4, ProductFormat::kBf16).emulated);

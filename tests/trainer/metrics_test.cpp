@@ -86,7 +86,8 @@ TEST_F(Metrics, HasARowOfEveryKind) {
               .recipe = "nvfp4",
               .emulated = true,
               .n_parameters = 12345,
-              .flops_per_token = 6.5});
+              .flops_per_token = 6.5,
+              .machine = machine_model("h200")});
     StepRow step;
     step.step = 1;
     step.loss = std::numeric_limits<float>::quiet_NaN();
@@ -108,9 +109,13 @@ TEST_F(Metrics, HasARowOfEveryKind) {
   EXPECT_EQ("hash", all[0].at("config_hash"));
   EXPECT_EQ("nvfp4", all[0].at("recipe"));
   EXPECT_EQ(true, all[0].at("emulated"));
-  for (const char* key :
-       {"loss", "lr", "grad_norm", "step_ms", "tokens", "tokens_total", "tokens_per_s",
-        "model_flops_per_s", "peak_rss_bytes", "skipped", "non_finite_input", "phases_ms"}) {
+  EXPECT_EQ("h200", all[0].at("peak_machine"));
+  EXPECT_EQ((Json{{"bf16", 989e12}, {"fp8", 1979e12}, {"fp8_tiles", 1979e12}}),
+            all[0].at("peak_flops_per_s"));
+  EXPECT_EQ(4.8e12, all[0].at("peak_memory_bytes_per_s"));
+  for (const char* key : {"loss", "lr", "grad_norm", "step_ms", "tokens", "tokens_total",
+                          "tokens_per_s", "model_flops_per_s", "tflops_causal", "mfu_bf16", "sol",
+                          "peak_rss_bytes", "skipped", "non_finite_input", "phases_ms"}) {
     EXPECT_TRUE(all[1].contains(key)) << key;
   }
   EXPECT_TRUE(all[1].at("loss").is_null());  // JSON has no NaN

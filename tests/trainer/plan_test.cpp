@@ -40,7 +40,7 @@ TEST(Plan, Bf16GainsNothingOverItself) {
   set_recipe(config, "bf16");
   const Prediction prediction = predict(config, machine_model("h100"), 8, false);
   EXPECT_EQ(prediction.gain(), 1);
-  EXPECT_EQ(prediction.largest_gain(), 1);
+  EXPECT_EQ(prediction.step.least.largest_gain(), 1);
 }
 
 TEST(Plan, MemoryIsThatOfTheTable) {

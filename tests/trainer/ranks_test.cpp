@@ -23,6 +23,12 @@ TEST_P(SameBits, OnAnyNumberOfRanks) {
     finish(name, n_ranks, kind);
     EXPECT_EQ(n_ranks, rows_of(metrics(name), "run").at(0).at("ranks"));
     expect_same_run("1", name, 6);
+    for (const auto& row : rows_of(metrics(name), "step")) {  // utilisation is a rank's
+      const double tflops = row.at("tflops_causal"), sol = row.at("sol");
+      EXPECT_DOUBLE_EQ(row.at("model_flops_per_s").get<double>(), 1e12 * tflops * n_ranks);
+      EXPECT_GT(sol, 0);
+      EXPECT_LE(sol, 1);
+    }
     const bool quantized = GetParam() != "bf16";
     EXPECT_EQ(quantized, std::filesystem::exists(dir(name) + "/ledger.jsonl"));
     if (quantized) expect_same_ledger("1", name);

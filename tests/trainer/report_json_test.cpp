@@ -174,6 +174,95 @@ TEST(ReportTime, BreakdownAddsUpAndThroughputIsThatOfTheMedianStep) {
                    report.at("throughput").at("flops_per_s_causal").get<double>());
 }
 
+// Llama-3-8B at 8192 tokens and 11000 tokens/s on one H200: step_time_report.md section 5.
+constexpr const char* kLlamaInFp8 = R"(
+[model]
+preset = "llama-8b"
+[train]
+seq_len = 8192
+global_batch = 1
+micro_batch = 1
+[precision]
+recipe = "fp8-current"
+)";
+constexpr double kLlamaStepMs = 8192 / 11000.0 * 1e3;
+
+TEST(ReportThroughput, UtilisationIsThatOfTheRecordedPeaks) {
+  MadeUpRun run;
+  run.file("config.toml", kLlamaInFp8);
+  run.start_on_h200();
+  for (int64_t s = 1; s <= 30; ++s) run.step(s, kLlamaStepMs);
+  const Json report = run.report(), throughput = report.at("throughput");
+  const auto value = [&](const char* key) { return throughput.at(key).at("value").get<double>(); };
+  EXPECT_NEAR(57.91e9, throughput.at("flops_per_token_full").get<double>(), 0.005e9);
+  EXPECT_NEAR(566.2e12, throughput.at("flops_per_s_causal_per_rank").get<double>(), 0.1e12);
+  EXPECT_NEAR(0.572, value("mfu"), 0.0005);
+  EXPECT_NEAR(0.572 * 57.91 / 51.47, throughput.at("mfu").at("full").get<double>(), 0.001);
+  EXPECT_NEAR(0.339, value("sol"), 0.0005);
+  EXPECT_NEAR(0.572 * (51.47 + 6.44 / 6) / 51.47, value("hfu"), 0.001);
+  EXPECT_GT(value("sol_mem"), value("sol"));
+  EXPECT_EQ("fp8", throughput.at("mfu").at("by_format")[0].at("format"));
+  EXPECT_NEAR(0.286, throughput.at("mfu").at("by_format")[0].at("value").get<double>(), 0.0005);
+  const Json& gain = throughput.at("largest_gain");
+  EXPECT_NEAR(1.69, gain.at("here").get<double>(), 0.005);
+  EXPECT_EQ("h200", gain.at("elsewhere")[0].at("machine"));
+  EXPECT_EQ(gain.at("here"), gain.at("elsewhere")[0].at("value"));
+  EXPECT_NE(std::string::npos, report.at("verdict").get<std::string>().find("SOL 33.9 %"))
+      << report.at("verdict");
+}
+
+TEST(ReportThroughput, WithoutPeaksSharesSayWhy) {
+  MadeUpRun unknown, older;
+  unknown.file("config.toml", kLlamaInFp8);
+  older.file("config.toml", kLlamaInFp8);
+  unknown.start_on_h200("{}");
+  older.start(1);
+  for (MadeUpRun* run : {&unknown, &older}) put_steps(*run, 1, 30);
+  const Json a = unknown.report().at("throughput"), b = older.report().at("throughput");
+  for (const char* key : {"mfu", "hfu", "sol", "sol_mem"}) {
+    EXPECT_FALSE(a.at(key).at("available")) << key;
+    EXPECT_NE(std::string::npos, a.at(key).at("reason").get<std::string>().find("not in the table"))
+        << a.at(key);
+    EXPECT_NE(std::string::npos, b.at(key).at("reason").get<std::string>().find("older qstep"))
+        << b.at(key);
+  }
+  EXPECT_GT(a.at("flops_per_s_causal_per_rank"), 0);
+  // What the products allow elsewhere needs no peak of this machine.
+  EXPECT_TRUE(a.at("largest_gain").at("here").is_null());
+  EXPECT_NEAR(1.69, a.at("largest_gain").at("elsewhere")[0].at("value").get<double>(), 0.005);
+}
+
+TEST(ReportGemms, AreHeldAgainstThePeakOfWhatRan) {
+  MadeUpRun run;
+  run.start_on_h200();
+  put_steps(run, 1, 40);
+  std::string rows;
+  const auto gemm = [&](int step, const char* op, const char* format, const char* runs_as) {
+    // 10 steps of one call of 2e12 flops in 4 ms: 500 TFLOP/s.
+    rows += fmt::format(
+        R"({{"type":"gemm","step":{},"steps":10,"rank":0,"layer":3,"op":"{}","pass":"fprop",)"
+        R"("m":10000,"n":10000,"k":10000,"format_a":"{}","format_b":"{}","emulated":false,)"
+        R"("runs_as":"{}","calls":10,"ms":40}})"
+        "\n",
+        step, op, format, format, runs_as);
+  };
+  for (int step = 10; step <= 40; step += 10) {
+    gemm(step, "up", "fp8-e4m3", "fp8");
+    gemm(step, "down", "bf16", "bf16");
+    gemm(step, "qkv", "nvfp4", "bf16");  // emulated: at the rate of what ran
+  }
+  run.file("metrics.rank00000.jsonl", rows);
+  const Json gemms = run.report().at("precision").at("gemms");
+  EXPECT_EQ("peak", gemms.at("against"));
+  std::map<std::string, Json> kinds;
+  for (const Json& row : gemms.at("kinds")) kinds[row.at("op")] = row;
+  EXPECT_EQ("up", gemms.at("kinds")[0].at("op"));  // loses most
+  EXPECT_DOUBLE_EQ(500.0 / 1979, kinds["up"].at("share_of_reference").get<double>());
+  EXPECT_DOUBLE_EQ(500.0 / 989, kinds["down"].at("share_of_reference").get<double>());
+  EXPECT_EQ(kinds["down"].at("share_of_reference"), kinds["qkv"].at("share_of_reference"));
+  EXPECT_NEAR(4 - 2e12 / 1979e12 * 1e3, kinds["up"].at("lost_ms").get<double>(), 1e-12);
+}
+
 TEST(ReportRanks, TheSlowRankIsNamedAndSumsAreMeansOfAStep) {
   MadeUpRun run;
   run.start(1, "nvfp4", true, 2);

@@ -25,6 +25,16 @@ class MadeUpRun {
         "\n",
         step, time_s, recipe, emulated, ranks);
   }
+  // A start on one H200, without and with FP8.
+  void start_on_h200(const std::string& peaks = R"({"bf16":989e12,"fp8":1979e12})") {
+    metrics_ += fmt::format(
+        R"({{"type":"run","step":1,"schema":1,"time_unix_s":{},"config_hash":"abc",)"
+        R"("recipe":"fp8-current","emulated":false,"ranks":1,"tensor":1,"n_parameters":1000,)"
+        R"("flops_per_token_causal":51.47e9,"peak_machine":"h200","peak_source":"data sheet",)"
+        R"("peak_flops_per_s":{},"peak_memory_bytes_per_s":4.8e12}})"
+        "\n",
+        kStartTime, peaks);
+  }
   // Half of it is a GEMM's; losses fall by steps.
   void step(int64_t step, double ms, const std::string& more = "") {
     metrics_ += fmt::format(

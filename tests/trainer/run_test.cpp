@@ -117,6 +117,44 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Resume,
                            return name;
                          });
 
+// Every step row against the peaks of the run's first row: SOL is at most 1, as no step multiplies
+// faster than the best that was measured.
+TEST_F(Run, StepsAreHeldAgainstTheMeasuredPeak) {
+  ASSERT_EQ(0,
+            run(train("measured", {"precision.recipe=nvfp4", "model.width=32", "model.n_heads=2"})))
+      << text_of(log());
+  const Json start = rows_of(metrics("measured"), "run").at(0);
+  EXPECT_EQ("cpu", start.at("peak_machine"));
+  const double peak = start.at("peak_flops_per_s").at("bf16");
+  for (const Json& row : rows_of(metrics("measured"), "step")) {
+    const double flops = row.at("model_flops_per_s");
+    EXPECT_DOUBLE_EQ(flops * 1e-12, row.at("tflops_causal").get<double>());
+    EXPECT_DOUBLE_EQ(flops / peak, row.at("mfu_bf16").get<double>());
+    // Emulated: everything runs in BF16.
+    EXPECT_DOUBLE_EQ(row.at("mfu_bf16").get<double>(), row.at("sol").get<double>());
+    EXPECT_GT(row.at("sol"), 0);
+    EXPECT_LE(row.at("sol"), 1);
+  }
+  EXPECT_NE(std::string::npos, text_of(log()).find(" %bf16 | sol "));
+}
+
+TEST_F(Run, APeakCanBeGivenOrLeftOut) {
+  ASSERT_EQ(0, run(train("given", {"timing.peak=0.001"}))) << text_of(log());
+  const Json row = rows_of(metrics("given"), "step").at(5);
+  EXPECT_NEAR(row.at("tflops_causal").get<double>() / 0.001, row.at("sol").get<double>(),
+              1e-9 * row.at("sol").get<double>());
+  ASSERT_EQ(0, run(train("off", {"timing.peak=off"}))) << text_of(log());
+  const Json start = rows_of(metrics("off"), "run").at(0);
+  EXPECT_TRUE(start.at("peak_flops_per_s").empty());
+  for (const Json& step : rows_of(metrics("off"), "step")) {
+    EXPECT_TRUE(step.at("mfu_bf16").is_null());
+    EXPECT_TRUE(step.at("sol").is_null());
+    EXPECT_GT(step.at("tflops_causal"), 0);
+  }
+  EXPECT_NE(std::string::npos, text_of(log()).find("| mfu n/a | sol n/a |"));
+  EXPECT_EQ(20, run(train("wrong", {"timing.peak=fast"})));
+}
+
 class LedgerOfARun : public Run {
  protected:
   Words counted(const std::string& name, const std::string& every) const {

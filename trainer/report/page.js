@@ -83,6 +83,7 @@ function tiles() {
       tile("median step", num(p + "/step_time/p50_ms", "ms")),
       tile("tokens per second", num(p + "/throughput/tokens_per_s", "count")),
       tile("model flops, causal", num(p + "/throughput/flops_per_s_causal", "rate")),
+      run.throughput.available && run.throughput.sol.available ? tile("SOL", num(p + "/throughput/sol/value", "share")) : null,
       tile(...loss),
       run.comm.available ? tile("exposed communication", num(p + "/comm/first_rank/exposed_share", "share")) : null,
       tile("goodput", num(p + "/goodput/productive_share", "share")),
@@ -175,11 +176,11 @@ function breakdownSection() {
 
 function gemmTable(run, p, key) {
   const tag = row => row.emulated ? el("span", {class: "emulated"}, "emulated") : null;
-  return table([key === "sites" ? "layer" : "layers", "GEMM", "m × n × k", "formats", "calls", "time", "rate", "of best", "lost"], run.precision.gemms[key].map((row, k) => {
+  return table([key === "sites" ? "layer" : "layers", "GEMM", "m × n × k", "formats", "calls", "time", "rate", run.precision.gemms.against, "of it", "lost"], run.precision.gemms[key].map((row, k) => {
     const q = `${p}/gemms/${key}/${k}`;
     const formatText = row.format_a === row.format_b ? row.format_a : `${row.format_a} × ${row.format_b}`;
     return [key === "sites" ? (row.layer < 0 ? "head" : String(row.layer)) : num(q + "/n_layers", "count"), `${row.op} ${row.pass}`, `${row.m} × ${row.n} × ${row.k}`, el("span", {}, formatText, tag(row)),
-      num(q + "/calls", "plain"), num(q + "/ms", "ms"), num(q + "/flops_per_s", "rate"), num(q + "/share_of_reference", "share"), num(q + "/lost_ms", "ms")];
+      num(q + "/calls", "plain"), num(q + "/ms", "ms"), num(q + "/flops_per_s", "rate"), num(q + "/reference_flops_per_s", "rate"), num(q + "/share_of_reference", "share"), num(q + "/lost_ms", "ms")];
   }));
 }
 
@@ -198,11 +199,11 @@ function ledgerMaps(run, p, key, title, format) {
 }
 
 function precisionSection() {
-  return section("precision", "Precision", "GEMMs by the time they lose against the fastest kind of GEMM of the run; then what quantization did to its operands.",
+  return section("precision", "Precision", "GEMMs by the time they lose against the peak of the format that ran (or, without one, the fastest kind of GEMM); then what quantization did to its operands.",
     perRun("precision", (run, p) => {
       const gemms = run.precision.gemms, ledger = run.precision.ledger;
       return [
-        gemms.available ? [el("p", {class: "note"}, `Against ${gemms.reference}: `, num(p + "/gemms/reference_flops_per_s", "rate"), ". Per step of a rank; the most lost first."),
+        gemms.available ? [el("p", {class: "note"}, `Against ${gemms.reference}. Per step of a rank; the most lost first.`),
           gemmTable(run, p, "kinds"), el("details", {}, el("summary", {}, `The worst of ${gemms.n_sites} GEMMs, layer by layer`), gemmTable(run, p, "sites"))]
           : [el("h3", {}, "GEMMs"), why(gemms)],
         ledger.available ? [
@@ -224,10 +225,27 @@ function throughputSection() {
     return [runTitle(run), num(p + "/tokens_per_s", "count"), num(p + "/tokens_per_s_per_rank", "count"), num(p + "/flops_per_s_causal", "rate"), num(p + "/flops_per_s_full", "rate"),
       num(p + "/flops_per_token_causal", "flops"), num(p + "/flops_per_token_full", "flops")];
   });
+  const shares = runs.map((run, i) => {
+    const p = `/runs/${i}/throughput`;
+    return [runTitle(run), num(p + "/mfu/value", "share"), num(p + "/mfu/full", "share"), num(p + "/hfu/value", "share"), num(p + "/sol/value", "share"), num(p + "/sol_mem/value", "share"),
+      num(p + "/flops_per_s_causal_per_rank", "rate"), num(p + "/peak/flops_per_s/bf16", "rate")];
+  });
   const first = runs[0].throughput;
-  const missing = first.available ? ["mfu", "sol", "hfu"].map(key => first[key].available === false ? el("p", {class: "why"}, `${key.toUpperCase()} is not available: ${first[key].reason}.`) : null) : null;
-  return section("throughput", "Throughput", first.available ? `At the median step. Model flops: ${first.formula}.` : "",
-    table(["run", "tokens/s", "per rank", "causal attention", "full attention", "per token, causal", "per token, full"], rows), missing);
+  return section("throughput", "Throughput", first.available ? `At the median step. ${first.formula}.` : "",
+    table(["run", "tokens/s", "per rank", "causal attention", "full attention", "per token, causal", "per token, full"], rows),
+    el("h3", {}, "Utilisation of a rank"),
+    table(["run", "MFU, causal", "MFU, full", "HFU", "SOL", "SOL with memory", "rate, causal", "BF16 peak"], shares),
+    perRun("throughput", (run, p) => {
+      const t = run.throughput, gain = t.largest_gain, shown = ["mfu", "hfu", "sol", "sol_mem"].filter(key => t[key].available);
+      return [
+        t.peak.available ? el("p", {class: "note"}, `Peaks of ${t.peak.machine}, ${t.peak.source}: `,
+          Object.keys(t.peak.flops_per_s).map(format => [`${format} `, num(`${p}/peak/flops_per_s/${format}`, "rate"), "; "]), "memory ", num(p + "/peak/memory_bytes_per_s", "bandwidth"), ".") : why(t.peak),
+        shown.length ? el("p", {class: "note"}, shown.map(key => `${key} = ${t[key].formula}. `)) : null,
+        t.peak.available ? t.mfu.by_format.map((row, k) => el("p", {class: "note"}, `Divided by the ${row.format} peak instead: `, num(`${p}/mfu/by_format/${k}/value`, "share"), ".")) : null,
+        gain.available ? el("p", {}, "Largest possible gain of the recipe over BF16, by its products alone: here ", num(p + "/largest_gain/here", "ratio"),
+          gain.elsewhere.map((row, k) => [`; ${row.title} `, num(`${p}/largest_gain/elsewhere/${k}/value`, "ratio")]), ".") : why(gain),
+      ];
+    }));
 }
 
 function commSection() {
