@@ -9,15 +9,14 @@
 
 #include "ops/elementwise.h"
 #include "ops/parallel_for.h"
+#include "ops/quantize_factors.h"
 #include "ops/quantize_grid.h"
+#include "ops/quantize_unit_counts.h"
 #include "ops/unit_plan.h"
 
 namespace qstep::ops {
 
 using precision::AmaxScope;
-using precision::QuantFormat;
-using precision::Rounding;
-using precision::ScaleRule;
 using precision::Source;
 
 namespace {
@@ -50,6 +49,17 @@ void check_place(const LogicalPlace& place, int64_t length, int64_t multiple) {
   }
 }
 
+void check_codes(const QuantizedTensor& q, const Tensor& x) {
+  if (!q.codes) return;
+  const bool row = q.orientation == Orientation::kRowwise;
+  check(is_fp8_format(q.spec.format) && q.spec.block.whole_tensor(),
+        "quantize: codes are written of fp8 with a scale per tensor or row");
+  expect_shape(q.codes, row ? x.rows : x.cols, row ? x.cols : x.rows, "quantize: codes");
+  expect_dtype(q.codes, Dtype::kU8, "quantize: codes");
+  check(q.codes.ld % 16 == 0 && reinterpret_cast<uintptr_t>(q.codes.data) % 16 == 0,
+        "quantize: rows of codes begin at multiples of 16 bytes");
+}
+
 }  // namespace
 
 void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
@@ -58,8 +68,11 @@ void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& colum
   for (const QuantizedTensor* q : {&rowwise, &columnwise}) {
     if (!*q) continue;
     check(q->spec.quantized(), "quantize: the spec is bf16");
-    expect_shape(q->values, x.rows, x.cols, "quantize: values");
-    expect_dtype(q->values, Dtype::kBf16, "quantize: values");
+    if (q->values || !q->codes) {
+      expect_shape(q->values, x.rows, x.cols, "quantize: values");
+      expect_dtype(q->values, Dtype::kBf16, "quantize: values");
+    }
+    check_codes(*q, x);
     check(has_tensor_scale(q->spec) == static_cast<bool>(q->scale), "quantize: scale");
     check((scale_tile(q->spec).rows > 0) == static_cast<bool>(q->tile_scales),
           "quantize: tile scales");
@@ -83,65 +96,23 @@ namespace cpu {
 
 namespace {
 
-void merge(QuantStats& sum, const QuantStats& s) {
-  sum.elements += s.elements;
-  sum.amax = std::max(sum.amax, s.amax);
-  sum.underflowed += s.underflowed;
-  sum.saturated += s.saturated;
-  sum.non_finite += s.non_finite;
-  sum.blocks += s.blocks;
-  sum.zero_scales += s.zero_scales;
-  sum.squared += s.squared;
-  sum.squared_error += s.squared_error;
-}
-
-// Of the source times a factor.
-void scale_stats(QuantStats& s, double factor) {
-  s.amax *= factor;
-  s.scale *= factor;
-  s.squared *= factor * factor;
-  s.squared_error *= factor * factor;
-}
-
 // The factors that follow from the tensor's amax, and the scale that is stored.
 void set_tensor_factors(Side& side, float amax, const QuantCall& call) {
-  const QuantSpec& spec = side.spec();
-  float* const stored = side.q->scale ? side.q->scale.as<float>() : nullptr;
-  if (spec.format == QuantFormat::kNvfp4) {
-    if (stored == nullptr) return;
-    if (spec.rounding == Rounding::kMsEden) {
-      side.outer_amax = precision::ms_eden_factor(amax);
-      *stored = side.outer_amax;
-    } else {
-      side.outer_amax = amax;
-      side.outer = precision::nvfp4_factors(amax, side.plan.range, side.plan.headroom);
-      *stored = amax;
-    }
-  } else if (side.elementwise) {
-    const float fp8_max = precision::traits(element_of(spec.format)).max;
-    if (spec.amax == AmaxScope::kDelayed) {
-      side.scale = *call.delayed_scale.as<float>();
-    } else if (spec.amax == AmaxScope::kTensor) {
-      side.scale = precision::fp8_scale(amax, fp8_max, precision::kMaxFloat,
-                                        spec.scale == ScaleRule::kFp32Pow2);
-    }
-    if (stored != nullptr) *stored = 1.0f / side.scale;
-  } else if (stored != nullptr) {
-    *stored = 4.0f;  // mxfp4 with 3/4 of headroom: 4/3
-  }
+  if (!side.q->scale) return;
+  const bool delayed = side.spec().amax == AmaxScope::kDelayed;
+  const TensorFactors factors =
+      tensor_factors(side.plan, amax, delayed ? *call.delayed_scale.as<float>() : 1.0f);
+  side.outer_amax = factors.outer_amax;
+  side.outer = factors.outer;
+  side.scale = factors.scale;
+  *side.q->scale.as<float>() = factors.stored;
 }
 
 // The factor of each operand row, from lane_amax.
 void store_row_factors(const Side& side, int64_t n) {
-  const QuantSpec& spec = side.spec();
   float* const scales = side.q->tile_scales.as<float>();
-  const float fp8_max = precision::traits(element_of(spec.format)).max;
   for (int64_t i = 0; i < n; ++i) {
-    scales[i * side.q->tile_scales.ld] =
-        spec.format == QuantFormat::kNvfp4
-            ? side.lane_amax[i] * (1.0f / side.plan.range)
-            : 1.0f / precision::fp8_scale(side.lane_amax[i], fp8_max, precision::kMaxFloat,
-                                          spec.scale == ScaleRule::kFp32Pow2);
+    scales[i * side.q->tile_scales.ld] = row_factor(side.plan, side.lane_amax[i]);
   }
 }
 
@@ -257,7 +228,7 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
     QuantStats* const stats =
         side.q->orientation == Orientation::kRowwise ? call.row_stats : call.column_stats;
     if (stats != nullptr) {
-      for (int64_t i = 0; i < n_chunks; ++i) merge(*stats, result_of(s, i).stats);
+      for (int64_t i = 0; i < n_chunks; ++i) add(*stats, result_of(s, i).stats);
       stats->scale = tensor_factor(side);
     }
   }
@@ -296,6 +267,7 @@ void forward_values(const Tensor& to, const QuantizedTensor& rowwise) {
 void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
               const QuantCall& call, Workspace& workspace) {
   check_quantize(rowwise, columnwise, x, call);
+  check(!rowwise.codes && !columnwise.codes, "quantize: a CPU writes values alone");
   const Dtype source = x.dtype;
   const bool row_stats = call.row_stats != nullptr, column_stats = call.column_stats != nullptr;
   if (rowwise && columnwise && precision::transposable(rowwise.spec, columnwise.spec)) {

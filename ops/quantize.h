@@ -10,6 +10,8 @@
 
 namespace qstep::ops {
 
+class CudaContext;
+
 void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
                     const Tensor& x, const QuantCall& call);
 
@@ -34,4 +36,12 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
 EncodedTensor quantize_encoded(const QuantizedTensor& q, const Tensor& x, const QuantCall& call);
 
 }  // namespace cpu
+
+namespace cuda {
+
+// The same bits. Asynchronous, but for calls that ask for statistics: those wait for their numbers.
+void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
+              const QuantCall& call, CudaContext& context);
+
+}  // namespace cuda
 }  // namespace qstep::ops

@@ -2,6 +2,7 @@
 
 #include "ops/quantize_counts.h"
 #include "ops/quantize_places.h"
+#include "ops/unit_plan.h"
 
 namespace qstep::ops::cpu {
 
@@ -10,12 +11,6 @@ using precision::ElementFormat;
 using precision::QuantFormat;
 using precision::QuantSpec;
 using precision::ScaleRule;
-
-float saturation_limit(ElementFormat format) {
-  return format == ElementFormat::kE4m3   ? precision::kOverflow<ElementFormat::kE4m3>
-         : format == ElementFormat::kE5m2 ? precision::kOverflow<ElementFormat::kE5m2>
-                                          : precision::kOverflow<ElementFormat::kE2m1>;
-}
 
 namespace {
 

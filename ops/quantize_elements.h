@@ -6,9 +6,6 @@
 
 namespace qstep::ops::cpu {
 
-// What lies this far up rounds beyond the largest value: it is clipped, not rounded.
-float saturation_limit(precision::ElementFormat format);
-
 // Quantizes the chunk of a side that is `elementwise`.
 template <class T>
 void quantize_elements(const Side& side, const T* x, int64_t ld, const Chunk& c,

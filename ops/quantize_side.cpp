@@ -116,10 +116,8 @@ void store_encoded(const Side& side, const Place& p, const F32x16* codes,
     store(lane, scales.block[b]);
     for (int l = 0; l < p.lanes; ++l) {
       const int64_t r = (first + l) / spec.block.rows, k = k0 / spec.block.k + b;
-      const uint8_t byte = spec.format == QuantFormat::kNvfp4
-                               ? precision::encode<ElementFormat::kE4m3>(lane[l])
-                               : static_cast<uint8_t>(precision::bits(lane[l]) >> 23);
-      e.block_scales[static_cast<size_t>(r * e.scale_k + k)] = byte;
+      e.block_scales[static_cast<size_t>(r * e.scale_k + k)] =
+          encode_block_scale(spec.format, lane[l]);
     }
   }
 }

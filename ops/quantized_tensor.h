@@ -29,8 +29,13 @@ struct QuantizedTensor {
   // FP32 factor per tile, fp8 blocks and outer groups; [operand rows / tile rows, k / tile k],
   // rounded up. Empty elsewhere.
   Tensor tile_scales;
+  // What a GPU's matrix units read, where a GEMM takes the format natively; empty elsewhere, and on
+  // CPUs always. The values may be left out then.
+  //   codes         bytes [operand rows, k], contiguous along k: one code each in fp8, rows a
+  //                 multiple of 16 bytes apart
+  Tensor codes = {};
 
-  explicit operator bool() const { return static_cast<bool>(values); }
+  explicit operator bool() const { return values || codes; }
 };
 
 // Takes the memory from an arena (a measuring one too) for a source [rows, cols]. Without `values`
@@ -87,17 +92,25 @@ struct LogicalPlace {
   std::array<Stretch, kMaxStretches> stretches{};
 
   // Of row or column i of the source, along the cut dimension.
-  int64_t logical(int64_t i) const {
+  QSTEP_HD int64_t logical(int64_t i) const {
     int s = n_stretches - 1;
     while (s > 0 && i < stretches[static_cast<size_t>(s)].first) --s;
     const Stretch& stretch = stretches[static_cast<size_t>(s)];
     return stretch.logical + i - stretch.first;
   }
-  int64_t logical_row(int64_t r) const { return split == SplitDim::kRows ? logical(r) : r; }
-  int64_t logical_col(int64_t c) const { return split == SplitDim::kCols ? logical(c) : c; }
+  QSTEP_HD int64_t logical_row(int64_t r) const {
+    return split == SplitDim::kRows ? logical(r) : r;
+  }
+  QSTEP_HD int64_t logical_col(int64_t c) const {
+    return split == SplitDim::kCols ? logical(c) : c;
+  }
   // Of the logical tensor, for a source of so many.
-  int64_t logical_rows(int64_t rows) const { return split == SplitDim::kRows ? size : rows; }
-  int64_t logical_cols(int64_t cols) const { return split == SplitDim::kCols ? size : cols; }
+  QSTEP_HD int64_t logical_rows(int64_t rows) const {
+    return split == SplitDim::kRows ? size : rows;
+  }
+  QSTEP_HD int64_t logical_cols(int64_t cols) const {
+    return split == SplitDim::kCols ? size : cols;
+  }
 };
 
 // Brings what every rank of a group found to the largest of it, between the passes of a quantizer:

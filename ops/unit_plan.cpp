@@ -4,9 +4,7 @@
 
 namespace qstep::ops {
 
-using precision::ElementFormat;
 using precision::Headroom;
-using precision::QuantFormat;
 using precision::RandomPurpose;
 using precision::Signs;
 using precision::UnitPlan;
@@ -39,30 +37,6 @@ UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
           : precision::drawn_signs(random.seed, row ? random.gemm_row : random.gemm_column,
                                    random.module, spec.signs == Signs::kPerStep ? random.step : 0);
   return plan;
-}
-
-ElementFormat element_of(QuantFormat format) {
-  switch (format) {
-    case QuantFormat::kMxfp8E4m3:
-    case QuantFormat::kFp8E4m3:
-      return ElementFormat::kE4m3;
-    case QuantFormat::kMxfp8E5m2:
-    case QuantFormat::kFp8E5m2:
-      return ElementFormat::kE5m2;
-    default:
-      return ElementFormat::kE2m1;
-  }
-}
-
-uint8_t encode_element(ElementFormat format, float value) {
-  switch (format) {
-    case ElementFormat::kE4m3:
-      return precision::encode<ElementFormat::kE4m3>(value);
-    case ElementFormat::kE5m2:
-      return precision::encode<ElementFormat::kE5m2>(value);
-    default:
-      return precision::encode<ElementFormat::kE2m1>(value);
-  }
 }
 
 }  // namespace qstep::ops

@@ -10,9 +10,45 @@ namespace qstep::ops {
 precision::UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
                               const QuantRandom& random);
 
-precision::ElementFormat element_of(precision::QuantFormat format);
+QSTEP_HD constexpr precision::ElementFormat element_of(precision::QuantFormat format) {
+  switch (format) {
+    case precision::QuantFormat::kMxfp8E4m3:
+    case precision::QuantFormat::kFp8E4m3:
+      return precision::ElementFormat::kE4m3;
+    case precision::QuantFormat::kMxfp8E5m2:
+    case precision::QuantFormat::kFp8E5m2:
+      return precision::ElementFormat::kE5m2;
+    default:
+      return precision::ElementFormat::kE2m1;
+  }
+}
 
 // The stored bits of a value of the format.
-uint8_t encode_element(precision::ElementFormat format, float value);
+QSTEP_HD inline uint8_t encode_element(precision::ElementFormat format, float value) {
+  switch (format) {
+    case precision::ElementFormat::kE4m3:
+      return precision::encode<precision::ElementFormat::kE4m3>(value);
+    case precision::ElementFormat::kE5m2:
+      return precision::encode<precision::ElementFormat::kE5m2>(value);
+    default:
+      return precision::encode<precision::ElementFormat::kE2m1>(value);
+  }
+}
+
+// The byte of a block's scale: E4M3 in nvfp4, E8M0 in the mx formats.
+QSTEP_HD inline uint8_t encode_block_scale(precision::QuantFormat format, float scale) {
+  return format == precision::QuantFormat::kNvfp4
+             ? precision::encode<precision::ElementFormat::kE4m3>(scale)
+             : static_cast<uint8_t>(precision::bits(scale) >> 23);
+}
+
+// What lies this far up rounds beyond the largest value: it is clipped, not rounded.
+QSTEP_HD constexpr float saturation_limit(precision::ElementFormat format) {
+  return format == precision::ElementFormat::kE4m3
+             ? precision::kOverflow<precision::ElementFormat::kE4m3>
+         : format == precision::ElementFormat::kE5m2
+             ? precision::kOverflow<precision::ElementFormat::kE5m2>
+             : precision::kOverflow<precision::ElementFormat::kE2m1>;
+}
 
 }  // namespace qstep::ops

@@ -32,6 +32,7 @@ template <int kCount, class F>
 QSTEP_HD inline F four_over_six_error(const F* x, const BlockScale<F>& scale,
                                       const FourOverSixTensor<F>& tensor, FourOverSix rule) {
   F error = all<F>(0.0f);
+  QSTEP_UNROLL_DEVICE(kCount)
   for (int i = 0; i < kCount; ++i) {
     const F q = round_nearest<ElementFormat::kE2m1>(x[i] * scale.enc);
     const F v = ((q * scale.s) * tensor.amax) / all<F>(tensor.range);

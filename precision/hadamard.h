@@ -12,26 +12,33 @@ constexpr float hadamard_scale(int d) {
   return d == 16 ? 0.25f : d == 32 ? 0x1.6a09e6p-3f : d == 64 ? 0.125f : 0x1.6a09e6p-4f;
 }
 
+// The butterflies h = kFrom, 2 kFrom, ... below kUpTo, each h at compile time: on a GPU the indices
+// of registers.
+template <int kSize, int kFrom, int kUpTo, class F>
+QSTEP_HD_INLINE void hadamard_butterflies(F* v) {
+  if constexpr (kFrom < kUpTo) {
+    QSTEP_UNROLL_ARRAY(kSize, 8)
+    for (int i = 0; i < kSize; i += 2 * kFrom) {
+      QSTEP_UNROLL_ARRAY(kSize, 8)
+      for (int j = i; j < i + kFrom; ++j) {
+        const F a = v[j], b = v[j + kFrom];
+        v[j] = a + b;
+        v[j + kFrom] = a - b;
+      }
+    }
+    hadamard_butterflies<kSize, 2 * kFrom, kUpTo>(v);
+  }
+}
+
 // s_i v_i, then the butterflies below h = kUpTo; not yet scaled.
 template <int kSize, int kUpTo = kSize, class F>
 QSTEP_HD_INLINE void hadamard_unscaled(F* v, const SignBits& signs) {
-  QSTEP_UNROLL(16)
+  QSTEP_UNROLL_ARRAY(kSize, 16)
   for (int i = 0; i < kSize; ++i) {
     const uint32_t flip = signs.minus(i) ? 0x80000000u : 0u;
     v[i] = from_bits(bits(v[i]) ^ all_bits<F>(flip));
   }
-  QSTEP_UNROLL(8)
-  for (int h = 1; h < kUpTo; h *= 2) {
-    QSTEP_UNROLL(8)
-    for (int i = 0; i < kSize; i += 2 * h) {
-      QSTEP_UNROLL(8)
-      for (int j = i; j < i + h; ++j) {
-        const F a = v[j], b = v[j + h];
-        v[j] = a + b;
-        v[j + h] = a - b;
-      }
-    }
-  }
+  hadamard_butterflies<kSize, 1, kUpTo>(v);
 }
 
 // The largest bits of |unscaled v'_j|. The last butterflies are not carried out: of |a + b| and
@@ -40,7 +47,7 @@ template <int kSize, class F>
 QSTEP_HD_INLINE BitsOf<F> hadamard_largest(F* v, const SignBits& signs) {
   hadamard_unscaled<kSize, kSize / 2>(v, signs);
   BitsOf<F> largest = all_bits<F>(0);
-  QSTEP_UNROLL(16)
+  QSTEP_UNROLL_ARRAY(kSize, 16)
   for (int i = 0; i < kSize / 2; ++i) {
     largest = max_bits(
         largest, bits(magnitude(v[i]) + magnitude(v[i + kSize / 2])) & all_bits<F>(0x7FFFFFFFu));

@@ -39,6 +39,7 @@ struct MsEdenSums {
 template <class F>
 QSTEP_HD inline void ms_eden_round_block(F* v, int n, F s, F s_dec, MsEdenSums<F>& sums) {
   const F divisor = s * s_dec;
+  QSTEP_UNROLL_DEVICE(16)
   for (int i = 0; i < n; ++i) {
     const F u = v[i] / divisor;
     const F q = round_nearest<ElementFormat::kE2m1>(u);

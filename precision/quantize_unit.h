@@ -63,10 +63,11 @@ QSTEP_HD_INLINE BlockAmax<F> amax_of(const F* v) {
   using U = BitsOf<F>;
   const U mask = all_bits<F>(0x7FFFFFFFu);
   U raw = bits(v[0]) & mask;
-  QSTEP_UNROLL(32)
+  QSTEP_UNROLL_ARRAY(kCount, 32)
   for (int i = 1; i < kCount; ++i) raw = max_bits(raw, bits(v[i]) & mask);
   if (!any(less_bits(all_bits<F>(0x7F800000u), raw))) return {from_bits(raw), raw};
   F amax = all<F>(0.0f);
+  QSTEP_UNROLL_DEVICE(kCount)
   for (int i = 0; i < kCount; ++i) amax = max(magnitude(v[i]), amax);
   return {amax, raw};
 }
@@ -83,16 +84,17 @@ template <int kSize, class F>
 QSTEP_HD_INLINE void hadamard_group(F* v, const SignBits& signs) {
   hadamard_unscaled<kSize>(v, signs);
   BitsOf<F> raw = all_bits<F>(0);
-  QSTEP_UNROLL(16)
+  QSTEP_UNROLL_ARRAY(kSize, 16)
   for (int i = 0; i < kSize; ++i) {
     v[i] = v[i] * all<F>(hadamard_scale(kSize));
     raw = max_bits(raw, bits(v[i]) & all_bits<F>(0x7FFFFFFFu));
   }
   if (any(less_bits(all_bits<F>(0x7F800000u), raw))) {
+    QSTEP_UNROLL_DEVICE(kSize)
     for (int i = 0; i < kSize; ++i) v[i] = round_to_bf16(v[i]);
     return;
   }
-  QSTEP_UNROLL(16)
+  QSTEP_UNROLL_ARRAY(kSize, 16)
   for (int i = 0; i < kSize; ++i) v[i] = round_number_to_bf16(v[i]);
 }
 
@@ -100,7 +102,7 @@ template <int kUnit, class F>
 QSTEP_HD_INLINE void hadamard_unit(const UnitPlan& plan, F* v) {
   const int d = plan.spec.hadamard;
   if (d == 0) return;
-  QSTEP_UNROLL(8)
+  QSTEP_UNROLL_ARRAY(kUnit, 8)
   for (int first = 0; first < kUnit; first += 16) {
     if (d == 16) hadamard_group<16>(v + first, plan.signs);
     if constexpr (kUnit >= 32) {
@@ -119,10 +121,11 @@ QSTEP_HD_INLINE void hadamard_unit(const UnitPlan& plan, F* v) {
 template <ElementFormat kFormat, int kCount, class F>
 QSTEP_HD_INLINE void round_block(F* v, BitsOf<F> raw, F enc, F s, F* codes) {
   if (codes == nullptr && is_tame<kFormat>(raw, enc)) {
-    QSTEP_UNROLL(32)
+    QSTEP_UNROLL_ARRAY(kCount, 32)
     for (int i = 0; i < kCount; ++i) v[i] = round_nearest_tame<kFormat>(v[i] * enc) * s;
     return;
   }
+  QSTEP_UNROLL_DEVICE(kCount)
   for (int i = 0; i < kCount; ++i) {
     const F q = round_nearest<kFormat>(v[i] * enc);
     if (codes != nullptr) codes[i] = q;
@@ -142,6 +145,7 @@ QSTEP_HD_INLINE void round_block_stochastic(F* v, BitsOf<F> raw, F enc, float sh
     }
     return;
   }
+  QSTEP_UNROLL_DEVICE(16)
   for (int i = 0; i < 16; ++i) {
     F u = v[i] * enc;
     if (shrink != 1.0f) u = u * all<F>(shrink);
@@ -187,19 +191,19 @@ QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>
   constexpr int kBlocks = kUnit / 16;
   const bool square = plan.spec.block.square();
   BlockAmax<F> own[kBlocks];
-  QSTEP_UNROLL(1)
+  QSTEP_UNROLL_ARRAY(kUnit, 1)
   for (int b = 0; b < kBlocks; ++b) {
     own[b] = amax_of<16>(v + 16 * b);
     raw = max_bits(raw, own[b].raw);
   }
-  QSTEP_UNROLL(8)
+  QSTEP_UNROLL_ARRAY(kUnit, 8)
   for (int b = 0; b < kBlocks; ++b) {
     const BlockScale<F> scale =
         nvfp4_scale_of(plan, v + 16 * b, square ? context.block_amax : own[b].amax, context);
     scales.block[b] = scale.s;
     scales.enc[b] = scale.enc;
   }
-  QSTEP_UNROLL(1)
+  QSTEP_UNROLL_ARRAY(kUnit, 1)
   for (int b = 0; b < kBlocks; ++b) {
     F* const x = v + 16 * b;
     F* const q = codes == nullptr ? nullptr : codes + 16 * b;
@@ -253,6 +257,7 @@ QSTEP_HD inline void ms_eden_unit(const UnitPlan& plan, F* v, const UnitContext<
   constexpr int blocks = kUnit / 16;
   MsEdenSums<F> sums{all<F>(0.0f), all<F>(0.0f)};
   F s[kMaxUnitBlocks];
+  QSTEP_UNROLL_DEVICE(kUnit)
   for (int b = 0; b < blocks; ++b) {
     const BlockAmax<F> block = amax_of<16>(v + 16 * b);
     raw = max_bits(raw, block.raw);
@@ -260,10 +265,12 @@ QSTEP_HD inline void ms_eden_unit(const UnitPlan& plan, F* v, const UnitContext<
     ms_eden_round_block(v + 16 * b, 16, s[b], s_dec, sums);
   }
   const F c = ms_eden_correction(sums);
+  QSTEP_UNROLL_DEVICE(kUnit)
   for (int b = 0; b < blocks; ++b) {
     const F corrected = round_stochastic_e4m3(s[b] * c, random.scale_word(b, plan.scale_stream));
     scales.block[b] = corrected;
     scales.enc[b] = all<F>(1.0f) / (s[b] * s_dec);
+    QSTEP_UNROLL_DEVICE(16)
     for (int i = 16 * b; i < 16 * (b + 1); ++i) {
       if (codes != nullptr) codes[i] = v[i];
       v[i] = v[i] * corrected;
@@ -277,7 +284,7 @@ QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
                              const Random& random) {
   const QuantSpec& spec = plan.spec;
   const float shrink = spec.headroom == Headroom::kThreeQuarters ? 0.75f : 1.0f;
-  QSTEP_UNROLL(1)
+  QSTEP_UNROLL_ARRAY(kUnit, 1)
   for (int b = 0; 32 * b < kUnit; ++b) {
     F* const x = v + 32 * b;
     F* const q = codes == nullptr ? nullptr : codes + 32 * b;
@@ -290,6 +297,7 @@ QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
     scales.block[b] = s;
     scales.enc[b] = shrink == 1.0f ? enc : enc * all<F>(shrink);
     if (kFormat == ElementFormat::kE2m1 && spec.rounding == Rounding::kStochastic) {
+      QSTEP_UNROLL_DEVICE(2)
       for (int half = 0; half < 2; ++half) {
         round_block_stochastic(x + 16 * half, own.raw, enc, shrink, s,
                                random(2 * b + half, plan.element_stream),
@@ -297,6 +305,7 @@ QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
       }
     } else {
       if (shrink != 1.0f) {
+        QSTEP_UNROLL_DEVICE(32)
         for (int i = 0; i < 32; ++i) x[i] = (x[i] * enc) * all<F>(shrink);
       }
       const F factor = shrink == 1.0f ? enc : all<F>(1.0f);

@@ -1,0 +1,468 @@
+// The passes of a quantize call on a GPU, one after another on a stream: zero the amaxes, raise
+// them, join those of other ranks, set the factors, quantize, sum up the counts. Each is a function
+// object over thread blocks or elements; a Launch runs them:
+//
+//   T* scratch<T>(n)                     device memory until the next request
+//   zero(memory, bytes)
+//   blocks(work)                         work(team of Work::kThreads, shared, i), i < work.blocks()
+//   each(n, f)                           f(i), i < n
+//   download(to, from, bytes)            waits; for statistics alone
+//
+// so that a test runs the same passes on the host.
+#pragma once
+
+#include <array>
+#include <span>
+
+#include "ops/quantize.h"
+#include "ops/quantize_element_tiles.h"
+#include "ops/quantize_tiles.h"
+
+namespace qstep::ops::device {
+
+// The factors of each side, and the scale that is stored.
+struct SetFactors {
+  struct One {
+    precision::UnitPlan plan;
+    const uint32_t* amax = nullptr;        // bits; null: none
+    const float* delayed_scale = nullptr;  // null: none
+    TensorFactors* factors = nullptr;
+    float* stored[2] = {};  // null: none
+  };
+  One sides[2] = {};
+
+  QSTEP_HD void operator()(int64_t i) const {
+    const One& side = sides[i];
+    const float amax = side.amax == nullptr ? 0.0f : precision::from_bits(*side.amax);
+    const float delayed = side.delayed_scale == nullptr ? 1.0f : *side.delayed_scale;
+    const TensorFactors factors = tensor_factors(side.plan, amax, delayed);
+    *side.factors = factors;
+    for (float* const stored : side.stored) {
+      if (stored != nullptr) *stored = factors.stored;
+    }
+  }
+};
+
+// A factor of the whole tensor that passes from the rowwise operand into the columnwise one.
+struct ForwardFactor {
+  const float* scale = nullptr;  // null: none
+  float denominator = 1;
+
+  QSTEP_HD float value() const { return scale == nullptr ? 1.0f : *scale / denominator; }
+};
+struct PassFactor {
+  ForwardFactor factor;
+  float* scale;
+  QSTEP_HD void operator()(int64_t) const { *scale *= factor.value(); }
+};
+
+// What the rowwise operand stands for, in BF16: decoded values times their factors.
+struct ForwardValues {
+  const Bf16* values;
+  int64_t values_ld;
+  Bf16* to;
+  int64_t to_ld, cols;
+  ForwardFactor tensor;
+  const float* tile_scales;  // null: none
+  int64_t tile_scales_ld, tile_rows, tile_k;
+
+  QSTEP_HD void operator()(int64_t i) const {
+    const int64_t r = i / cols, c = i % cols;
+    const float factor = tile_scales == nullptr
+                             ? *tensor.scale * (1.0f / tensor.denominator)
+                             : tile_scales[r / tile_rows * tile_scales_ld + c / tile_k];
+    to[r * to_ld + c] = precision::to_bf16(precision::to_float(values[r * values_ld + c]) * factor);
+  }
+};
+
+// The counts of a side's thread blocks, in the order of the blocks for each thread, then of the
+// threads.
+struct SumCounts {
+  static constexpr int kThreads = 128;
+
+  const UnitCounts* counts = nullptr;
+  int64_t n = 0;
+  const TensorFactors* factors = nullptr;
+  float denominator = 1;
+  bool has_scale = false;
+  ForwardFactor forward = {};
+  QuantStats* out = nullptr;
+
+  int64_t blocks() const { return 1; }
+  int shared_bytes() const { return kThreads * static_cast<int>(sizeof(QuantStats)); }
+
+  template <class Team>
+  QSTEP_HD void operator()(const Team& team, char* shared, int64_t) const {
+    auto* const sums = reinterpret_cast<QuantStats*>(shared);
+    team.each(kThreads, [&](int64_t thread) {
+      QuantStats sum;
+      for (int64_t i = thread; i < n; i += kThreads) add(sum, stats_of(counts[i]));
+      sums[thread] = sum;
+    });
+    team.sync();
+    team.each(1, [&](int64_t) {
+      QuantStats sum;
+      for (int i = 0; i < kThreads; ++i) add(sum, sums[i]);
+      sum.scale = has_scale ? static_cast<double>(factors->stored / denominator) : 1.0;
+      scale_stats(sum, static_cast<double>(forward.value()));
+      *out = sum;
+    });
+  }
+};
+
+// ---- the order of the passes -------------------------------------------------------------------
+
+// One orientation on its way through the passes.
+struct PassSide {
+  const QuantizedTensor* q = nullptr;
+  const QuantizedTensor* twin = nullptr;
+  QuantStats* stats = nullptr;
+  QuantLines lines;
+  bool elementwise = false;                  // fp8 with a scale per tensor or row: no units
+  bool per_row = false, per_tensor = false;  // needs amaxes first
+  uint32_t* amax = nullptr;
+  TensorFactors* factors = nullptr;
+  UnitCounts* counts = nullptr;
+
+  bool cut_along_k(SplitDim split) const {
+    return split == (lines.along_rows ? SplitDim::kCols : SplitDim::kRows);
+  }
+  // Thread blocks of pass 2.
+  int64_t blocks() const {
+    int64_t n = 0;
+    if (elementwise) return n_tiles<QuantizeElements::kTile>(lines.rows, lines.cols);
+    precision::dispatch_unit(lines.plan.unit, [&](auto unit) {
+      n = n_tiles<TileUnits<unit>::kTile>(lines.rows, lines.cols);
+    });
+    return n;
+  }
+};
+
+template <class Launch>
+class QuantizePasses {
+ public:
+  QuantizePasses(const Launch& launch, const Tensor& x, const QuantCall& call,
+                 ForwardFactor forward = {})
+      : launch_(launch), x_(x), source_(tile_source(x)), call_(call), forward_(forward) {
+    if (call.non_finite) non_finite_ = call.non_finite.as<int32_t>();
+  }
+
+  // twin: the other orientation where it holds the same codes.
+  void add_side(const QuantizedTensor& q, const QuantizedTensor* twin, QuantStats* stats) {
+    Side& side = sides_[n_sides_++];
+    side.q = &q;
+    side.twin = twin;
+    side.stats = stats;
+    side.lines = quant_lines(q, x_, call_);
+    side.elementwise = is_fp8_format(q.spec.format) && q.spec.block.whole_tensor();
+    side.per_row = q.spec.amax == precision::AmaxScope::kRow;
+    side.per_tensor =
+        has_tensor_scale(q.spec) && q.spec.amax == precision::AmaxScope::kTensor &&
+        (q.spec.format == precision::QuantFormat::kNvfp4 || is_fp8_format(q.spec.format));
+  }
+
+  void run() {
+    take_scratch();
+    find_amaxes();
+    join();
+    set_factors();
+    quantize();
+    sum_counts();
+  }
+
+ private:
+  using Side = PassSide;
+  std::span<Side> sides() { return std::span(sides_).first(n_sides_); }
+
+  // Amaxes: in front what the ranks bring together, at the end those of rows that are whole here.
+  void take_scratch() {
+    int64_t n_rows = 0, n_counts = 0;
+    n_joined_ = static_cast<int64_t>(n_sides_);
+    for (const Side& side : sides()) {
+      if (side.stats != nullptr) n_counts += side.blocks();
+      if (!side.per_row) continue;
+      n_rows += side.lines.lines();
+      if (side.cut_along_k(call_.place.split)) n_joined_ += side.lines.lines();
+    }
+    n_amaxes_ = static_cast<int64_t>(n_sides_) + n_rows;
+    const auto rounded = [](int64_t bytes) { return (bytes + 15) / 16 * 16; };
+    const int64_t amax_bytes = rounded(n_amaxes_ * static_cast<int64_t>(sizeof(uint32_t)));
+    const int64_t factor_bytes = rounded(2 * static_cast<int64_t>(sizeof(TensorFactors)));
+    const int64_t count_bytes = rounded(n_counts * static_cast<int64_t>(sizeof(UnitCounts)));
+    char* at = launch_.template scratch<char>(amax_bytes + factor_bytes + count_bytes +
+                                              2 * static_cast<int64_t>(sizeof(QuantStats)));
+    amaxes_ = reinterpret_cast<uint32_t*>(at);
+    auto* const factors = reinterpret_cast<TensorFactors*>(at += amax_bytes);
+    auto* counts = reinterpret_cast<UnitCounts*>(at += factor_bytes);
+    stats_ = reinterpret_cast<QuantStats*>(at + count_bytes);
+
+    uint32_t* joined_rows = amaxes_ + n_sides_;
+    uint32_t* own_rows = amaxes_ + n_joined_;
+    for (size_t s = 0; s < n_sides_; ++s) {
+      Side& side = sides_[s];
+      side.factors = factors + s;
+      if (side.per_tensor) side.amax = amaxes_ + s;
+      if (side.per_row) {
+        uint32_t*& rows = side.cut_along_k(call_.place.split) ? joined_rows : own_rows;
+        side.amax = rows;
+        rows += side.lines.lines();
+      }
+      if (side.stats != nullptr) {
+        side.counts = counts;
+        counts += side.blocks();
+      }
+    }
+  }
+
+  // Tiles for a Hadamard transform and for rows; what needs neither goes with them where its units
+  // are as long, or in a pass that reads x alone.
+  void find_amaxes() {
+    bool any = false;
+    int tile_unit = 0;
+    for (const Side& side : sides()) {
+      any = any || side.amax != nullptr;
+      if (side.amax != nullptr && (side.per_row || side.lines.plan.spec.hadamard > 0)) {
+        tile_unit = std::max(tile_unit, side.lines.plan.unit);
+      }
+    }
+    if (!any) return;
+    launch_.zero(amaxes_, n_amaxes_ * static_cast<int64_t>(sizeof(uint32_t)));
+    AmaxElements plain{.source = source_, .non_finite = non_finite_};
+    bool any_plain = false;
+    std::array<bool, 2> in_tiles{};
+    for (size_t s = 0; s < n_sides_; ++s) {
+      const Side& side = sides_[s];
+      if (side.amax == nullptr) continue;
+      in_tiles[s] =
+          side.per_row || side.lines.plan.spec.hadamard > 0 || side.lines.plan.unit == tile_unit;
+      if (in_tiles[s]) continue;
+      plain.amax[s] = side.amax;
+      plain.keeps_nan[s] = side.lines.keeps_nan();
+      any_plain = true;
+    }
+    if (any_plain) launch_.blocks(plain);
+    for_each_unit([&](const Side& side) { return in_tiles[index(side)]; },
+                  [&](auto unit, std::span<Side* const> group) {
+                    AmaxTiles<unit> work;
+                    fill(work, group);
+                    launch_.blocks(work);
+                  });
+  }
+
+  void join() {
+    bool any = n_joined_ > static_cast<int64_t>(n_sides_);
+    for (const Side& side : sides()) any = any || side.per_tensor;
+    if (call_.join == nullptr || !any) return;
+    call_.join->max(matrix(amaxes_, Dtype::kI32, 1, n_joined_));
+  }
+
+  void set_factors() {
+    SetFactors set;
+    for (size_t s = 0; s < n_sides_; ++s) {
+      const Side& side = sides_[s];
+      const bool delayed = side.q->spec.amax == precision::AmaxScope::kDelayed;
+      set.sides[s] = {.plan = side.lines.plan,
+                      .amax = side.per_tensor ? side.amax : nullptr,
+                      .delayed_scale = delayed ? call_.delayed_scale.as<float>() : nullptr,
+                      .factors = side.factors};
+      if (side.q->scale) set.sides[s].stored[0] = side.q->scale.as<float>();
+      if (side.twin != nullptr && side.twin->scale) {
+        set.sides[s].stored[1] = side.twin->scale.as<float>();
+      }
+    }
+    launch_.each(static_cast<int64_t>(n_sides_), set);
+  }
+
+  void quantize() {
+    for (const Side& side : sides()) {
+      if (side.elementwise) launch_.blocks(elements(side));
+    }
+    for_each_unit([](const Side& side) { return !side.elementwise; },
+                  [&](auto unit, std::span<Side* const> group) {
+                    bool counted = false;
+                    for (const Side* const side : group)
+                      counted = counted || side->stats != nullptr;
+                    if (counted) {
+                      QuantizeTiles<unit, true> work;
+                      fill(work, group);
+                      launch_.blocks(work);
+                    } else {
+                      QuantizeTiles<unit, false> work;
+                      fill(work, group);
+                      launch_.blocks(work);
+                    }
+                  });
+  }
+
+  void sum_counts() {
+    for (size_t s = 0; s < n_sides_; ++s) {
+      const Side& side = sides_[s];
+      if (side.stats == nullptr) continue;
+      launch_.blocks(SumCounts{.counts = side.counts,
+                               .n = side.blocks(),
+                               .factors = side.factors,
+                               .denominator = scale_denominator(side.q->spec),
+                               .has_scale = static_cast<bool>(side.q->scale),
+                               .forward = forward_,
+                               .out = stats_ + s});
+      launch_.download(side.stats, stats_ + s, sizeof(QuantStats));
+    }
+  }
+
+  size_t index(const Side& side) const { return static_cast<size_t>(&side - sides_.data()); }
+
+  // f(std::integral_constant, sides) for the chosen sides, those of equal units together.
+  template <class Chosen, class F>
+  void for_each_unit(const Chosen& chosen, const F& f) {
+    std::array<bool, 2> done{};
+    for (size_t s = 0; s < n_sides_; ++s) {
+      if (done[s] || !chosen(sides_[s])) continue;
+      std::array<Side*, 2> group{};
+      size_t n = 0;
+      for (size_t t = s; t < n_sides_; ++t) {
+        if (!chosen(sides_[t]) || sides_[t].lines.plan.unit != sides_[s].lines.plan.unit) continue;
+        group[n++] = &sides_[t];
+        done[t] = true;
+      }
+      precision::dispatch_unit(sides_[s].lines.plan.unit,
+                               [&](auto unit) { f(unit, std::span<Side* const>(group).first(n)); });
+    }
+  }
+
+  template <class Work>
+  void fill(Work& work, std::span<Side* const> group) const {
+    work.source = source_;
+    work.n_sides = static_cast<int>(group.size());
+    work.non_finite = non_finite_;
+    for (size_t s = 0; s < group.size(); ++s) work.sides[s] = tile_side(*group[s]);
+  }
+
+  TileSide tile_side(const Side& side) const {
+    const QuantSpec& spec = side.q->spec;
+    TileSide t{.lines = side.lines,
+               .amax = side.amax,
+               .factors = side.factors,
+               .has_factor = static_cast<bool>(side.q->scale),
+               .denominator = scale_denominator(spec),
+               .saturation = saturation_limit(element_of(spec.format)),
+               .counts = side.counts};
+    for (const QuantizedTensor* const q : {side.q, side.twin}) {
+      if (q == nullptr) continue;
+      SideOutput& to = t.outputs[t.n_outputs++];
+      to.turned = is_turned(*q);
+      if (q->values && (q == side.q || q->values.data != side.q->values.data)) {
+        to.values = q->values.as<Bf16>();
+        to.values_ld = q->values.ld;
+      }
+      if (!q->tile_scales) continue;
+      to.tile_scales = q->tile_scales.as<float>();
+      to.tile_scales_ld = q->tile_scales.ld;
+    }
+    return t;
+  }
+
+  QuantizeElements elements(const Side& side) const {
+    QuantizeElements work{.source = source_,
+                          .plan = side.lines.plan,
+                          .per_row = side.per_row && side.lines.along_rows,
+                          .per_col = side.per_row && !side.lines.along_rows,
+                          .amax = side.amax,
+                          .factors = side.factors,
+                          .non_finite = non_finite_,
+                          .saturation = saturation_limit(element_of(side.q->spec.format)),
+                          .counts = side.counts};
+    if (side.q->tile_scales) {
+      work.tile_scales = side.q->tile_scales.as<float>();
+      work.tile_scales_ld = side.q->tile_scales.ld;
+    }
+    if (side.q->spec.amax == precision::AmaxScope::kDelayed && call_.delayed_amax) {
+      work.recorded_amax = reinterpret_cast<uint32_t*>(call_.delayed_amax.as<float>());
+    }
+    for (const QuantizedTensor* const q : {side.q, side.twin}) {
+      if (q == nullptr) continue;
+      ElementOutput& to = work.outputs[work.n_outputs++];
+      to.transposed = q->orientation == Orientation::kColumnwise;
+      if (q->values && (q == side.q || q->values.data != side.q->values.data)) {
+        to.values = q->values.as<Bf16>();
+        to.values_ld = q->values.ld;
+      }
+      if (!q->codes) continue;
+      to.codes = q->codes.as<uint8_t>();
+      to.codes_ld = q->codes.ld;
+    }
+    return work;
+  }
+
+  const Launch& launch_;
+  const Tensor& x_;
+  TileSource source_;
+  const QuantCall& call_;
+  ForwardFactor forward_;
+  int32_t* non_finite_ = nullptr;
+  std::array<Side, 2> sides_{};
+  size_t n_sides_ = 0;
+  int64_t n_amaxes_ = 0, n_joined_ = 0;
+  uint32_t* amaxes_ = nullptr;
+  QuantStats* stats_ = nullptr;
+};
+
+// The columnwise operand, from what the rowwise one, quantized already, stands for.
+template <class Launch>
+void quantize_forward(const Launch& launch, const QuantizedTensor& rowwise,
+                      const QuantizedTensor& columnwise, const QuantCall& call) {
+  // A factor of the whole tensor passes into that of the columnwise operand, so that the decoded
+  // values are the source, exactly; other factors are multiplied in.
+  const bool factor_passes = rowwise.scale && columnwise.scale;
+  ForwardFactor factor;
+  if (rowwise.scale) {
+    factor = {.scale = rowwise.scale.as<float>(), .denominator = scale_denominator(rowwise.spec)};
+  }
+  Tensor source = rowwise.values;
+  if (!factor_passes && (rowwise.scale || rowwise.tile_scales)) {
+    source = columnwise.values;
+    const precision::BlockShape tile = scale_tile(rowwise.spec);
+    launch.each(source.size(),
+                ForwardValues{
+                    .values = rowwise.values.as<Bf16>(),
+                    .values_ld = rowwise.values.ld,
+                    .to = source.as<Bf16>(),
+                    .to_ld = source.ld,
+                    .cols = source.cols,
+                    .tensor = factor,
+                    .tile_scales = rowwise.tile_scales ? rowwise.tile_scales.as<float>() : nullptr,
+                    .tile_scales_ld = rowwise.tile_scales.ld,
+                    .tile_rows = tile.rows,
+                    .tile_k = tile.k == 0 ? source.cols : tile.k});
+  }
+  QuantizePasses passes(launch, source, call, factor_passes ? factor : ForwardFactor{});
+  passes.add_side(columnwise, nullptr, call.column_stats);
+  passes.run();
+  if (factor_passes) launch.each(1, PassFactor{factor, columnwise.scale.as<float>()});
+}
+
+// ops::cpu::quantize with a Launch.
+template <class Launch>
+void quantize_with(const Launch& launch, const QuantizedTensor& rowwise,
+                   const QuantizedTensor& columnwise, const Tensor& x, const QuantCall& call) {
+  check_quantize(rowwise, columnwise, x, call);
+  if (rowwise && columnwise && precision::transposable(rowwise.spec, columnwise.spec)) {
+    // One set of codes, so one set of counts.
+    QuantStats both;
+    const bool counted = call.row_stats != nullptr || call.column_stats != nullptr;
+    QuantizePasses passes(launch, x, call);
+    passes.add_side(rowwise, &columnwise, counted ? &both : nullptr);
+    passes.run();
+    if (call.row_stats != nullptr) *call.row_stats = both;
+    if (call.column_stats != nullptr) *call.column_stats = both;
+    return;
+  }
+  const bool of_forward =
+      rowwise && columnwise && columnwise.spec.source == precision::Source::kForward;
+  QuantizePasses passes(launch, x, call);
+  if (rowwise) passes.add_side(rowwise, nullptr, call.row_stats);
+  if (columnwise && !of_forward) passes.add_side(columnwise, nullptr, call.column_stats);
+  if (rowwise || columnwise) passes.run();
+  if (of_forward) quantize_forward(launch, rowwise, columnwise, call);
+}
+
+}  // namespace qstep::ops::device
