@@ -10,6 +10,8 @@
 #include "trainer/compare_report.h"
 #include "trainer/compare_run.h"
 #include "trainer/config.h"
+#include "trainer/report_files.h"
+#include "trainer/report_json.h"
 
 namespace qstep::trainer {
 
@@ -46,11 +48,14 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(1e-6, 0.5))
       ->capture_default_str();
   cmd->add_flag("--noise-floor", o.noise_floor, "also the baseline against itself");
+  cmd->add_flag("--observer", o.observer,
+                "also the baseline with timing.level = off against itself with it on");
   cmd->add_option("--seeds", o.seeds,
                   "train every recipe for train.steps from so many seeds, and compare losses")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
       ->capture_default_str();
-  cmd->add_option("-o,--output", o.folder, "folder of compare.json, compare.md and the runs")
+  cmd->add_option("-o,--output", o.folder,
+                  "folder of compare.json, compare.md, report/ and the runs")
       ->capture_default_str();
   cmd->add_flag("--json", options->json, "print compare.json instead of the tables");
   cmd->footer(
@@ -63,11 +68,14 @@ void add_compare_command(CLI::App& app, int& exit_code) {
     options->compare.config = load_config_words(options->words).config;
     const CompareOutcome outcome = run_compare(options->compare);
     const bool done = outcome.code == ops::ExitCode::kOk;
+    const std::string& folder = options->compare.folder;
+    if (done) report::write_report(folder + "/report", report::report_of_folders({folder}));
     if (options->json) {
       fmt::print("{}\n", to_json(outcome.state, options->compare.abba, done).dump(1));
     } else {
       fmt::print("{}", compare_text(outcome.state, options->compare.abba));
-      fmt::print("\n{0}/compare.md, {0}/compare.json\n", options->compare.folder);
+      fmt::print("\n{0}/compare.md, {0}/compare.json{1}\n", folder,
+                 done ? fmt::format(", {}/report/report.html", folder) : "");
     }
     exit_code = static_cast<int>(outcome.code);
   });

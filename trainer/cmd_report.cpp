@@ -1,41 +1,57 @@
 // qstep report
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 
+#include "ops/error.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/commands.h"
-#include "trainer/report_html.h"
+#include "trainer/report_files.h"
 #include "trainer/report_json.h"
-#include "trainer/report_markdown.h"
 
 namespace qstep::trainer {
 
 namespace {
 
 struct Options {
-  std::vector<std::string> runs;
+  std::vector<std::string> runs, imports;
+  std::string from;
   std::string folder = "report";
   bool json = false;
 };
 
-void make_report(const Options& o) {
-  std::vector<report::Run> runs;
-  for (const std::string& folder : o.runs) runs.push_back(report::read_run(folder));
-  const report::Json json = report::report_json(runs);
-  for (const report::Run& run : runs) {
-    for (const std::string& problem : run.problems) fmt::print(stderr, "warning: {}\n", problem);
+// A report.json that an earlier call wrote.
+report::Json read_report(const std::string& path) {
+  const auto fail = [&](const std::string& why) {
+    throw ops::Error(ops::ExitCode::kConfig,
+                     fmt::format("{}: {}; name a report.json that qstep report wrote", path, why));
+  };
+  if (!std::filesystem::is_regular_file(path)) fail("there is no such file");
+  report::Json json = report::Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("schema") || !json.contains("runs") ||
+      !json.contains("comparisons")) {
+    fail("not a report");
   }
-  const std::string text = json.dump(1, ' ', false, report::Json::error_handler_t::replace) + "\n";
+  if (json.at("schema") != report::kReportSchema) {
+    fail(fmt::format("schema {}, this qstep reads {}", json.at("schema").dump(),
+                     report::kReportSchema));
+  }
+  return json;
+}
+
+void make_report(const Options& o) {
+  if (o.runs.empty() && o.imports.empty() && o.from.empty()) {
+    throw ops::Error(ops::ExitCode::kConfig,
+                     "qstep report: name a run folder, --import LOG or --from report.json");
+  }
+  const report::Json json =
+      o.from.empty() ? report::report_of_folders(o.runs, o.imports) : read_report(o.from);
   if (o.json) {
-    fmt::print("{}", text);
+    fmt::print("{}", report::report_text(json));
     return;
   }
-  CheckpointFiles files;
-  files.create_folders(o.folder);
-  files.replace_file(o.folder + "/report.json", text);
-  files.replace_file(o.folder + "/report.md", report::report_markdown(json));
-  files.replace_file(o.folder + "/report.html", report::report_html(json));
+  report::write_report(o.folder, json);
   fmt::print("{}\n", json.at("verdict").get<std::string>());
   for (const char* name : {"html", "md", "json"}) fmt::print("  {}/report.{}\n", o.folder, name);
 }
@@ -47,9 +63,21 @@ void add_report_command(CLI::App& app, int&) {
   Options& o = *options;
   CLI::App* report =
       app.add_subcommand("report", "Where the time of runs went, and what came of it");
-  report->add_option("runs", o.runs, "run folders; the first is what others are held against")
-      ->required()
+  report
+      ->add_option(
+          "runs", o.runs,
+          "folders of qstep train and qstep compare; the first run is what others are held against")
       ->type_name("RUN...");
+  CLI::Option* import = report->add_option(
+      "--import", o.imports,
+      "logs of Megatron-LM, torchtitan, MaxText, llm.c or llmq, shown beside the runs");
+  import->type_name("LOG")->allow_extra_args(false);
+  report
+      ->add_option("--from", o.from,
+                   "only write the page and the Markdown of this report.json again")
+      ->type_name("FILE")
+      ->excludes("runs")
+      ->excludes(import);
   report
       ->add_option("-o,--output", o.folder,
                    "folder for report.html (one page, no network), report.md and report.json")
@@ -58,7 +86,9 @@ void add_report_command(CLI::App& app, int&) {
   report->footer(
       "Examples:\n"
       "  qstep report runs/nvfp4\n"
-      "  qstep report runs/bf16 runs/nvfp4 -o report/");
+      "  qstep report runs/bf16 runs/nvfp4 -o report/\n"
+      "  qstep report runs/bf16 --import megatron.log\n"
+      "  qstep report --from report/report.json -o elsewhere/");
   report->callback([options] { make_report(*options); });
 }
 

@@ -43,8 +43,16 @@ std::string verdict_text(const AbbaResult& result, double threshold, bool emulat
   return fmt::format("inconclusive: {} from 1 lies within the interval", percent(threshold));
 }
 
+// What B's steps take beyond A's.
+std::string observer_text(const AbbaResult& r) {
+  const auto cost = [](double gain) { return 100 * (1 / gain - 1); };
+  return fmt::format("timing costs {:+.2f} % of a step ({:+.2f} to {:+.2f})", cost(r.gain),
+                     cost(r.interval.high), cost(r.interval.low));
+}
+
 std::string pair_name(const CompareState& state, const ComparePair& pair) {
-  return state.setting.recipes[pair.recipe] + (pair.recipe == 0 ? " again" : "");
+  const char* const what = pair.observer ? " timed" : pair.recipe == 0 ? " again" : "";
+  return state.setting.recipes[pair.recipe] + what;
 }
 
 std::string from_to(double a, double b) { return fmt::format("{:.2f} -> {:.2f}", a, b); }
@@ -76,8 +84,9 @@ Table step_table(const CompareState& state, const AbbaOptions& options) {
          fmt::format("{:.2f}", side_ms(pair, Side::kA)), fmt::format("{:.4f}", r.gain),
          fmt::format("{:.4f} - {:.4f}", r.interval.low, r.interval.high),
          fmt::format("{}", r.blocks),
-         floor ? "noise floor: what this machine makes of no difference"
-               : verdict_text(r, options.threshold, pair_emulated(state, pair))});
+         pair.observer ? observer_text(r)
+         : floor       ? "noise floor: what this machine makes of no difference"
+                       : verdict_text(r, options.threshold, pair_emulated(state, pair))});
   }
   return table;
 }
@@ -159,7 +168,12 @@ std::string segments(const CompareSetting& s) {
   return fmt::format("segments of {} steps behind {} of warm-up", s.steps, s.warmup);
 }
 
-constexpr const char* kNoPrediction = "No prediction: it needs timing.level = \"ops\".";
+// Where there are pairs that could have one.
+std::string no_prediction(const CompareState& state) {
+  const bool wanted = std::any_of(state.pairs.begin(), state.pairs.end(),
+                                  [](const ComparePair& pair) { return !pair.observer; });
+  return wanted ? "\nNo prediction: it needs timing.level = \"ops\".\n" : "";
+}
 
 bool measured(const CompareState& state) {
   return std::any_of(state.pairs.begin(), state.pairs.end(), [](const ComparePair& pair) {
@@ -176,7 +190,7 @@ std::string compare_text(const CompareState& state, const AbbaOptions& options) 
             aligned(step_table(state, options));
     const Table predictions = prediction_table(state, options);
     text += predictions.rows.empty()
-                ? fmt::format("\n{}\n", kNoPrediction)
+                ? no_prediction(state)
                 : "\nGain predicted from the times of GEMMs and quantizers alone (Amdahl)\n" +
                       aligned(predictions);
     const Table linears = linear_table(state, options);
@@ -214,7 +228,7 @@ std::string compare_markdown(const CompareState& state, const AbbaOptions& optio
           "changes of other categories stand beside it.\n",
           s.recipes[0], percent(Prediction::kExplained));
     } else {
-      text += fmt::format("\n{}\n", kNoPrediction);
+      text += no_prediction(state);
     }
     const Table linears = linear_table(state, options);
     if (!linears.rows.empty()) text += "\n" + markdown(linears);

@@ -37,6 +37,8 @@ class Comparison {
       data_.finish(config);
       configs_.push_back(std::move(config));
     }
+    untimed_ = configs_[0];
+    untimed_.timing.level = TimingLevel::kOff;
     state_.setting = setting();
     take_up();
     add_notes();
@@ -105,6 +107,10 @@ class Comparison {
   // The pairs in the order they are measured: noise floor first.
   std::vector<PairTask> pairs() const {
     std::vector<PairTask> tasks;
+    if (options_.observer) {
+      tasks.push_back(
+          {.a = untimed_, .b = configs_[0], .observer = true, .blocks = options_.blocks});
+    }
     for (size_t i = options_.noise_floor ? 0 : 1; i < configs_.size(); ++i) {
       tasks.push_back({.a = configs_[0], .b = configs_[i], .recipe = i, .blocks = options_.blocks});
     }
@@ -131,7 +137,8 @@ class Comparison {
     if (options_.blocks > 0) warn_of_others(progress);
     const int64_t per_segment = options_.warmup + options_.steps;
     for (const PairTask& task : pairs()) {
-      const auto done = static_cast<int64_t>(state_.pair(task.recipe).segments_ms.size());
+      const auto done =
+          static_cast<int64_t>(state_.pair(task.recipe, task.observer).segments_ms.size());
       const int64_t left = std::max<int64_t>(0, task.blocks * kSegmentsPerBlock - done);
       progress.plan(0, left / 2 * per_segment);
       progress.plan(task.recipe, left / 2 * per_segment);
@@ -188,6 +195,7 @@ class Comparison {
   RunDir dir_;  // locks the folder
   StepData data_;
   std::vector<Config> configs_;
+  Config untimed_;  // the baseline's
   CompareState state_;
   bool finished_ = false;
 };
@@ -197,8 +205,13 @@ void require_comparable(const CompareOptions& o) {
   if (parallel::find_launch().size > 1) {
     fail("qstep compare runs in one process: start it without mpirun and srun");
   }
-  if (o.recipes.size() < (o.noise_floor && o.blocks > 0 ? 1u : 2u)) {
-    fail("--recipes wants two or more, separated by commas; one is enough with --noise-floor");
+  if (o.recipes.size() < ((o.noise_floor || o.observer) && o.blocks > 0 ? 1u : 2u)) {
+    fail(
+        "--recipes wants two or more, separated by commas; one is enough with --noise-floor or "
+        "--observer");
+  }
+  if (o.observer && o.config.timing.level == TimingLevel::kOff) {
+    fail("--observer measures what timing.level costs: expected phases or ops, found off");
   }
   if (o.blocks == 0 && o.seeds == 0) fail("--blocks 0 and no --seeds: nothing to compare");
   if (o.seeds == 0) return;

@@ -18,6 +18,7 @@ struct CompareOptions {
   int64_t blocks = 8;                // of each pair; 0: no step times
   int64_t warmup = 10, steps = 20;   // of a segment
   bool noise_floor = false;          // also the baseline against itself
+  bool observer = false;             // also the baseline without timing against itself with it
   int64_t seeds = 0;                 // training runs of each recipe, from config.train.seed on
   AbbaOptions abba{};
   std::string folder;

@@ -17,11 +17,11 @@ namespace qstep::trainer {
 
 using Json = nlohmann::ordered_json;
 
-ComparePair& CompareState::pair(size_t recipe) {
+ComparePair& CompareState::pair(size_t recipe, bool observer) {
   for (ComparePair& p : pairs) {
-    if (p.recipe == recipe) return p;
+    if (p.recipe == recipe && p.observer == observer) return p;
   }
-  pairs.push_back({.recipe = recipe, .segments_ms = {}, .parts = {}});
+  pairs.push_back({.recipe = recipe, .observer = observer, .segments_ms = {}, .parts = {}});
   return pairs.back();
 }
 
@@ -124,10 +124,12 @@ MeanParts read_parts(const Json& json) {
 }
 
 Json pair_json(const CompareState& state, const ComparePair& pair, const AbbaOptions& options) {
-  const bool noise_floor = pair.recipe == 0, emulated = pair_emulated(state, pair);
-  Json json = {{"a", state.setting.recipes[0]}, {"b", state.setting.recipes[pair.recipe]},
-               {"b_index", pair.recipe},        {"noise_floor", noise_floor},
-               {"emulated", emulated},          {"segments_ms", pair.segments_ms}};
+  const bool noise_floor = pair.recipe == 0 && !pair.observer,
+             emulated = pair_emulated(state, pair);
+  Json json = {{"a", state.setting.recipes[0]},  {"b", state.setting.recipes[pair.recipe]},
+               {"b_index", pair.recipe},         {"noise_floor", noise_floor},
+               {"observer", pair.observer},      {"emulated", emulated},
+               {"segments_ms", pair.segments_ms}};
   const std::vector<double> logs = block_logs(pair.segments_ms);
   json["blocks"] = logs.size();
   if (logs.empty()) return json;
@@ -236,6 +238,7 @@ CompareState read_compare_state(const std::string& path) {
     };
     for (const Json& row : json.at("pairs")) {
       ComparePair pair{.recipe = recipe(row.at("b_index")),
+                       .observer = row.value("observer", false),
                        .segments_ms = row.at("segments_ms").get<std::vector<double>>(),
                        .parts = {}};
       const auto whole = pair.segments_ms.size() / kSegmentsPerBlock * kSegmentsPerBlock;

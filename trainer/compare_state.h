@@ -36,6 +36,7 @@ struct CompareSetting {
 // Of sides A and B in turn, A the baseline.
 struct ComparePair {
   size_t recipe = 0;                // B; 0: the baseline again, the noise floor
+  bool observer = false;            // of the baseline: A without timing (timing.level), B with it
   std::vector<double> segments_ms;  // median step time of each, in the order of side_of
   // Where the steps of the sides went, of whole blocks; without segments where timing.level is not
   // ops.
@@ -58,7 +59,7 @@ struct CompareState {
   std::vector<std::string> notes;   // about the recipes, for readers
 
   // The pair with this recipe as B; a new one, behind the others, where there is none.
-  ComparePair& pair(size_t recipe);
+  ComparePair& pair(size_t recipe, bool observer = false);
   const CompareLoss* loss(size_t recipe, uint64_t seed) const;
 };
 

@@ -93,12 +93,13 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
   const CompareSetting& setting = state.setting;
   const bool together = pair_memory(task.a, task.b, seams).together;
   std::array<std::unique_ptr<TimedRecipe>, 2> sides;
-  ComparePair& pair = state.pair(task.recipe);
-  const std::string names =
-      fmt::format("{} | {}", setting.recipes[0],
-                  task.recipe == 0 ? setting.recipes[0] + " again" : setting.recipes[task.recipe]);
+  ComparePair& pair = state.pair(task.recipe, task.observer);
+  const std::string names = fmt::format("{} | {}", setting.recipes[0],
+                                        task.observer      ? "with timing.level = off and not"
+                                        : task.recipe == 0 ? setting.recipes[0] + " again"
+                                                           : setting.recipes[task.recipe]);
   const int64_t per_segment = setting.warmup + setting.steps;
-  const bool notes_parts = task.a.timing.level == TimingLevel::kOps;
+  const bool notes_parts = !task.observer && task.a.timing.level == TimingLevel::kOps;
   std::vector<std::pair<Side, StepParts>> block_parts;  // of the block in progress
   for (auto segment = static_cast<int64_t>(pair.segments_ms.size());
        segment < task.blocks * kSegmentsPerBlock; ++segment) {

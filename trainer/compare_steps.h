@@ -58,6 +58,7 @@ struct PairTask {
   const Config& a;
   const Config& b;
   size_t recipe = 0;  // number of b
+  bool observer = false;
   int64_t blocks = 8;
 };
 

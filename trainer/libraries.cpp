@@ -128,12 +128,15 @@ Library look_for(const Wanted& wanted) {
 
 std::vector<Library> linked_libraries() { return {onednn(), openmp(), hdf5(), sentencepiece()}; }
 
+Library mpi_library() {
+  return look_for({"MPI",
+                   {"libmpi.so.40", "libmpi.so.12", "libmpi.so"},
+                   mpi_version,
+                   "apt install libopenmpi-dev openmpi-bin"});
+}
+
 std::vector<Library> optional_libraries() {
   const std::vector<Wanted> list = {
-      {"MPI",
-       {"libmpi.so.40", "libmpi.so.12", "libmpi.so"},
-       mpi_version,
-       "apt install libopenmpi-dev openmpi-bin"},
       {"CUDA driver", {"libcuda.so.1"}, cuda_driver_version, "needs an NVIDIA GPU and its driver"},
       {"cuBLASLt",
        {"libcublasLt.so.13", "libcublasLt.so.12"},
@@ -142,7 +145,7 @@ std::vector<Library> optional_libraries() {
       {"cuDNN", {"libcudnn.so.9"}, cudnn_version, "NVIDIA's package libcudnn9-cuda-13"},
       {"NCCL", {"libnccl.so.2"}, nccl_version, "NVIDIA's package libnccl2"},
   };
-  std::vector<Library> found;
+  std::vector<Library> found{mpi_library()};
   for (const Wanted& wanted : list) found.push_back(look_for(wanted));
   return found;
 }

@@ -17,6 +17,8 @@ struct Library {
 // Linked into every build: oneDNN, OpenMP, HDF5, SentencePiece.
 std::vector<Library> linked_libraries();
 
+Library mpi_library();
+
 // Looked for on this machine and not needed on one CPU: MPI, CUDA driver, cuBLASLt, cuDNN, NCCL.
 std::vector<Library> optional_libraries();
 

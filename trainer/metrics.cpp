@@ -46,6 +46,16 @@ void MetricsFile::run(const RunRow& row) {
   lines_.append();
 }
 
+void MetricsFile::facts(int64_t first_step, const std::vector<FactGroup>& groups) {
+  lines_.open("facts", first_step);
+  for (const FactGroup& group : groups) {
+    lines_.open_object(group.name);
+    for (const auto& [name, value] : group.facts) lines_.put(name, std::string_view(value));
+    lines_.close_object();
+  }
+  lines_.append();
+}
+
 void MetricsFile::step(const StepRow& row) {
   lines_.open("step", row.step);
   lines_.put("loss", row.loss);

@@ -10,6 +10,7 @@
 #include "trainer/breakdown.h"
 #include "trainer/json_lines.h"
 #include "trainer/machines.h"
+#include "trainer/run_facts.h"
 #include "trainer/timeline.h"
 
 namespace qstep::trainer {
@@ -74,6 +75,8 @@ class MetricsFile {
 
   // The run's header, once per start: what a reader needs to interpret the rows.
   void run(const RunRow& row);
+  // Behind it: what it runs on.
+  void facts(int64_t first_step, const std::vector<FactGroup>& groups);
   void step(const StepRow& row);
   void eval(const EvalRow& row);
   void checkpoint(const CheckpointRow& row);

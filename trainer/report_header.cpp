@@ -101,6 +101,26 @@ Json data_json(const Run& run) {
   return json;
 }
 
+// A group of facts; environment may be empty.
+Json facts_json(const Run& run, const FactTexts& facts, const char* what) {
+  if (!run.facts.recorded) {
+    return missing(fmt::format("the run is of an older qstep, which did not record {}", what));
+  }
+  Json json = {{"available", true}, {"facts", Json::array()}};
+  for (const auto& [name, value] : facts)
+    json["facts"].push_back({{"name", name}, {"value", value}});
+  return json;
+}
+
+// Whether the configuration and recipe in the folder are those that ran.
+Json hash_check(const Run& run) {
+  const std::string recorded = run.last_start().config_hash;
+  if (!run.config || recorded.empty())
+    return missing("config.toml or the recorded hash is missing");
+  const std::string found = config_hash(*run.config);
+  return {{"available", true}, {"found", found}, {"equal", found == recorded}};
+}
+
 }  // namespace
 
 Json header_section(const Run& run) {
@@ -133,10 +153,11 @@ Json header_section(const Run& run) {
           {"ending", ending_json(run)},
           {"checkpoints", run.checkpoints},
           {"problems", run.problems},
-          {"build", missing("runs do not record the program's revision and flags")},
-          {"machine", missing("runs do not record processor, devices, clocks and power limits")},
-          {"libraries", missing("runs do not record versions of libraries and drivers")},
-          {"environment", missing("runs do not record environment variables")},
+          {"config_check", hash_check(run)},
+          {"build", facts_json(run, run.facts.build, "the program's revision and flags")},
+          {"machine", facts_json(run, run.facts.machine, "its machine")},
+          {"libraries", facts_json(run, run.facts.libraries, "versions of libraries")},
+          {"environment", facts_json(run, run.facts.environment, "environment variables")},
           {"config_toml", run.config_toml},
           {"recipe_toml", run.recipe_toml}};
 }

@@ -4,6 +4,8 @@
 #include <set>
 
 #include "trainer/format.h"
+#include "trainer/peer_log.h"
+#include "trainer/report_comparison.h"
 #include "trainer/report_sections.h"
 
 namespace qstep::trainer::report {
@@ -35,8 +37,10 @@ std::string verdict_of(const Json& run) {
   const Json& time = run.at("step_time");
   if (!time.at("available").get<bool>()) return text + time.at("reason").get<std::string>() + ".";
   text += fmt::format("{} a step (median)", ms_text(time.at("p50_ms").get<double>()));
-  const double per_s = run.at("throughput").at("tokens_per_s").get<double>();
-  text += fmt::format(", {} tokens/s", with_commas(std::llround(per_s)));
+  const Json& per_s = run.at("throughput").at("tokens_per_s");
+  if (per_s.is_number()) {
+    text += fmt::format(", {} tokens/s", with_commas(std::llround(per_s.get<double>())));
+  }
   const Json& breakdown = run.at("breakdown");
   if (breakdown.at("available").get<bool>()) {
     const Json& top = breakdown.at("phases").at(0);
@@ -51,8 +55,10 @@ std::string verdict_of(const Json& run) {
   const bool validated = loss.at("validation").at("available").get<bool>();
   const Json& last = validated ? loss.at("validation").at("last") : loss.at("last");
   if (last.is_number()) {
-    text += fmt::format("; {} loss {:.4f} behind {} tokens", validated ? "validation" : "training",
-                        last.get<double>(), count_text(loss.at("tokens").get<int64_t>()));
+    text +=
+        fmt::format("; {} loss {:.4f}", validated ? "validation" : "training", last.get<double>());
+    const auto tokens = loss.at("tokens").get<int64_t>();
+    if (tokens > 0) text += fmt::format(" behind {} tokens", count_text(tokens));
   } else {
     text += "; the loss is not finite";
   }
@@ -93,6 +99,11 @@ std::string comparison_text(const Json& run) {
 Json run_json(const Run& run, const std::string& name) {
   const StepChoice choice = choose_steps(run);
   Json json = {{"name", name}, {"verdict", nullptr}};
+  if (run.peer) {
+    json.update(peer_sections(run, choice));
+    json["verdict"] = verdict_of(json);
+    return json;
+  }
   json["header"] = header_section(run);
   json["step_time"] = step_time_section(run, choice);
   json["breakdown"] = breakdown_section(run, choice);
@@ -104,28 +115,54 @@ Json run_json(const Run& run, const std::string& name) {
   json["power"] = missing("no device counters on a CPU");
   json["goodput"] = goodput_section(run, choice);
   json["loss"] = loss_section(run);
-  json["observer"] = missing("this run was not measured with instrumentation off and on");
+  json["observer"] = observer_section(run, choice);
   json["verdict"] = verdict_of(json);
   return json;
 }
 
 }  // namespace
 
-Json report_json(std::span<const Run> runs) {
+Json report_json(std::span<const Run> runs, const Json& comparisons) {
   const std::vector<std::string> names = names_of(runs);
-  Json json = {{"schema", kReportSchema}, {"verdict", ""}, {"runs", Json::array()}};
+  Json json = {{"schema", kReportSchema},
+               {"verdict", ""},
+               {"comparisons", comparisons},
+               {"runs", Json::array()}};
   for (size_t i = 0; i < runs.size(); ++i) json["runs"].push_back(run_json(runs[i], names[i]));
   Json& all = json["runs"];
-  all[0]["compare"] = missing(runs.size() > 1 ? "the first run: the others are held against it"
-                                              : "one run; name several, or use qstep compare");
-  std::string verdict = all[0].at("verdict").get<std::string>();
-  for (size_t i = 1; i < all.size(); ++i) {
-    all[i]["compare"] = compare_section(all[0], all[i]);
-    const std::string text = comparison_text(all[i]);
-    verdict = i == 1 ? text : verdict + " " + text;
+  std::vector<std::string> verdicts;
+  for (const Json& comparison : comparisons) verdicts.push_back(comparison_verdict(comparison));
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (i == 0) {
+      all[0]["compare"] = missing(all.size() > 1 ? "the first run: the others are held against it"
+                                                 : "one run; name several, or use qstep compare");
+      if (all.size() == 1) verdicts.push_back(all[0].at("verdict").get<std::string>());
+    } else {
+      all[i]["compare"] = compare_section(all[0], all[i]);
+      verdicts.push_back(comparison_text(all[i]));
+    }
   }
-  json["verdict"] = verdict;
+  json["verdict"] = fmt::format("{}", fmt::join(verdicts, " "));
   return json;
+}
+
+Json report_of_folders(const std::vector<std::string>& folders,
+                       const std::vector<std::string>& logs) {
+  std::vector<Run> runs;
+  Json comparisons = Json::array();
+  for (const std::string& folder : folders) {
+    if (!is_comparison(folder)) {
+      runs.push_back(read_run(folder));
+      continue;
+    }
+    comparisons.push_back(read_comparison(folder));
+    for (const std::string& run : runs_of_comparison(folder)) runs.push_back(read_run(run));
+  }
+  for (const std::string& log : logs) runs.push_back(read_peer_log(log));
+  for (const Run& run : runs) {
+    for (const std::string& problem : run.problems) fmt::print(stderr, "warning: {}\n", problem);
+  }
+  return report_json(runs, comparisons);
 }
 
 }  // namespace qstep::trainer::report

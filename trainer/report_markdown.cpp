@@ -100,11 +100,49 @@ std::string warnings(const Json& runs) {
       text += fmt::format("> {}: the last line of {} is unfinished\n>\n", name,
                           file.get<std::string>());
     }
+    const Json& check = header.at("config_check");
+    if (available(check) && !check.at("equal").get<bool>()) {
+      text +=
+          fmt::format("> {}: the configuration in its folder is not the one that ran\n>\n", name);
+    }
     for (const Json& problem : header.at("problems")) {
       text += fmt::format("> {}: left out: {}\n>\n", name, problem.get<std::string>());
     }
   }
   return text.empty() ? "" : text + "\n";
+}
+
+// What qstep compare measured in turn.
+std::string comparisons(const Json& all) {
+  const auto gain = [](double x) { return fmt::format("{:.4f}", x); };
+  std::string text;
+  for (const Json& comparison : all) {
+    Table table({"recipe", "step", "baseline in turn", "gain", "low", "high", "blocks", "verdict",
+                 "predicted gain", "difference"});
+    for (const Json& pair : comparison.at("pairs")) {
+      if (!pair.contains("gain")) continue;
+      const char* const what = pair.at("observer").get<bool>()      ? " timed"
+                               : pair.at("noise_floor").get<bool>() ? " again"
+                                                                    : "";
+      const Json& interval = pair.at("gain_interval");
+      table.row({pair.at("b").get<std::string>() + what, cell(pair, "b_ms", ms),
+                 cell(pair, "a_ms", ms), cell(pair, "gain", gain), gain(interval[0]),
+                 gain(interval[1]), cell(pair, "blocks", plain),
+                 pair.at("verdict").get<std::string>(), cell(pair.at("prediction"), "gain", gain),
+                 cell(pair.at("prediction"), "difference", share)});
+    }
+    text +=
+        fmt::format("## In turn: {}\n\n", comparison.at("path").get<std::string>()) + table.text();
+    if (comparison.at("loss_gaps").empty()) continue;
+    Table losses({"recipe", "validation loss", "gap", "standard error", "seeds"});
+    for (const Json& row : comparison.at("loss_gaps")) {
+      losses.row({row.at("recipe").get<std::string>(), cell(row, "loss", loss),
+                  cell(row, "gap", [](double x) { return fmt::format("{:+.4f}", x); }),
+                  cell(row, "standard_error", loss), cell(row, "seeds", plain)});
+    }
+    text += losses.text();
+  }
+  return text;
 }
 
 std::string comparison(const Json& runs) {
@@ -274,18 +312,54 @@ std::string goodput(const Json&, const Json& section) {
   return table.text();
 }
 
+std::string observer(const Json&, const Json& section) {
+  Table table({"noting a call", "notes of a step", "cost of a step", "share", "bound"});
+  const auto fine = [](double x) { return fmt::format("{:.3f} %", 100 * x); };
+  table.row({cell(section, "note_ns", [](double x) { return fmt::format("{:.3g} ns", x); }),
+             cell(section, "notes_per_step", plain), cell(section, "cost_ms", ms),
+             cell(section, "share", fine), cell(section, "bound", fine)});
+  return table.text();
+}
+
+std::string header(const Json& run, const Json& section) {
+  std::string text;
+  if (section.at("config_hash").is_string()) {
+    text += fmt::format("Configuration {}.\n\n", section.at("config_hash").get<std::string>());
+  }
+  for (const char* key : {"build", "machine", "libraries", "environment"}) {
+    const Json& group = section.at(key);
+    text += fmt::format("* {}: ", key);
+    if (!available(group)) {
+      text += reason(group);
+      continue;
+    }
+    std::vector<std::string> facts;
+    for (const Json& fact : group.at("facts")) {
+      facts.push_back(fmt::format("{} {}", fact.at("name").get<std::string>(),
+                                  fact.at("value").get<std::string>()));
+    }
+    text += facts.empty() ? "none\n" : fmt::format("{}\n", fmt::join(facts, "; "));
+  }
+  const Json& power = run.at("power");
+  return text + "* power: " + (available(power) ? "" : reason(power));
+}
+
 }  // namespace
 
 std::string report_markdown(const Json& report) {
   const Json& runs = report.at("runs");
-  return "# Quarterstep report\n\n" + report.at("verdict").get<std::string>() + "\n\n" +
-         warnings(runs) + overview(runs) + comparison(runs) +
+  const std::string head = "# Quarterstep report\n\n" + report.at("verdict").get<std::string>() +
+                           "\n\n" + comparisons(report.at("comparisons"));
+  if (runs.empty()) return head;
+  return head + warnings(runs) + overview(runs) + comparison(runs) +
          per_run(runs, "Step time", "step_time", step_time) +
          per_run(runs, "Where a step goes", "breakdown", breakdown) +
          per_run(runs, "GEMMs by what they lose", "precision", precision) +
          per_run(runs, "Throughput", "throughput", throughput) +
          per_run(runs, "Communication", "comm", comm) + per_run(runs, "Ranks", "ranks", ranks) +
-         per_run(runs, "Memory", "memory", memory) + per_run(runs, "Goodput", "goodput", goodput);
+         per_run(runs, "Memory", "memory", memory) + per_run(runs, "Goodput", "goodput", goodput) +
+         per_run(runs, "What measuring took", "observer", observer) +
+         per_run(runs, "What ran", "header", header);
 }
 
 }  // namespace qstep::trainer::report

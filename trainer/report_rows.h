@@ -12,28 +12,41 @@
 #include <string>
 #include <vector>
 
+#include "trainer/flat_row.h"
+
 namespace qstep::trainer::report {
 
 // A row; a key that is not there, or null, leaves the field as it is. Throws std::invalid_argument
 // that names the key when a value is of another type.
 class Row {
  public:
-  explicit Row(const nlohmann::json& json) : json_(json) {}
+  explicit Row(const nlohmann::json& json) : json_(&json) {}
+  explicit Row(const FlatRow& flat) : flat_(&flat) {}
 
-  bool has(const char* key) const { return json_.contains(key); }
+  bool has(const char* key) const {
+    return flat_ != nullptr ? !flat_->value(key).empty() : json_->contains(key);
+  }
 
   template <class T>
   void get(const char* key, T& field) const {
-    const auto found = json_.find(key);
-    if (found == json_.end() || found->is_null()) return;
-    if (!fits<T>(*found)) {
-      throw std::invalid_argument(
-          fmt::format("{}: expected {}, found {}", key, wanted<T>(), found->dump()));
+    if (flat_ != nullptr) {
+      const std::string_view text = flat_->value(key);
+      if (text.empty() || text == "null") return;
+      const std::optional<T> value = flat_value<T>(text);
+      if (!value) fail(key, wanted<T>(), std::string(text));
+      field = *value;
+      return;
     }
+    const auto found = json_->find(key);
+    if (found == json_->end() || found->is_null()) return;
+    if (!fits<T>(*found)) fail(key, wanted<T>(), found->dump());
     field = found->template get<T>();
   }
 
  private:
+  [[noreturn]] static void fail(const char* key, const char* expected, const std::string& found) {
+    throw std::invalid_argument(fmt::format("{}: expected {}, found {}", key, expected, found));
+  }
   template <class T>
   static bool fits(const nlohmann::json& value) {
     if constexpr (std::is_same_v<T, bool>) {
@@ -46,6 +59,9 @@ class Row {
       return value.is_string();
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
       return value.is_array() &&
+             std::all_of(value.begin(), value.end(), [](const auto& x) { return x.is_string(); });
+    } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>>) {
+      return value.is_object() &&
              std::all_of(value.begin(), value.end(), [](const auto& x) { return x.is_string(); });
     } else {
       return value.is_object() &&
@@ -64,12 +80,16 @@ class Row {
       return "a text";
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
       return "texts";
+    } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>>) {
+      return "an object of texts";
     } else {
       return "an object of numbers";
     }
   }
 
-  const nlohmann::json& json_;
+  // One of them.
+  const nlohmann::json* json_ = nullptr;
+  const FlatRow* flat_ = nullptr;
 };
 
 struct RowProblems {

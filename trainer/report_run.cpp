@@ -69,6 +69,15 @@ Start start_of(const Row& row) {
   return s;
 }
 
+Facts facts_of(const Row& row) {
+  Facts f{.recorded = true, .build = {}, .machine = {}, .libraries = {}, .environment = {}};
+  row.get("build", f.build);
+  row.get("machine", f.machine);
+  row.get("libraries", f.libraries);
+  row.get("environment", f.environment);
+  return f;
+}
+
 Step step_of(const Row& row) {
   Step s;
   row.get("step", s.step);
@@ -119,6 +128,7 @@ RankStart rank_start_of(const Row& row) {
   row.get("tensor_rank", s.tensor_rank);
   row.get("data_rank", s.data_rank);
   row.get("threads", s.threads);
+  row.get("note_ns", s.note_ns);
   return s;
 }
 
@@ -198,6 +208,8 @@ void read_metrics(Run& run) {
          if (type == "run") {
            check_schema(row, path);
            run.starts.push_back(start_of(row));
+         } else if (type == "facts") {
+           run.facts = facts_of(row);
          } else if (type == "step") {
            run.steps.push_back(step_of(row));
          } else if (type == "eval") {

@@ -34,6 +34,13 @@ struct Start {
   double peak_memory_bytes_per_s = 0;
 };
 
+// What the last start ran on (run_facts.h); a group that a row lacks is empty.
+using FactTexts = std::map<std::string, std::string>;  // by name
+struct Facts {
+  bool recorded = false;
+  FactTexts build, machine, libraries, environment;
+};
+
 struct Step {
   int64_t step = 0;
   double loss = kMissing, lr = kMissing, grad_norm = kMissing;  // NaN: not finite, or not there
@@ -45,6 +52,9 @@ struct Step {
   double comm_busy_ms = 0, comm_exposed_ms = kMissing;
   int64_t comm_bytes = 0;
   std::vector<std::string> tags;
+  // As logs of other trainers tell them; NaN in rows of ours.
+  double tokens_per_s = kMissing, tokens_per_s_per_device = kMissing;
+  double model_flops_per_s_per_device = kMissing;
 };
 
 struct Evaluation {
@@ -63,6 +73,7 @@ struct Save {
 struct RankStart {
   int64_t step = 1, rank = 0, tensor_rank = 0, data_rank = 0, threads = 0;
   std::string host;
+  double note_ns = kMissing;  // of noting one call
 };
 
 // Sums over the `steps` steps that end with `step`.
@@ -98,9 +109,17 @@ struct RankMemory {
 
 enum class Ending : uint8_t { kRecorded, kRunning, kKilled };
 
+// Of a log that another trainer wrote (peer_log.h).
+struct PeerLog {
+  std::string tool;   // "Megatron-LM"
+  std::string times;  // what a time of its lines is
+};
+
 struct Run {
+  std::optional<PeerLog> peer;
   std::string path, name;  // name: the last part of the path
   std::vector<Start> starts;
+  Facts facts;
   std::vector<Step> steps;
   std::vector<Evaluation> evaluations;
   std::vector<Save> saves;

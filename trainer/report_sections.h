@@ -27,11 +27,18 @@ Json memory_section(const Run& run);
 // GEMMs by what they lose, and the numeric ledger (report_precision.cpp).
 Json precision_section(const Run& run, const StepChoice& choice);
 
+// What measuring itself took (report_observer.cpp).
+Json observer_section(const Run& run, const StepChoice& choice);
+
 // Loss over steps and over tokens (report_loss.cpp).
 Json loss_section(const Run& run);
 
 // Wall time of all starts in buckets that add up to it (report_goodput.cpp).
 Json goodput_section(const Run& run, const StepChoice& choice);
+
+// All of them, of a log that another trainer wrote (report_peer.cpp): what its lines do not say is
+// missing.
+Json peer_sections(const Run& run, const StepChoice& choice);
 
 // Several of them: the run against the first of the report (report_compare.cpp). Both are whole
 // runs of report.json; no speed is claimed where a format is emulated.

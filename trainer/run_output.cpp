@@ -34,6 +34,7 @@ void RunOutput::open(const CheckpointState& state, const MachineModel& machine) 
                  .flops_per_token =
                      flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal),
                  .machine = machine});
+  metrics_->facts(state.step + 1, run_facts(n_ranks_));
   const std::string path = dir_->ledger_jsonl();
   if (config_.precision.ledger_every == 0 || plan_precision(config_).plain()) {
     keep_rows(path, state.step, [](const auto&, int64_t) {});

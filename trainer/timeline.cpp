@@ -1,5 +1,7 @@
 #include "trainer/timeline.h"
 
+#include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace qstep::trainer {
@@ -86,6 +88,21 @@ void Timeline::end_call(const Mark& mark, Category category, std::string_view ca
 
 double total_ms(const PhaseTimes& times) {
   return std::accumulate(times.begin(), times.end(), 0.0);
+}
+
+double measure_note_ns() {
+  constexpr int kCalls = 2000, kRounds = 5;  // as many calls as a step of a large model has
+  Timeline timeline(TimingLevel::kOps);
+  double least = std::numeric_limits<double>::infinity();  // the first rounds find the memory
+  for (int round = 0; round < kRounds; ++round) {
+    timeline.start();
+    for (int i = 0; i < kCalls; ++i) {
+      timeline.end_call(timeline.begin_call(), Category::kOther, "call");
+    }
+    timeline.stop();
+    least = std::min(least, static_cast<double>(timeline.step().length()) / kCalls);
+  }
+  return least;
 }
 
 }  // namespace qstep::trainer

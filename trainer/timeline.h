@@ -194,4 +194,8 @@ class Timeline {
 
 double total_ms(const PhaseTimes& times);
 
+// What noting one call takes on this machine now, ns: two looks at the clock and a note in memory
+// that is there. Takes about a millisecond to find out.
+double measure_note_ns();
+
 }  // namespace qstep::trainer

@@ -63,6 +63,7 @@ void TimingRows::run(const RankRunRow& row, std::span<const MemoryRow> memory) {
   lines_.put("tensor_rank", row.tensor_rank);
   lines_.put("data_rank", row.data_rank);
   lines_.put("threads", row.threads);
+  lines_.put("note_ns", row.note_ns);
   lines_.append();
   for (const MemoryRow& owned : memory) {
     lines_.open("memory", row.first_step);

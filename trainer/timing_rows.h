@@ -34,6 +34,7 @@ struct RankRunRow {
   int64_t pid = 0;
   int tensor_rank = 0, data_rank = 0;
   int64_t threads = 0;
+  double note_ns = 0;  // what noting a call takes (timeline.h)
 };
 
 class TimingRows {

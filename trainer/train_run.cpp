@@ -137,7 +137,8 @@ void TrainRun::open_timing() {
                   .pid = ::getpid(),
                   .tensor_rank = mesh.tensor_rank(rank),
                   .data_rank = mesh.data_rank(rank),
-                  .threads = ops::max_threads()},
+                  .threads = ops::max_threads(),
+                  .note_ns = measure_note_ns()},
                  training_memory(config_, comm_.size(), rank));
   });
 }

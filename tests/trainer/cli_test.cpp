@@ -325,4 +325,41 @@ TEST_F(Cli, BenchStepCountsWhatItTimed) {
   EXPECT_EQ(steps("fp32,bf16"), 2);
 }
 
+TEST_F(Cli, ReportIsRenderedAgainFromItsJsonAlone) {
+  const std::string log = write("theirs.log",
+                                "completed step: 1, seconds: 2.5, TFLOP/s/device: 300, "
+                                "Tokens/s/device: 6500, total_weights: 1, loss: 6.5\n"
+                                "completed step: 2, seconds: 2.4, TFLOP/s/device: 310, "
+                                "Tokens/s/device: 6600, total_weights: 1, loss: 6.25\n");
+  const Outcome first = qstep("report --import theirs.log -o first");
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_TRUE(contains(first.out, "training loss 6.25")) << first.out;
+  std::filesystem::remove(log);
+  const Outcome again = qstep("report --from first/report.json -o again");
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(again.out.substr(0, again.out.find('\n')), first.out.substr(0, first.out.find('\n')));
+  for (const char* name : {"report.json", "report.md", "report.html"}) {
+    const std::string text = read_file(folder_ / "first" / name);
+    EXPECT_GT(text.size(), 100u);
+    EXPECT_EQ(text, read_file(folder_ / "again" / name)) << name;
+  }
+}
+
+TEST_F(Cli, ReportRefusesWhatIsNone) {
+  write("other.json", "{\"schema\": 99, \"runs\": [], \"comparisons\": []}");
+  write("broken.json", "{");
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"", "name a run folder, --import LOG or --from report.json"},
+      {"--from nowhere.json", "nowhere.json: there is no such file"},
+      {"--from broken.json", "broken.json: not a report"},
+      {"--from other.json", "other.json: schema 99, this qstep reads 1"},
+      {"--import broken.json", "broken.json: no line is of a log of Megatron-LM"},
+      {"nowhere", "nowhere: there is no metrics.jsonl"}};
+  for (const auto& [arguments, text] : cases) {
+    const Outcome outcome = qstep("report " + arguments);
+    EXPECT_EQ(outcome.code, 20) << arguments;
+    EXPECT_TRUE(contains(outcome.err, text)) << outcome.err;
+  }
+}
+
 }  // namespace

@@ -59,6 +59,14 @@ TEST_F(CompareCommand, PrintsATableAndWritesFiles) {
   EXPECT_EQ(2, json.at("pairs").at(0).at("block_gains").size());
   for (const double ms : json.at("pairs").at(0).at("segments_ms")) EXPECT_GT(ms, 0);
   EXPECT_TRUE(std::filesystem::exists(folder_ / "out/compare.md"));
+  const Json report = Json::parse(text_of(folder_ / "out/report/report.json"));
+  const Json& pair = report.at("comparisons").at(0).at("pairs").at(0);
+  EXPECT_EQ(json.at("pairs").at(0).at("gain"), pair.at("gain"));
+  EXPECT_EQ(true, pair.at("prediction").at("available"));
+  EXPECT_NE(std::string::npos,
+            report.at("verdict").get<std::string>().find("nvfp4-all-layers (emulated): "));
+  EXPECT_TRUE(report.at("runs").empty());
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out/report/report.html"));
 }
 
 TEST_F(CompareCommand, TheConfigurationMayFollowTheRecipes) {

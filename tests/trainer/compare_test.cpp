@@ -116,6 +116,26 @@ TEST_F(Compare, TheNoiseFloorIsTheBaselineAgainstItself) {
   EXPECT_NE(std::string::npos, compare_text(outcome.state, {}).find("fp32 again"));
 }
 
+TEST_F(Compare, TheObserverIsTheBaselineWithoutTimingAgainstItselfWithIt) {
+  CompareOptions o = options({"fp32"});
+  o.observer = true;
+  EXPECT_THROW(run_compare(o, simulated(0.002, 1)), ops::Error);  // timing.level is off
+  o.config.timing.level = TimingLevel::kOps;
+  const CompareOutcome outcome = run_compare(o, simulated(0.0002, 1.003));
+  const Json pair = pair_of(file(), 0);
+  EXPECT_EQ(true, pair.at("observer"));
+  EXPECT_EQ(false, pair.at("noise_floor"));
+  EXPECT_NEAR(1 / 1.003, pair.at("gain"), 0.0005);
+  EXPECT_FALSE(pair.contains("prediction"));
+  EXPECT_NE(std::string::npos, compare_text(outcome.state, {}).find("timing costs +0."))
+      << compare_text(outcome.state, {});
+  // The pairs of a folder are told apart.
+  o.noise_floor = true;
+  run_compare(o, simulated(0.0002, 1));
+  EXPECT_EQ(2u, file().at("pairs").size());
+  EXPECT_EQ(true, pair_of(file(), 1).at("noise_floor"));
+}
+
 // ---- interruptions ---------------------------------------------------------------------------
 
 TEST_F(Compare, GoesOnWhereItWasStopped) {

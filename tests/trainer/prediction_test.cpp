@@ -28,7 +28,7 @@ ComparePair pair_of(double b_ms, const StepParts& b) {
       .categories = {{"gemm_bf16", 50}, {"attn", 30}, {"host_gap", 5}},
       .sites = {
           {gemm("qkv", "fprop"), 10}, {gemm("qkv", "dgrad", 1), 10}, {gemm("down", "wgrad"), 30}}};
-  ComparePair pair{.recipe = 1, .segments_ms = {}, .parts = {}};
+  ComparePair pair{.recipe = 1, .observer = false, .segments_ms = {}, .parts = {}};
   for (int64_t s = 0; s < 2 * kSegmentsPerBlock; ++s) {
     pair.segments_ms.push_back(side_of(s) == Side::kA ? 100 : b_ms);
     pair.parts_of(side_of(s)).add(side_of(s) == Side::kA ? a : b);

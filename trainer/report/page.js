@@ -15,9 +15,9 @@ function si(x, unit) {
   return `${digits(x)} ${prefixes[i]}${unit}`;
 }
 const formats = {
-  ms: x => digits(x) + " ms", s: x => digits(x) + " s", share: x => (100 * x).toFixed(1) + " %", plain: mark,
+  ms: x => digits(x) + " ms", s: x => digits(x) + " s", share: x => (100 * x).toFixed(1) + " %", fine: x => (100 * x).toFixed(3) + " %", plain: mark,
   bytes: x => si(x, "B"), rate: x => si(x, "FLOP/s"), bandwidth: x => si(x, "B/s"), flops: x => si(x, "FLOP"), count: x => Math.round(x).toLocaleString("en-US"),
-  loss: x => x.toFixed(4), gap: x => (x > 0 ? "+" : "") + x.toFixed(4), db: x => x.toFixed(1) + " dB", ratio: x => x.toFixed(3),
+  loss: x => x.toFixed(4), gap: x => (x > 0 ? "+" : "") + x.toFixed(4), gain: x => x.toFixed(4), signed: x => (x > 0 ? "+" : "") + (100 * x).toFixed(1) + " %", db: x => x.toFixed(1) + " dB", ratio: x => x.toFixed(3),
 };
 
 // The figure at this place.
@@ -66,8 +66,9 @@ function alerts() {
     const texts = [];
     const ending = run.header.ending;
     if (!ending.recorded) texts.push(`This run is not finished: ${ending.text}.`);
-    else if (ending.code !== 0) texts.push(`This run ended with code ${ending.code}, ${ending.text}${ending.what ? ": " + ending.what : ""}.`);
+    else if (ending.code) texts.push(`This run ended with code ${ending.code}, ${ending.text}${ending.what ? ": " + ending.what : ""}.`);
     for (const file of ending.torn_files) texts.push(`The last line of ${file} is unfinished and was left out.`);
+    if (run.header.config_check.available && !run.header.config_check.equal) texts.push("The configuration in its folder is not the one that ran: its hash differs from the recorded one.");
     for (const problem of run.header.problems) texts.push(`Left out: ${problem}`);
     if (run.step_time.available && run.step_time.all_tagged) texts.push("Every step behind warm-up is tagged: the figures are of all of them.");
     return texts.map(text => el("p", {class: "alert"}, many ? el("b", {}, run.name + ": ") : null, text));
@@ -89,6 +90,61 @@ function tiles() {
       tile("goodput", num(p + "/goodput/productive_share", "share")),
       tile("peak memory", num(p + "/memory/peak_rss_bytes", "bytes")))];
   });
+}
+
+function pairTitle(pair) {
+  return pair.observer ? `${pair.b}, timing on against off` : pair.noise_floor ? `${pair.b} again` : pair.b;
+}
+
+// A gain with its interval for each pair, beside what the GEMMs predict; the band is the threshold.
+function intervalChart(comparison, pairs) {
+  const values = pairs.flatMap(pair => [...pair.gain_interval, pair.prediction.available ? pair.prediction.gain : pair.gain]);
+  const low = Math.min(1 - 2 * comparison.threshold, ...values), high = Math.max(1 + 2 * comparison.threshold, ...values);
+  const margin = (high - low) * 0.05;
+  const draw = width => {
+    const row = 30, left = Math.min(230, 20 + 7 * Math.max(...pairs.map(pair => pairTitle(pair).length))), height = pairs.length * row + 30;
+    const x = v => left + (v - low + margin) / (high - low + 2 * margin) * (width - left - 8);
+    const parts = [svg("rect", {x: x(1 - comparison.threshold), y: 0, width: x(1 + comparison.threshold) - x(1 - comparison.threshold), height: height - 24, fill: "var(--soft)", opacity: 0.12}),
+      svg("line", {x1: x(1), x2: x(1), y1: 0, y2: height - 24, stroke: "var(--soft)", "stroke-dasharray": "3 3"})];
+    for (const t of ticks(low, high, (width - left) / 90)) parts.push(svg("text", {x: x(t), y: height - 6, "text-anchor": "middle"}, mark(t)));
+    pairs.forEach((pair, i) => {
+      const y = i * row + row / 2, color = pair.noise_floor || pair.observer ? "var(--c7)" : runColor(pair.b_index);
+      parts.push(svg("text", {x: left - 10, y: y + 4, "text-anchor": "end"}, pairTitle(pair)),
+        svg("line", {x1: x(pair.gain_interval[0]), x2: x(pair.gain_interval[1]), y1: y, y2: y, stroke: color, "stroke-width": 3, "stroke-linecap": "round"}),
+        svg("circle", {cx: x(pair.gain), cy: y, r: 5, fill: color, stroke: "var(--paper)"}));
+      if (pair.prediction.available) parts.push(svg("path", {d: `M${x(pair.prediction.gain)} ${y - 7}l6 7l-6 7l-6 -7z`, fill: "none", stroke: "var(--ink)", "stroke-width": 1.3}));
+    });
+    return {height, parts};
+  };
+  return figure("Gain over the baseline", "dots: measured, lines: 95 % intervals, diamonds: predicted from GEMMs and quantizers, band: the threshold; right of 1 is faster", draw);
+}
+
+function inTurnSection() {
+  if (data.comparisons.length === 0) return null;
+  return section("turn", "In turn", "What qstep compare measured: segments of A and B in the order A B B A, B A A B.", data.comparisons.map((comparison, c) => {
+    const p = `/comparisons/${c}`;
+    const shown = comparison.pairs.map((pair, k) => ({...pair, at: `${p}/pairs/${k}`})).filter(pair => pair.gain !== undefined);
+    const predicted = shown.filter(pair => pair.prediction.available);
+    const tag = is => is ? el("span", {class: "emulated"}, "emulated") : null;
+    return [
+      el("p", {}, `${comparison.cpu}, ${comparison.threads} ${comparison.threads === 1 ? "thread" : "threads"}; ${comparison.data}, ${comparison.tokens_per_step} tokens a step; segments of ${comparison.steps} steps behind ${comparison.warmup} of warm-up.`,
+        comparison.finished ? null : el("b", {}, " Not finished.")),
+      shown.length ? intervalChart(comparison, shown) : null,
+      table(["recipe", "step", `${comparison.recipes[0].recipe} in turn`, "gain", "from", "to", "blocks", "verdict"], shown.map(pair => [el("span", {}, pairTitle(pair), tag(pair.emulated)), num(pair.at + "/b_ms", "ms"), num(pair.at + "/a_ms", "ms"),
+        num(pair.at + "/gain", "gain"), num(pair.at + "/gain_interval/0", "gain"), num(pair.at + "/gain_interval/1", "gain"), num(pair.at + "/blocks", "count"),
+        pair.emulated ? "none on speed" : pair.noise_floor || pair.observer ? "" : pair.verdict])),
+      predicted.length ? [el("h3", {}, "Predicted by Amdahl"), el("p", {class: "note"}, "What the gain would be if nothing but the GEMMs of the blocks and the quantizers had changed."),
+        table(["recipe", "predicted", "measured", "difference", "if only layers that save", "what else changed most"], predicted.map(pair => { const q = pair.at + "/prediction";
+          return [pairTitle(pair), num(q + "/gain", "gain"), num(q + "/measured_gain", "gain"), num(q + "/difference", "signed"), num(q + "/winners_gain", "gain"),
+            pair.prediction.explained ? "" : pair.prediction.others.slice(0, 3).map(o => `${o.category} ${o.change_ms > 0 ? "+" : ""}${digits(o.change_ms, 3)} ms`).join(", ")]; }), [5]),
+        predicted.filter(pair => pair.b_index > 0).map(pair => [el("h3", {}, `What ${pair.b} saves by layer`, tag(pair.emulated)),
+          table(["layers", `GEMMs, ${pair.a}`, `GEMMs, ${pair.b}`, `quantizers, ${pair.a}`, `quantizers, ${pair.b}`, "saves"], pair.prediction.linears.map((l, k) => { const q = `${pair.at}/prediction/linears/${k}`;
+            return [l.op, num(q + "/gemms_a_ms", "ms"), num(q + "/gemms_b_ms", "ms"), num(q + "/quant_a_ms", "ms"), num(q + "/quant_b_ms", "ms"), num(q + "/net_ms", "ms")]; }))])] : null,
+      comparison.loss_gaps.length ? [el("h3", {}, "Loss at equal tokens"), table(["recipe", "validation loss", "gap", "standard error", "seeds"], comparison.loss_gaps.map((g, k) => { const q = `${p}/loss_gaps/${k}`;
+        return [el("span", {}, g.recipe, tag(g.emulated)), num(q + "/loss", "loss"), num(q + "/gap", "gap"), num(q + "/standard_error", "loss"), num(q + "/seeds", "count")]; }))] : null,
+      comparison.notes.map(note => el("p", {class: "note"}, note)),
+    ];
+  }));
 }
 
 function compareSection() {
@@ -294,11 +350,25 @@ function goodputSection() {
         ["wall", num(p + "/wall_s", "s"), "", `${run.goodput.starts} ${run.goodput.starts === 1 ? "start" : "starts"}; end from ${run.goodput.end}`]], [3])]));
 }
 
+function observerSection() {
+  return section("observer", "What measuring took", "The timeline's own cost: noting a call, times the calls of a step.",
+    perRun("observer", (run, p) => [
+      table(["one note, ns", "notes of a step", "cost of a step", "share of the median step", "bound"],
+        [[num(p + "/note_ns", "plain"), num(p + "/notes_per_step", "plain"), num(p + "/cost_ms", "ms"), num(p + "/share", "fine"), num(p + "/bound", "fine")]]),
+      run.observer.within_bound ? null : el("p", {}, el("b", {}, "More than the bound: timing.level = \"phases\" notes waits alone."))]));
+}
+
+function factsTable(name, group) {
+  return [el("h3", {}, name[0].toUpperCase() + name.slice(1)),
+    !group.available ? why(group) : group.facts.length ? table(["", ""], group.facts.map(f => [f.name.replace("_", " "), f.value]), [1]) : el("p", {class: "why"}, "None of the variables that are recorded is set.")];
+}
+
 function headerSection() {
   return section("what", "What ran", "",
     perRun("header", (run, p, i) => {
-      const h = run.header, facts = [["folder", h.path], ["configuration hash", h.config_hash || "n/a"], ["ranks", `${h.ranks}, ${h.tensor} of them share a layer`], ["ended", h.ending.text + (h.ending.time ? `, ${h.ending.time}` : "")]];
-      if (h.model.available) facts.push(["model", `${h.model.preset || "by its dimensions"}: ${h.model.n_layers} layers, width ${h.model.width}, ${h.model.n_heads} heads, ${si(h.model.n_parameters, "")}parameters`],
+      if (run.header.peer) return table(["", ""], [["file", run.header.path], ["log of", run.header.peer], ["times", run.header.times]], [1]);
+      const h = run.header, facts = [["folder", h.path], ["configuration hash", (h.config_hash || "n/a") + (h.config_check.available ? (h.config_check.equal ? ", that of config.toml and recipe.toml" : `, but config.toml and recipe.toml have ${h.config_check.found}`) : "")], ["ranks", `${h.ranks}, ${h.tensor} of them share a layer`], ["ended", h.ending.text + (h.ending.time ? `, ${h.ending.time}` : "")]];
+      if (h.model.available) facts.push(["model", `${h.model.preset || "by its dimensions"}: ${h.model.n_layers} layers, width ${h.model.width}, ${h.model.n_heads} heads, ${si(h.model.n_parameters, "")} parameters`],
         ["step", `${h.model.global_batch} sequences of ${h.model.seq_len} tokens, micro-batches of ${h.model.micro_batch}; seed ${h.model.seed}`]);
       if (h.data.available) facts.push(["corpus", h.data.data_content_hash || "unknown"], ["tokenizer", h.data.tokenizer]);
       if (h.hosts.length) facts.push(["hosts", h.hosts.join(", ")]);
@@ -308,14 +378,15 @@ function headerSection() {
         table(["", ""], facts, [1]),
         layers.available ? table(["layers", "steps", "runs", ...Object.keys(layers.phases[0].groups[0].operands)], layers.phases.flatMap(ph => ph.groups.map(g =>
           [g.layers, `${ph.first_step} to ${ph.last_step}`, g.runs === "emulated" ? el("span", {class: "emulated"}, g.runs) : g.runs, ...Object.values(g.operands)])), [1, 2, 3, 4, 5, 6, 7, 8]) : why(layers),
-        el("ul", {class: "note"}, ["build", "machine", "libraries", "environment"].filter(key => !h[key].available).map(key => el("li", {}, `${key}: ${h[key].reason}`)),
-          ["power", "observer"].filter(key => !run[key].available).map(key => el("li", {}, `${key}: ${run[key].reason}`))),
+        ["build", "machine", "libraries", "environment"].map(key => factsTable(key, h[key])),
+        run.power.available ? null : [el("h3", {}, "Power, clocks, heat"), why(run.power)],
         el("details", {}, el("summary", {}, "config.toml"), el("pre", {}, h.config_toml)), el("details", {}, el("summary", {}, "recipe.toml"), el("pre", {}, h.recipe_toml)),
       ];
     }));
 }
 
-const body = [compareSection(), lossSection(), stepTimeSection(), breakdownSection(), precisionSection(), throughputSection(), commSection(), ranksSection(), memorySection(), goodputSection(), headerSection()];
+const body = [inTurnSection()];
+if (runs.length) body.push(compareSection(), lossSection(), stepTimeSection(), breakdownSection(), precisionSection(), throughputSection(), commSection(), ranksSection(), memorySection(), goodputSection(), observerSection(), headerSection());
 document.getElementById("report").append(
   el("p", {class: "brand"}, "Quarterstep report"), el("h1", {}, data.verdict), ...alerts(), ...tiles().flat(2).filter(x => x),
   el("nav", {"aria-label": "Sections"}, sections.map(([id, title]) => el("a", {href: "#" + id}, title))),
