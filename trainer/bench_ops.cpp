@@ -72,13 +72,13 @@ void set_bounds(std::vector<OpRow>& rows, const PeakRates& peak) {
   }
 }
 
-OpsBench bench_ops(const Config& given, int64_t warmup, int64_t steps) {
+OpsBench bench_ops(const Config& given, parallel::Comm& world, int64_t warmup, int64_t steps) {
   constexpr double kPeakSeconds = 0.3;
   OpsBench result;
   result.peak = measure_peak(kPeakSeconds);
   Config config = given;
   config.timing.level = TimingLevel::kOps;
-  StepBench bench(config);
+  StepBench bench(config, world);
   for (int64_t i = 0; i < warmup; ++i) bench.warm_up();
   std::vector<std::vector<OpRow>> rows;
   WorkLog log;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "parallel/comm.h"
 #include "trainer/config.h"
 #include "trainer/peak.h"
 #include "trainer/timed_ops.h"
@@ -46,7 +47,8 @@ std::vector<OpRow> op_rows(std::span<const TimeSpan> spans, std::span<const Logg
 // Against these peaks.
 void set_bounds(std::vector<OpRow>& rows, const PeakRates& peak);
 
-// `warmup` steps on synthetic tokens, then `steps` that count, in this process.
-OpsBench bench_ops(const Config& config, int64_t warmup, int64_t steps);
+// `warmup` steps on synthetic tokens, then `steps` that count. All ranks of `world` together; the
+// rows are this rank's, without what it waited for others, the peaks what it has beside them.
+OpsBench bench_ops(const Config& config, parallel::Comm& world, int64_t warmup, int64_t steps);
 
 }  // namespace qstep::trainer

@@ -4,8 +4,9 @@ namespace qstep::trainer {
 
 namespace {
 
-BenchRatio in_turn(StepBench& baseline, const Config& config, int64_t warmup, int64_t steps) {
-  StepBench other(config);
+BenchRatio in_turn(StepBench& baseline, const Config& config, parallel::Comm& world, int64_t warmup,
+                   int64_t steps) {
+  StepBench other(config, world);
   for (int64_t i = 0; i < warmup; ++i) {
     baseline.warm_up();
     other.warm_up();
@@ -25,11 +26,12 @@ BenchRatio in_turn(StepBench& baseline, const Config& config, int64_t warmup, in
 
 }  // namespace
 
-BenchComparison bench_recipes(std::span<const Config> configs, int64_t warmup, int64_t steps) {
-  StepBench baseline(configs[0]);
+BenchComparison bench_recipes(std::span<const Config> configs, parallel::Comm& world,
+                              int64_t warmup, int64_t steps) {
+  StepBench baseline(configs[0], world);
   BenchComparison comparison;
   for (const Config& config : configs.subspan(1)) {
-    comparison.others.push_back(in_turn(baseline, config, warmup, steps));
+    comparison.others.push_back(in_turn(baseline, config, world, warmup, steps));
   }
   comparison.baseline = baseline.result();
   return comparison;

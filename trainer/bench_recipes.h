@@ -25,7 +25,8 @@ struct BenchComparison {
 // configs[0] is the baseline A. Every other recipe B takes turns with it: `warmup` steps of each
 // that are not counted, then rounds of A B B A, two steps of each, in which a drift of the
 // machine's speed cancels to first order. `steps` of each are timed, rounded up to whole rounds. At
-// most two models are in memory at once.
-BenchComparison bench_recipes(std::span<const Config> configs, int64_t warmup, int64_t steps);
+// most two models are in memory at once. All ranks of `world` together.
+BenchComparison bench_recipes(std::span<const Config> configs, parallel::Comm& world,
+                              int64_t warmup, int64_t steps);
 
 }  // namespace qstep::trainer

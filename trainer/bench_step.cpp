@@ -2,7 +2,18 @@
 
 namespace qstep::trainer {
 
-StepBench::StepBench(const Config& config) : trainer_(*ops_, config), batches_(config) {}
+namespace {
+
+// Ranks that share layers have the same micro-batches, others have none in common.
+int64_t first_batch(const Trainer& trainer) {
+  constexpr int64_t kApart = int64_t{1} << 20;
+  return kApart * trainer.groups().mesh().data_rank(trainer.groups().world().rank());
+}
+
+}  // namespace
+
+StepBench::StepBench(const Config& config, parallel::Comm& world)
+    : trainer_(*ops_, config, world), batches_(config, first_batch(trainer_)) {}
 
 StepResult StepBench::step() {
   ++steps_;

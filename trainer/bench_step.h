@@ -20,10 +20,12 @@ struct BenchStepResult {
   double tokens_per_s = 0;  // at the median
 };
 
-// A trainer whose steps on synthetic tokens are timed when asked for.
+// A trainer whose steps on synthetic tokens are timed when asked for. Ranks of several make the
+// same calls; times are this rank's, rates those of all ranks together.
 class StepBench {
  public:
-  explicit StepBench(const Config& config);
+  // One of the ranks `world`, which outlives it.
+  StepBench(const Config& config, parallel::Comm& world);
 
   // One more step, not counted.
   void warm_up();

@@ -29,9 +29,9 @@ std::string BenchWorkload::model_text() const {
   return overrides.empty() ? model : fmt::format("{} {}", model, fmt::join(overrides, " "));
 }
 
-std::string BenchWorkload::text() const {
-  return fmt::format("{} x {} sequences of {} tokens | {} threads", micro_batches, batch, seq_len,
-                     ops::max_threads());
+std::string BenchWorkload::text(int n_ranks) const {
+  return fmt::format("{} x {} sequences of {} tokens | {}{} threads", micro_batches, batch, seq_len,
+                     n_ranks > 1 ? fmt::format("{} ranks x ", n_ranks) : "", ops::max_threads());
 }
 
 void add_workload_options(CLI::App& command, BenchWorkload& w) {
@@ -53,13 +53,14 @@ void add_workload_options(CLI::App& command, BenchWorkload& w) {
       ->type_name("[KEY=VALUE ...]");
 }
 
-nlohmann::ordered_json to_json(const BenchWorkload& w, const Config& config) {
+nlohmann::ordered_json to_json(const BenchWorkload& w, const Config& config, int n_ranks) {
   return {{"model", w.model},
           {"overrides", w.overrides},
           {"n_parameters", n_parameters(config.model)},
           {"batch", w.batch},
           {"micro_batches", w.micro_batches},
           {"seq_len", w.seq_len},
+          {"ranks", n_ranks},
           {"threads", ops::max_threads()}};
 }
 

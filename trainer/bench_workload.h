@@ -21,17 +21,17 @@ struct BenchWorkload {
 
   // Of this recipe; the vocabulary is known.
   Config config(const std::string& recipe) const;
-  // Threads of a process that is alone.
+  // Where they were asked for.
   void set_threads() const;
   // "gpt2-124m", with what was overridden.
   std::string model_text() const;
-  // "1 x 4 sequences of 256 tokens | 2 threads"
-  std::string text() const;
+  // "1 x 4 sequences of 256 tokens | 2 threads"; of several, "| 4 ranks x 2 threads"
+  std::string text(int n_ranks) const;
 };
 
 // --model, --batch, --micro-batches, --seq, --threads and KEY=VALUE.
 void add_workload_options(CLI::App& command, BenchWorkload& workload);
 
-nlohmann::ordered_json to_json(const BenchWorkload& workload, const Config& config);
+nlohmann::ordered_json to_json(const BenchWorkload& workload, const Config& config, int n_ranks);
 
 }  // namespace qstep::trainer

@@ -70,7 +70,7 @@ void add_bench_peak(CLI::App& bench) {
 
 }  // namespace
 
-void add_bench_command(CLI::App& app, int&) {
+void add_bench_command(CLI::App& app, int& exit_code) {
   CLI::App* bench = app.add_subcommand(
       "bench", "Measure this machine, whole training steps and their operations");
   bench->require_subcommand(1);
@@ -78,10 +78,12 @@ void add_bench_command(CLI::App& app, int&) {
       "Examples:\n"
       "  qstep bench peak\n"
       "  qstep bench step --model gpt2-124m --precision bf16,nvfp4 --steps 10\n"
-      "  qstep bench ops --model gpt2-124m --precision nvfp4");
+      "  qstep bench ops --model gpt2-124m --precision nvfp4\n"
+      "  qstep bench plan");
   add_bench_peak(*bench);
-  add_bench_step_command(*bench);
-  add_bench_ops_command(*bench);
+  add_bench_step_command(*bench, exit_code);
+  add_bench_ops_command(*bench, exit_code);
+  add_bench_plan_command(*bench);
 }
 
 }  // namespace qstep::trainer

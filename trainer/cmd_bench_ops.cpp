@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "trainer/bench_ops.h"
-#include "trainer/bench_workload.h"
+#include "trainer/bench_ranks.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
@@ -35,8 +35,8 @@ Sums sums_of(const OpsBench& bench) {
   return sums;
 }
 
-void print_json(const Options& o, const Config& config, const OpsBench& bench) {
-  Json out = to_json(o.workload, config);
+void print_json(const Options& o, const Config& config, int n_ranks, const OpsBench& bench) {
+  Json out = to_json(o.workload, config, n_ranks);
   out["precision"] = o.precision;
   out["emulated"] = emulated(config);
   out["steps"] = o.steps;
@@ -62,14 +62,15 @@ void print_json(const Options& o, const Config& config, const OpsBench& bench) {
   fmt::print("{}\n", out.dump(2));
 }
 
-void print_table(const Options& o, const Config& config, const OpsBench& bench) {
+void print_table(const Options& o, const Config& config, int n_ranks, const OpsBench& bench) {
   size_t op_width = 4, detail_width = 0;
   for (const OpRow& row : bench.rows) {
     op_width = std::max(op_width, row.op.size());
     detail_width = std::max(detail_width, row.detail.size());
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision,
-             emulated(config) ? " (emulated)" : "", o.workload.text(), o.steps);
+             emulated(config) ? " (emulated)" : "", o.workload.text(n_ranks), o.steps);
+  if (n_ranks > 1) fmt::print("of the first rank, without what it waited for the others\n");
   fmt::print("peaks, measured: bf16 {}, fp32 {}, memory {}\n",
              si_text(bench.peak.bf16_flops_per_s(), "FLOP/s"),
              si_text(bench.peak.fp32_flops_per_s(), "FLOP/s"),
@@ -95,16 +96,16 @@ void print_table(const Options& o, const Config& config, const OpsBench& bench) 
       "memory's rate.\nAbove 100 %: a cache held some of the tensors.\n");
 }
 
-void run(const Options& o) {
-  o.workload.set_threads();
-  const Config config = o.workload.config(o.precision);
-  const OpsBench bench = bench_ops(config, o.warmup, o.steps);
-  o.json ? print_json(o, config, bench) : print_table(o, config, bench);
+void run(const Options& o, parallel::Comm& world) {
+  const Config config = configs_on_ranks(o.workload, {o.precision}, world)[0];
+  const OpsBench bench = bench_ops(config, world, o.warmup, o.steps);
+  if (world.rank() > 0) return;
+  o.json ? print_json(o, config, world.size(), bench) : print_table(o, config, world.size(), bench);
 }
 
 }  // namespace
 
-void add_bench_ops_command(CLI::App& bench) {
+void add_bench_ops_command(CLI::App& bench, int& exit_code) {
   const auto options = std::make_shared<Options>();
   Options& o = *options;
   CLI::App* cmd = bench.add_subcommand(
@@ -122,7 +123,10 @@ void add_bench_ops_command(CLI::App& bench) {
   cmd->add_flag("--json", o.json, "result as JSON");
   cmd->footer(
       "Example:\n  qstep bench ops --model gpt2-124m --precision nvfp4 --batch 4 --seq 256");
-  cmd->callback([options] { run(*options); });
+  cmd->callback([options, &exit_code] {
+    exit_code = static_cast<int>(
+        bench_on_ranks(options->workload, [&](parallel::Comm& world) { run(*options, world); }));
+  });
 }
 
 }  // namespace qstep::trainer

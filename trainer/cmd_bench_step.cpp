@@ -7,9 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "ops/parallel_for.h"
+#include "trainer/bench_dgxc.h"
+#include "trainer/bench_ranks.h"
 #include "trainer/bench_recipes.h"
 #include "trainer/bench_step.h"
-#include "trainer/bench_workload.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
@@ -23,8 +24,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char *kMedian = "median", *kDgxc = "dgxc";  // protocols
+
 struct Options {
   BenchWorkload workload;
+  std::string protocol = kMedian;
   std::vector<std::string> precision = {"bf16"};
   int64_t steps = 10;
   int64_t warmup = 2;
@@ -69,8 +73,10 @@ void put_utilisation(Json& json, const Utilisation& used) {
   json["sol_mem"] = used.sol_mem;
 }
 
-Utilisation used_by(const Config& config, const MachineModel& machine, const BenchStepResult& r) {
-  return utilisation(least_time(step_work(config, 1), machine), r.step_ms * 1e-3);
+// Of a rank.
+Utilisation used_by(const Config& config, int n_ranks, const MachineModel& machine,
+                    const BenchStepResult& r) {
+  return utilisation(least_time(step_work(config, n_ranks), machine), r.step_ms * 1e-3);
 }
 
 void put_peaks(Json& json, const MachineModel& machine) {
@@ -97,28 +103,28 @@ int64_t timed_steps(const Options& o) {
   return o.precision.size() == 1 ? o.steps : (o.steps + 1) / 2 * 2;
 }
 
-Json workload_json(const Options& o, const Config& config) {
-  Json json = to_json(o.workload, config);
+Json workload_json(const Options& o, const Config& config, int n_ranks) {
+  Json json = to_json(o.workload, config, n_ranks);
   json["steps"] = timed_steps(o);
   return json;
 }
 
 // ---- one recipe ------------------------------------------------------------------------------
 
-void run_one(const Options& o) {
-  const Config config = o.workload.config(o.precision[0]);
+void run_one(const Options& o, const Config& config, parallel::Comm& world) {
   BenchMachine machine;
   machine.measure();
-  StepBench bench(config);
+  StepBench bench(config, world);
   for (int64_t i = 0; i < o.warmup; ++i) bench.warm_up();
   for (int64_t i = 0; i < o.steps; ++i) bench.time();
   const BenchStepResult r = bench.result();
   machine.measure();
-  const Utilisation used = used_by(config, machine.model(), r);
+  if (world.rank() > 0) return;
+  const Utilisation used = used_by(config, world.size(), machine.model(), r);
 
   if (o.json) {
     Json out = labels_json(config);
-    out.update(workload_json(o, config));
+    out.update(workload_json(o, config, world.size()));
     put_times(out, r);
     put_utilisation(out, used);
     put_peaks(out, machine.model());
@@ -127,7 +133,7 @@ void run_one(const Options& o) {
     return;
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision[0],
-             emulated(config) ? " (emulated)" : "", o.workload.text(), o.steps);
+             emulated(config) ? " (emulated)" : "", o.workload.text(world.size()), o.steps);
   fmt::print("  step         {:10.1f} ms   {:.0f} tokens/s\n", r.step_ms, r.tokens_per_s);
   for (size_t i = 0; i < kPhaseNames.size(); ++i) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
@@ -154,24 +160,21 @@ void print_row(const Config& config, size_t name_width, const BenchStepResult& r
              share_text(used.sol), phases);
 }
 
-void run_several(const Options& o) {
-  std::vector<Config> configs;
+void run_several(const Options& o, const std::vector<Config>& configs, parallel::Comm& world) {
   size_t name_width = 0;
-  for (const std::string& recipe : o.precision) {
-    configs.push_back(o.workload.config(recipe));
-    name_width = std::max(name_width, recipe.size());
-  }
+  for (const std::string& recipe : o.precision) name_width = std::max(name_width, recipe.size());
   BenchMachine measured;
   measured.measure();
-  const BenchComparison comparison = bench_recipes(configs, o.warmup, o.steps);
+  const BenchComparison comparison = bench_recipes(configs, world, o.warmup, o.steps);
   measured.measure();
+  if (world.rank() > 0) return;
   const MachineModel machine = measured.model();
   const auto used = [&](size_t i, const BenchStepResult& r) {
-    return used_by(configs[i], machine, r);
+    return used_by(configs[i], world.size(), machine, r);
   };
 
   if (o.json) {
-    Json out = workload_json(o, configs[0]);
+    Json out = workload_json(o, configs[0], world.size());
     out["baseline"] = o.precision[0];
     Json recipes = Json::array();
     recipes.push_back(labels_json(configs[0]));
@@ -193,7 +196,8 @@ void run_several(const Options& o) {
     return;
   }
   fmt::print("{} | {} | medians in ms of {} steps of each, in turn with {}: A B B A\n",
-             o.workload.model_text(), o.workload.text(), timed_steps(o), o.precision[0]);
+             o.workload.model_text(), o.workload.text(world.size()), timed_steps(o),
+             o.precision[0]);
   std::string phases;
   for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
   fmt::print("  {:<{}}  {:<8} {:>9} {:>20} {:>8} {:>8}{}\n", "recipe", name_width, "", "step",
@@ -209,9 +213,52 @@ void run_several(const Options& o) {
   fmt::print("Emulated: what the format does to a run, not the speed of hardware that has it.\n");
 }
 
+// ---- another protocol ------------------------------------------------------------------------
+
+void run_dgxc(const Options& o, const std::vector<Config>& configs, parallel::Comm& world) {
+  const bool tells = world.rank() == 0;
+  Json out = workload_json(o, configs[0], world.size());
+  out["protocol"] = o.protocol;
+  out["steps"] = kDgxcSteps;
+  out["averaged"] = {kDgxcFirst, kDgxcLast};
+  if (tells && !o.json) {
+    fmt::print("{} | {} | dgxc: mean of steps {} to {} of {}\n", o.workload.model_text(),
+               o.workload.text(world.size()), kDgxcFirst, kDgxcLast, kDgxcSteps);
+    fmt::print("  {:<20}{:<10}{:>12}{:>16}{:>24}{:>10}\n", "recipe", "", "s/iteration",
+               "tokens/s/rank", "TFLOP/s/rank: causal", "full");
+  }
+  for (const Config& config : configs) {
+    const DgxcResult r = bench_dgxc(config, world);
+    Json row = labels_json(config);
+    row["s_per_iteration"] = r.s_per_iteration;
+    row["tokens_per_s_per_rank"] = r.tokens_per_s;
+    row["causal_tflops_per_rank"] = 1e-12 * r.causal_flops_per_s;
+    row["full_tflops_per_rank"] = 1e-12 * r.full_flops_per_s;
+    row["step_ms"] = r.step_ms;
+    out["recipes"].push_back(row);
+    if (tells && !o.json) {
+      fmt::print("  {:<20}{:<10}{:>12.4f}{:>16.0f}{:>24.4f}{:>10.4f}\n", config.precision.recipe,
+                 emulation_text(emulated(config)), r.s_per_iteration, r.tokens_per_s,
+                 1e-12 * r.causal_flops_per_s, 1e-12 * r.full_flops_per_s);
+    }
+  }
+  if (tells && o.json) fmt::print("{}\n", out.dump(2));
+}
+
+void run(const Options& o, parallel::Comm& world) {
+  const std::vector<Config> configs = configs_on_ranks(o.workload, o.precision, world);
+  if (o.protocol == kDgxc) {
+    run_dgxc(o, configs, world);
+  } else if (configs.size() == 1) {
+    run_one(o, configs[0], world);
+  } else {
+    run_several(o, configs, world);
+  }
+}
+
 }  // namespace
 
-void add_bench_step_command(CLI::App& bench) {
+void add_bench_step_command(CLI::App& bench, int& exit_code) {
   auto options = std::make_shared<Options>();
   Options& o = *options;
   CLI::App* cmd = bench.add_subcommand("step", "Time whole training steps on synthetic tokens");
@@ -223,20 +270,29 @@ void add_bench_step_command(CLI::App& bench) {
       ->delimiter(',')
       ->capture_default_str();
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
-  cmd->add_option("--steps", o.steps, "steps that are timed, of each recipe")
-      ->check(positive)
-      ->capture_default_str();
-  cmd->add_option("--warmup", o.warmup, "steps before them that are not")
-      ->check(positive)
+  CLI::Option* steps = cmd->add_option("--steps", o.steps, "steps that are timed, of each recipe")
+                           ->check(positive)
+                           ->capture_default_str();
+  CLI::Option* warmup = cmd->add_option("--warmup", o.warmup, "steps before them that are not")
+                            ->check(positive)
+                            ->capture_default_str();
+  cmd->add_option("--protocol", o.protocol,
+                  "median; dgxc: 50 steps and the mean of steps 35 to 44, counted from 1, in "
+                  "s/iteration and TFLOP/s a rank, one recipe after the other")
+      ->check(CLI::IsMember({kMedian, kDgxc}))
       ->capture_default_str();
   cmd->add_flag("--json", o.json, "result as JSON");
   cmd->footer(
       "Examples:\n"
       "  qstep bench step --model gpt2-124m --precision bf16 --batch 4 --seq 256 --steps 10\n"
-      "  qstep bench step --model gpt2-124m --precision bf16,nvfp4,mxfp8 --steps 10");
-  cmd->callback([options] {
-    options->workload.set_threads();
-    options->precision.size() == 1 ? run_one(*options) : run_several(*options);
+      "  qstep bench step --model gpt2-124m --precision bf16,nvfp4,mxfp8 --steps 10\n"
+      "  mpirun -n 2 qstep bench step --model llama-15m --micro-batches 2 --protocol dgxc");
+  cmd->callback([options, steps, warmup, &exit_code] {
+    if (options->protocol == kDgxc && steps->count() + warmup->count() > 0) {
+      throw CLI::ExcludesError("--protocol dgxc", "--steps and --warmup");
+    }
+    exit_code = static_cast<int>(
+        bench_on_ranks(options->workload, [&](parallel::Comm& world) { run(*options, world); }));
   });
 }
 

@@ -101,13 +101,20 @@ struct Arguments {
 };
 
 // What a step is predicted for; nothing without --gpu and --machine.
-std::optional<MachineModel> machine_of(const Arguments& arguments) {
+std::optional<MachineModel> machine_of(const Arguments& arguments, const Config& config) {
   if (!arguments.machine_file.empty()) return read_machine_file(arguments.machine_file);
   if (arguments.gpu.empty()) return std::nullopt;
   if (arguments.gpu != kMeasuredMachine) return machine_model(arguments.gpu);
   constexpr double kSecondsPerFigure = 0.5;
+  constexpr int kRounds = 5;
   const Machine machine = read_machine();
-  return measured_machine(measure_peak(kSecondsPerFigure), machine.cpu_name, machine.memory_bytes);
+  // A gain is one over bf16.
+  std::vector<ops::Dtype> types{ops::Dtype::kBf16};
+  if (config.compute_dtype() == ops::Dtype::kF32) types.push_back(ops::Dtype::kF32);
+  CpuProbe probe(config.model, types);
+  for (int i = 0; i < kRounds; ++i) probe.round();
+  return measured_machine(measure_peak(kSecondsPerFigure), machine.cpu_name, machine.memory_bytes,
+                          probe.costs());
 }
 
 int ranks_of(const Arguments& arguments, const Config& config,
@@ -119,7 +126,7 @@ int ranks_of(const Arguments& arguments, const Config& config,
 
 void print_plan(const Arguments& arguments) {
   Config config = load_model_words(arguments.words).config;
-  const std::optional<MachineModel> machine = machine_of(arguments);
+  const std::optional<MachineModel> machine = machine_of(arguments, config);
   const int n_ranks = ranks_of(arguments, config, machine);
   const bool vocab_assumed = config.model.vocab_size == 0;
   if (vocab_assumed) config.model.vocab_size = kAssumedVocab;

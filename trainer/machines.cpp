@@ -65,7 +65,7 @@ const MachineModel* find_device(std::string_view device) {
 }
 
 MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name,
-                              int64_t memory_bytes) {
+                              int64_t memory_bytes, std::optional<CpuCosts> costs) {
   MachineModel m;
   m.name = kMeasuredMachine;
   m.title = cpu_name;
@@ -87,11 +87,13 @@ MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name
   }
   m.attention_forward = kAssumedCpuAttentionForward;
   m.attention_backward = kAssumedCpuAttentionBackward;
-  m.attention_source = "assumed";
+  m.attention_source = costs ? "assumed; predictions take measured times" : "assumed";
   m.memory = {peak.triad_bytes_per_s, 1, "measured, a = b + s c"};
   m.memory_bytes = memory_bytes;
   m.fp8_any_layout = true;
-  m.launch_source = "none";
+  m.launch_s = costs ? costs->launch_s : 0;
+  m.launch_source = costs ? "measured, a loop over 16 elements" : "none";
+  m.costs = std::move(costs);
   return m;
 }
 

@@ -5,11 +5,13 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "precision/quant_spec.h"
+#include "trainer/cpu_costs.h"
 #include "trainer/peak.h"
 
 namespace qstep::trainer {
@@ -48,6 +50,8 @@ struct MachineModel {
   bool fp8_any_layout = false;
   double launch_s = 0;  // of an operation, whatever its size
   std::string launch_source;
+  // Measured operations of a processor: predictions take these in place of shares and bytes.
+  std::optional<CpuCosts> costs;
 
   const Rate& product(ProductFormat format) const { return products[static_cast<size_t>(format)]; }
   bool has(ProductFormat format) const { return product(format).peak > 0; }
@@ -71,9 +75,10 @@ const MachineModel* find_device(std::string_view device);
 MachineModel read_machine_file(const std::string& path);
 MachineModel parse_machine(const std::string& toml_text, const std::string& origin);
 
-// This processor as it was measured: one rank with all of its threads.
+// This processor as it was measured: one rank with all of its threads. With `costs` a prediction is
+// made of them, otherwise, as of a GPU, of peaks alone.
 MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name,
-                              int64_t memory_bytes);
+                              int64_t memory_bytes, std::optional<CpuCosts> costs = {});
 
 // What a product of these two operands takes of the hardware. `compute` where one of them is not
 // quantized, or where their scales do not go together.

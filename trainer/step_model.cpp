@@ -71,9 +71,7 @@ class Predictor {
   StepTime predict() {
     for (const ProductWork& work : t_.work.products) add_product(work);
     for (const QuantizeWork& work : t_.work.quantizations) add_quantize(work);
-    for (const MemoryWork& work : t_.work.passes) {
-      add(work.phase, work.part, 0, 0, work.bytes, machine_.memory.attained(), work.launches);
-    }
+    for (const MemoryWork& work : t_.work.passes) add_pass(work);
     add_attention();
     add_comm();
     t_.least = least_time(t_.work, machine_);
@@ -94,14 +92,20 @@ class Predictor {
   double add(std::string_view phase_name, StepPart part, double flops, double flops_per_s,
              double bytes, double bytes_per_s, double launches) {
     const double matrix = flops > 0 ? flops / flops_per_s : 0, memory = bytes / bytes_per_s;
-    const double launch = launches * machine_.launch_s;
+    const Bound bound = matrix >= memory ? Bound::kMatrix : Bound::kMemory;
+    return add_seconds(phase_name, part, flops, bytes, bound, std::max(matrix, memory),
+                       launches * machine_.launch_s);
+  }
+
+  // The same where the seconds are known, those of the launches apart.
+  double add_seconds(std::string_view phase_name, StepPart part, double flops, double bytes,
+                     Bound bound, double work_s, double launch_s) {
     PhaseTime& p = phase(phase_name);
     p.flops += flops;
     p.bytes += bytes;
-    const Bound bound = matrix >= memory ? Bound::kMatrix : Bound::kMemory;
-    p.seconds_by[static_cast<size_t>(bound)] += std::max(matrix, memory);
-    p.seconds_by[static_cast<size_t>(Bound::kLaunch)] += launch;
-    const double seconds = std::max(matrix, memory) + launch;
+    p.seconds_by[static_cast<size_t>(bound)] += work_s;
+    p.seconds_by[static_cast<size_t>(Bound::kLaunch)] += launch_s;
+    const double seconds = work_s + launch_s;
     if (part == StepPart::kUpdate) {
       windows_.update += seconds;
     } else if (part != StepPart::kHead) {
@@ -118,17 +122,56 @@ class Predictor {
     const double bytes = product_bytes(work, e, time.runs.emulated);
     const std::string gemm = fmt::format("gemm_{}", name(time.runs.format));
     const std::string_view phase_name = work.op == "head" ? "head_loss" : std::string_view(gemm);
-    time.seconds = add(phase_name, work.part, work.count * work.flops(), rate.attained(),
-                       work.count * bytes, machine_.memory.attained(), work.count);
-    time.bound = work.flops() / rate.attained() >= bytes / machine_.memory.attained()
-                     ? Bound::kMatrix
-                     : Bound::kMemory;
+    if (const TypeCosts* costs = measured()) {
+      add_measured_product(time, phase_name, *costs, bytes);
+    } else {
+      time.seconds = add(phase_name, work.part, work.count * work.flops(), rate.attained(),
+                         work.count * bytes, machine_.memory.attained(), work.count);
+      time.bound = work.flops() / rate.attained() >= bytes / machine_.memory.attained()
+                       ? Bound::kMatrix
+                       : Bound::kMemory;
+    }
     if (work.pass == "wgrad" && (work.op == "qkv" || work.op == "up")) {
       windows_.wgrad_column += time.seconds / t_.work.micros;
     }
     if (time.runs.emulated) add_decoding(work);
     t_.emulated = t_.emulated || time.runs.emulated;
     t_.products.push_back(std::move(time));
+  }
+
+  // Of a processor whose operations were measured; null otherwise.
+  const TypeCosts* measured() const {
+    if (!machine_.costs) return nullptr;
+    const bool fp32 = t_.work.compute == ProductFormat::kFp32;
+    return &machine_.costs->of(fp32 ? ops::Dtype::kF32 : ops::Dtype::kBf16);
+  }
+
+  void add_measured_product(ProductTime& time, std::string_view phase_name, const TypeCosts& costs,
+                            double bytes) {
+    const ProductWork& work = time.work;
+    const auto* gemm = std::find_if(precision::kGemms.begin(), precision::kGemms.end(),
+                                    [&](const auto& g) { return g.name == work.pass; });
+    const ProductCost& cost = costs.products[static_cast<size_t>(gemm - precision::kGemms.begin())];
+    const double seconds = cost.seconds(work.flops(), bytes) - cost.launch_s;
+    time.bound = 2 * bytes * cost.s_per_byte > seconds ? Bound::kMemory : Bound::kMatrix;
+    time.seconds = add_seconds(phase_name, work.part, work.count * work.flops(), work.count * bytes,
+                               time.bound, work.count * seconds, work.count * cost.launch_s);
+  }
+
+  // Elements at what they cost where a cache holds them, or bytes from memory where one call's are
+  // more than the cache.
+  void add_pass(const MemoryWork& work) {
+    const TypeCosts* costs = measured();
+    if (costs == nullptr) {
+      add(work.phase, work.part, 0, 0, work.bytes, machine_.memory.attained(), work.launches);
+      return;
+    }
+    const double loops = work.elements * costs->element(work.op);
+    const bool cached = work.bytes / work.launches <= machine_.costs->cache_bytes;
+    const double memory = cached ? 0 : work.bytes / machine_.costs->memory_bytes_per_s;
+    add_seconds(work.phase, work.part, 0, work.bytes,
+                loops >= memory ? Bound::kLoops : Bound::kMemory, std::max(loops, memory),
+                work.launches * machine_.launch_s);
   }
 
   // What the machine cannot multiply is decoded first, each operand in a pass of its own. A
@@ -168,6 +211,18 @@ class Predictor {
 
   void add_attention() {
     const StepWork& w = t_.work;
+    if (const TypeCosts* costs = measured()) {
+      const double launches = w.attention_calls * machine_.launch_s;
+      const auto seconds = [&](const AttentionCost& cost) {
+        return w.attention_triangles * cost.seconds(w.seq_len, w.head_dim);
+      };
+      add_seconds("attn", StepPart::kForward, w.attention_forward_flops, w.attention_forward_bytes,
+                  Bound::kMatrix, seconds(costs->attention_forward), launches);
+      add_seconds("attn", StepPart::kBackward, w.attention_backward_flops,
+                  w.attention_backward_bytes, Bound::kMatrix, seconds(costs->attention_backward),
+                  launches);
+      return;
+    }
     const double peak = machine_.product(w.compute).peak * attention_factor(w.seq_len, w.head_dim);
     add("attn", StepPart::kForward, w.attention_forward_flops, peak * machine_.attention_forward,
         w.attention_forward_bytes, machine_.memory.attained(), w.attention_calls);

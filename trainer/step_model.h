@@ -12,9 +12,9 @@
 namespace qstep::trainer {
 
 // What an operation waits for.
-enum class Bound : uint8_t { kMatrix, kMemory, kLaunch, kLink, kNetwork };
-inline constexpr std::array<std::string_view, 5> kBoundNames{"matrix units", "memory", "launches",
-                                                             "link", "network"};
+enum class Bound : uint8_t { kMatrix, kLoops, kMemory, kLaunch, kLink, kNetwork };
+inline constexpr std::array<std::string_view, 6> kBoundNames{
+    "matrix units", "loops over elements", "memory", "launches", "link", "network"};
 constexpr std::string_view name(Bound bound) { return kBoundNames[static_cast<size_t>(bound)]; }
 
 // A phase of step_time_report.md section 3.2, of one rank and step.

@@ -169,8 +169,9 @@ class Counter {
     add_product("head", {.out = columns, .in = model_.width}, {}, 1, StepPart::kHead,
                 StepPart::kHead);
     // Cross-entropy: the maximum and the sum in one read, the gradient in another and one write.
-    add_pass("head_loss", StepPart::kHead, 3 * w_.element_bytes * product_of(w_.tokens, columns),
-             2);
+    const double logits = product_of(w_.tokens, columns);
+    add_pass("head_loss", StepPart::kHead, ElementOp::kCrossEntropy, logits,
+             3 * w_.element_bytes * logits, 2);
   }
 
   void count_attention() {
@@ -185,11 +186,15 @@ class Counter {
     w_.attention_forward_bytes = layers * N * w_.element_bytes * (qkv + q);
     w_.attention_backward_bytes = layers * N * w_.element_bytes * (2 * qkv + 2 * q);
     w_.attention_calls = layers;
+    w_.attention_triangles =
+        layers * static_cast<double>(model_.n_heads * config_.train.micro_batch);
   }
 
   // Per micro-batch.
-  void add_pass(std::string_view phase, StepPart part, double bytes, double launches) {
-    w_.passes.push_back({phase, part, bytes * w_.micros, launches * w_.micros});
+  void add_pass(std::string_view phase, StepPart part, ElementOp op, double elements, double bytes,
+                double launches) {
+    const double micros = w_.micros;
+    w_.passes.push_back({phase, part, op, elements * micros, bytes * micros, launches * micros});
   }
 
   void count_elementwise() {
@@ -201,30 +206,39 @@ class Counter {
     const double qkv = static_cast<double>(model_.qkv_width());
     const double qk = static_cast<double>((model_.n_heads + model_.n_kv_heads) * model_.head_dim);
     // Rows of the table read and written; backward adds to FP32 rows.
-    add_pass("embed", StepPart::kForward, 2 * e * C * N, 1);
-    add_pass("embed", StepPart::kBackward, (e + 8) * C * N, 1);
+    using enum ElementOp;
+    add_pass("embed", StepPart::kForward, kEmbedForward, C * N, 2 * e * C * N, 1);
+    add_pass("embed", StepPart::kBackward, kEmbedBackward, C * N, (e + 8) * C * N, 1);
+    // Bytes of all layers in elements.
+    const auto forward = [&](ElementOp op, double elements, double moved, double launches) {
+      add_pass("norm_elem", StepPart::kForward, op, elements, e * moved, launches);
+    };
+    const auto backward = [&](ElementOp op, double elements, double moved, double launches) {
+      add_pass("norm_elem", StepPart::kBackward, op, elements, e * moved, launches);
+    };
     // Residual and norm: x, delta in; sum, y out. Backward: dy, x, the stream's gradient in and
-    // out.
-    double forward = L * (2 * 4 * C * own + (up + ffn) * N), forward_calls = 3 * L;
-    double backward = L * (2 * 4 * C * own + (2 * up + ffn) * N), backward_calls = 3 * L;
+    // out; none comes in at the last norm.
+    const double norms = 2 * L + 1;
+    forward(kNormForward, norms * C * own, norms * 4 * C * own, norms);
+    backward(kNormBackward, norms * C * own, (norms * 4 - 1) * C * own, norms);
+    forward(kActivationForward, L * ffn * N, L * (up + ffn) * N, L);
+    backward(kActivationBackward, L * ffn * N, L * (2 * up + ffn) * N, L);
     if (model_.position == PositionKind::kRope) {
-      forward += 2 * L * qk * N, backward += 2 * L * qk * N;
-      forward_calls += L, backward_calls += L;
+      forward(kRope, L * qk * N, 2 * L * qk * N, L);
+      backward(kRope, L * qk * N, 2 * L * qk * N, L);
     }
     if (model_.qk_norm) {
-      forward += 2 * L * qkv * N, backward += 3 * L * qkv * N;
-      forward_calls += L, backward_calls += L;
+      forward(kQkNormForward, L * qk * N, 2 * L * qkv * N, L);
+      backward(kQkNormBackward, L * qk * N, 3 * L * qkv * N, L);
     }
     if (model_.bias) {
-      backward += L * (qkv + up + 2 * C / w_.tensor) * N;
-      backward_calls += 4 * L;
+      const double outputs = L * (qkv + up + 2 * C / w_.tensor) * N;
+      backward(kBiasBackward, outputs, outputs, 4 * L);
     }
-    add_pass("norm_elem", StepPart::kForward, e * (forward + 4 * C * own), forward_calls + 1);
-    add_pass("norm_elem", StepPart::kBackward, e * (backward + 3 * C * own), backward_calls + 1);
     // The tree adds two buffers into one for all micro-batches but one.
     if (config_.parallel.reduction == Reduction::kTree && w_.micros > 1) {
-      w_.passes.push_back(
-          {"other", StepPart::kBackward, 12 * w_.parameters * (w_.micros - 1), w_.micros - 1});
+      const double added = w_.parameters * (w_.micros - 1);
+      w_.passes.push_back({"other", StepPart::kBackward, kAdd, added, 12 * added, w_.micros - 1});
     }
   }
 
@@ -232,9 +246,11 @@ class Counter {
   // writes three of them and the weight.
   void count_update() {
     const double buckets = static_cast<double>(model_.n_layers + 2);
-    w_.passes.push_back({"clip", StepPart::kUpdate, 4 * w_.owned_parameters, buckets});
+    const double n = w_.owned_parameters;
+    w_.passes.push_back({"clip", StepPart::kUpdate, ElementOp::kSquares, n, 4 * n, buckets});
     const double weight = w_.compute == ProductFormat::kFp32 ? 0 : w_.element_bytes;
-    w_.passes.push_back({"optim", StepPart::kUpdate, (28 + weight) * w_.owned_parameters, buckets});
+    w_.passes.push_back(
+        {"optim", StepPart::kUpdate, ElementOp::kUpdate, n, (28 + weight) * n, buckets});
   }
 
   const Config& config_;

@@ -41,10 +41,13 @@ struct QuantizeWork {
   double elements() const { return static_cast<double>(rows) * static_cast<double>(cols); }
 };
 
-// A pass over memory: `launches` operations that move `bytes` together, per step.
+// A loop over elements: `launches` operations that together go over so many and move `bytes`, per
+// step.
 struct MemoryWork {
   std::string_view phase;  // of step_time_report.md section 3.2
   StepPart part = StepPart::kForward;
+  ElementOp op = ElementOp::kNormForward;
+  double elements = 0;
   double bytes = 0, launches = 0;
 };
 
@@ -61,6 +64,7 @@ struct StepWork {
   // Over the causal triangle, per step; the bytes of q, k, v, o and their gradients.
   double attention_forward_flops = 0, attention_backward_flops = 0;
   double attention_forward_bytes = 0, attention_backward_bytes = 0, attention_calls = 0;
+  double attention_triangles = 0;  // of T queries and keys: layers, heads and sequences
   int64_t seq_len = 0, head_dim = 0;
   // Parameters that this rank holds, those of the embeddings among them, and those it updates.
   double parameters = 0, embedding_parameters = 0, owned_parameters = 0;

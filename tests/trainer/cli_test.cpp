@@ -83,7 +83,7 @@ TEST_F(Cli, EveryHelpShowsAnExample) {
   }
   for (const char* path :
        {" train", " data prepare", " config print", " bench peak", " bench step", " bench ops",
-        " ckpt verify", " plan", " doctor", " eval", " generate"}) {
+        " bench plan", " ckpt verify", " plan", " doctor", " eval", " generate"}) {
     EXPECT_EQ(std::count(paths.begin(), paths.end(), path), 1) << path;
   }
 }
@@ -290,6 +290,43 @@ TEST_F(Cli, BenchPeakMeasures) {
   EXPECT_GT(json["fp32_flops_per_s"], 0);
   EXPECT_GT(json["triad_bytes_per_s"], 0);
   EXPECT_GE(json["bf16_flops_per_s"], json["bf16_gemm_flops_per_s"]);
+}
+
+TEST_F(Cli, BenchFollowsTheDgxcProtocol) {
+  const std::string command =
+      "bench step --model llama-1m --batch 1 --seq 32 --json --protocol dgxc --precision fp32,bf16";
+  const Outcome outcome = qstep(command);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto json = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(json["averaged"], nlohmann::json({35, 44}));
+  ASSERT_EQ(json["recipes"].size(), 2U);
+  for (const auto& recipe : json["recipes"]) {
+    EXPECT_EQ(recipe["step_ms"].size(), 50U);
+    EXPECT_GT(recipe["s_per_iteration"], 0);
+  }
+  const Outcome refused = qstep(command + " --warmup 3");
+  EXPECT_EQ(refused.code, 20);
+  EXPECT_TRUE(contains(refused.err, "--protocol dgxc excludes --steps and --warmup"))
+      << refused.err;
+}
+
+// Whatever takes more than a hundredth of a step is predicted.
+TEST_F(Cli, BenchPlanPredictsEveryPhase) {
+  const Outcome outcome = qstep("bench plan --precision bf16 --rounds 1 --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto json = nlohmann::json::parse(outcome.out);
+  ASSERT_EQ(json["rows"].size(), 6U);
+  for (const auto& row : json["rows"]) {
+    double predicted = 0;
+    for (const auto& [name, phase] : row["phases"].items()) {
+      predicted += phase["predicted_ms"].get<double>();
+      if (name == "host_gap" || name == "data_wait") continue;
+      if (phase["measured_ms"].get<double>() > 0.01 * row["measured_ms"].get<double>()) {
+        EXPECT_GT(phase["predicted_ms"], 0) << name;
+      }
+    }
+    EXPECT_NEAR(predicted, row["predicted_ms"].get<double>(), 1e-6 * predicted);
+  }
 }
 
 TEST_F(Cli, BenchOpsIsSortedByWhatIsLost) {

@@ -155,5 +155,33 @@ TEST_F(SharedLayersOnRanks, ResumeAtAnotherTensorParallelSize) {
   }
 }
 
+using BenchOnRanks = RanksTest;
+
+Words bench(const std::string& command, const Words& more) {
+  Words words{"bench", command, "--model", "llama-1m", "--batch", "1",
+              "--seq", "32",    "--json",  "--steps",  "1"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+// All ranks take part, and the first one tells.
+TEST_F(BenchOnRanks, StepsAreThoseOfAllRanks) {
+  for (const auto& [command, tensor] :
+       {std::pair("step", "parallel.tensor=1"), std::pair("ops", "parallel.tensor=2")}) {
+    MpiRun run(notes(), 2, bench(command, {"--micro-batches", "2", tensor}));
+    ASSERT_EQ(codes_of(2, 0), run.wait_codes()) << run.log();
+    EXPECT_EQ(Json::parse(run.out(0)).at("ranks"), 2) << run.log();
+    EXPECT_EQ(run.out(1), "");
+  }
+}
+
+TEST_F(BenchOnRanks, ABatchThatCannotBeSharedIsToldOnce) {
+  MpiRun run(notes(), 2, bench("step", {"--micro-batches", "1"}));
+  EXPECT_EQ(codes_of(2, 20), run.wait_codes()) << run.log();
+  const std::vector<std::string> errors = run.error_lines();
+  ASSERT_EQ(errors.size(), 1U) << run.log();
+  EXPECT_NE(errors[0].find("2 ranks cannot share this run"), std::string::npos) << errors[0];
+}
+
 }  // namespace
 }  // namespace qstep::trainer::testing
