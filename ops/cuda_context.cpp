@@ -31,14 +31,11 @@ Buffer allocate_device(int64_t bytes) {
 CudaContext::CudaContext() {
   int device = 0;
   cuda_check(cudaGetDevice(&device), "cudaGetDevice");
-  int major = 0, minor = 0;
-  cuda_check(cudaDeviceGetAttribute(&n_sms_, cudaDevAttrMultiProcessorCount, device),
-             "cudaDeviceGetAttribute");
-  cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-             "cudaDeviceGetAttribute");
-  cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
-             "cudaDeviceGetAttribute");
-  compute_capability_ = 10 * major + minor;
+  cudaDeviceProp properties{};
+  cuda_check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  device_name_ = properties.name;
+  n_sms_ = properties.multiProcessorCount;
+  compute_capability_ = 10 * properties.major + properties.minor;
   // Not ordered against the default stream, which nothing here uses.
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
 }

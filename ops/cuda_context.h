@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "ops/arena.h"
@@ -26,6 +27,8 @@ class CudaContext {
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
 
+  // As the driver has it: "NVIDIA H200".
+  const std::string& device_name() const { return device_name_; }
   cudaStream_t stream() const { return stream_; }
   int n_sms() const { return n_sms_; }
   // 90 for compute capability 9.0.
@@ -42,6 +45,7 @@ class CudaContext {
   void* scratch_bytes(int64_t bytes);
 
   cudaStream_t stream_ = nullptr;
+  std::string device_name_;
   int n_sms_ = 0, compute_capability_ = 0;
   Buffer scratch_;
 };

@@ -59,6 +59,7 @@ struct AdamWParams {
 class Ops {
  public:
   virtual ~Ops() = default;
+  // "cpu", or the GPU's name as its driver has it.
   virtual std::string_view name() const = 0;
 
   // What the calls up to the next label are for: the block (from 0; -1: none) and a literal ("qkv

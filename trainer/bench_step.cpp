@@ -1,5 +1,7 @@
 #include "trainer/bench_step.h"
 
+#include "trainer/backend.h"
+
 namespace qstep::trainer {
 
 namespace {
@@ -13,7 +15,9 @@ int64_t first_batch(const Trainer& trainer) {
 }  // namespace
 
 StepBench::StepBench(const Config& config, parallel::Comm& world)
-    : trainer_(*ops_, config, world), batches_(config, first_batch(trainer_)) {}
+    : ops_(make_backend(config.run.device, world.size())),
+      trainer_(*ops_, config, world),
+      batches_(config, first_batch(trainer_)) {}
 
 StepResult StepBench::step() {
   ++steps_;

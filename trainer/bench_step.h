@@ -39,7 +39,7 @@ class StepBench {
  private:
   StepResult step();
 
-  std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
+  std::unique_ptr<ops::Ops> ops_;
   Trainer trainer_;
   RandomBatches batches_;
   int64_t steps_ = 0;

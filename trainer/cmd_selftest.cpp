@@ -10,6 +10,7 @@
 #include "ops/ops.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
+#include "trainer/host_tensors.h"
 #include "trainer/recipe_file.h"
 #include "trainer/self_test.h"
 
@@ -40,9 +41,7 @@ std::vector<Row> run_all(const std::vector<std::string>& recipes) {
   }
   const std::unique_ptr<ops::Ops> ops = ops::make_cpu_ops();
   for (Row& row : rows) {
-    row.result = run_self_test(
-        row.test, [&](const auto& rowwise, const auto& columnwise, const auto& x,
-                      const auto& call) { ops->quantize(rowwise, columnwise, x, call); });
+    row.result = run_self_test(row.test, quantize_on_host(*ops));
   }
   return rows;
 }

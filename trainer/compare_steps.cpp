@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 
+#include "trainer/backend.h"
 #include "trainer/machine.h"
 #include "trainer/progress_line.h"
 #include "trainer/schedule.h"
@@ -19,7 +20,9 @@ namespace {
 class TimedRecipe {
  public:
   explicit TimedRecipe(const Config& config)
-      : trainer_(*ops_, config), has_phases_(plan_precision(config).phases.size() > 1) {}
+      : ops_(make_backend(config.run.device)),
+        trainer_(*ops_, config),
+        has_phases_(plan_precision(config).phases.size() > 1) {}
 
   // Every segment measures what the recipe begins with, whatever it changes to later in a run.
   void begin_segment() {
@@ -36,7 +39,7 @@ class TimedRecipe {
   const Timeline& timeline() const { return trainer_.timeline(); }
 
  private:
-  std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
+  std::unique_ptr<ops::Ops> ops_;
   Trainer trainer_;
   bool has_phases_;
   int64_t steps_ = 0;

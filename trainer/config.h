@@ -77,6 +77,9 @@ struct ParallelConfig {
   int64_t check_every = 100;  // steps between comparisons of what ranks hold alike
 };
 
+// What computes. kAuto: a GPU where this build and this machine have one, otherwise the CPU.
+enum class Device : uint8_t { kAuto, kCpu, kCuda };
+
 struct RunConfig {
   std::string dir = "runs/default";
   std::string resume = "auto";  // auto, never, or a checkpoint folder
@@ -86,6 +89,7 @@ struct RunConfig {
   int64_t threads = 0;          // of this rank; 0 = its share of the cores
   double max_minutes = 0;       // 0 = no limit but the batch job's
   double hang_limit_s = 60;     // of several ranks: the least time after which a step hangs
+  Device device = Device::kCpu;
 };
 
 // What a run notes of its own time (README.md, Timing).

@@ -50,7 +50,11 @@ inline constexpr std::array kTimingLevelNames{Choice<TimingLevel>{"off", TimingL
 inline constexpr std::array kEvalPrecisionNames{
     Choice<EvalPrecision>{"recipe", EvalPrecision::kRecipe},
     Choice<EvalPrecision>{"bf16", EvalPrecision::kCompute}};
+inline constexpr std::array kDeviceNames{Choice<Device>{"auto", Device::kAuto},
+                                         Choice<Device>{"cpu", Device::kCpu},
+                                         Choice<Device>{"cuda", Device::kCuda}};
 
+constexpr const auto& choices_of(Device) { return kDeviceNames; }
 constexpr const auto& choices_of(NormKind) { return kNormNames; }
 constexpr const auto& choices_of(PositionKind) { return kPositionNames; }
 constexpr const auto& choices_of(ops::Activation) { return kActivationNames; }
@@ -206,6 +210,11 @@ void for_each_option(ConfigT& c, F&& f) {
   f("run.max_minutes", r.max_minutes,
     "save and end with code 11 before this time is over; 0 = no limit but the Slurm job's",
     not_negative());
+
+  f("run.device", r.device,
+    "what computes; cuda: one GPU, a backend that has not been tested on one yet; auto: that where "
+    "there is one",
+    any);
 
   f("timing.level", c.timing.level,
     "what is noted of a step's time: the phases, waits for other ranks too, or every operation",

@@ -81,11 +81,16 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   ops::Arena place(buffer_);
   group_ = lay_out_group(place, config_.model, plan, "weights", dtype);
 
-  for (const NamedTensor& named : named_tensors(config_.model, group_, "master")) {
+  const std::vector<NamedTensor> weights = named_tensors(config_.model, group_, "master");
+  int64_t largest = 0;
+  for (const NamedTensor& named : weights) largest = std::max(largest, named.tensor.size());
+  std::vector<float> host(static_cast<size_t>(largest));
+  const ops::Buffer staging = ops.allocate(largest * size_bytes(Dtype::kF32));
+  for (const NamedTensor& named : weights) {
     const Tensor& weight = named.tensor;
-    std::vector<float> host(static_cast<size_t>(weight.size()));
-    const Tensor master = ops::view(std::span(host), weight.rows, weight.cols);
-    reader.read({named.name, master});
+    reader.read({named.name, ops::matrix(host.data(), Dtype::kF32, weight.rows, weight.cols)});
+    const Tensor master = ops::matrix(staging.data(), Dtype::kF32, weight.rows, weight.cols);
+    ops.upload(master, host.data());
     ops.cast(weight, master);
   }
   if (plan_.has_delayed()) {

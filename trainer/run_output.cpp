@@ -10,8 +10,9 @@ RunOutput::RunOutput(const RunDir* dir, const Config& config, const data::StoreI
   if (dir_ != nullptr) report_ = std::make_unique<RunReport>(config, data, n_ranks);
 }
 
-void RunOutput::header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch) {
-  if (report_) report_->header(memory, windows_per_epoch);
+void RunOutput::header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
+                       std::string_view backend) {
+  if (report_) report_->header(memory, windows_per_epoch, backend);
 }
 
 void RunOutput::resumed(const std::string& path, int64_t step, const std::string& note) {

@@ -23,7 +23,8 @@ class RunOutput {
   // dir: null on ranks that say nothing; outlives this.
   RunOutput(const RunDir* dir, const Config& config, const data::StoreInfo& data, int n_ranks);
 
-  void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
+  void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
+              std::string_view backend);
   void resumed(const std::string& path, int64_t step, const std::string& note);
   // Opens the files: rows behind state.step are dropped.
   // machine: what the steps will be held against.

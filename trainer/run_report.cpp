@@ -39,7 +39,8 @@ RunReport::RunReport(const Config& config, const data::StoreInfo& data, int n_ra
   step_ms_.reserve(kRecentSteps);
 }
 
-void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch) {
+void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
+                       std::string_view backend) {
   const ModelConfig& m = config_.model;
   const TrainConfig& t = config_.train;
   const data::PartInfo& train = data_.part(data::Part::kTrain);
@@ -53,8 +54,8 @@ void RunReport::header(const std::vector<MemoryRow>& memory, int64_t windows_per
        t.global_batch, t.micros_per_step(), t.micro_batch, t.global_batch * t.seq_len,
        flops_per_token(m, t.seq_len, AttentionCount::kCausal) *
            static_cast<double>(t.global_batch * t.seq_len));
-  line("recipe     {} {} | cpu, {} threads{}", config_.precision.recipe, runs_, ops::max_threads(),
-       n_ranks_ > 1 ? " per rank" : "");
+  line("recipe     {} {} | {}, {} threads{}", config_.precision.recipe, runs_, backend,
+       ops::max_threads(), n_ranks_ > 1 ? " per rank" : "");
   if (n_ranks_ > 1) {
     const int64_t tensor = config_.parallel.tensor;
     const std::string mesh =

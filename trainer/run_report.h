@@ -18,7 +18,9 @@ class RunReport {
  public:
   RunReport(const Config& config, const data::StoreInfo& data, int n_ranks);
 
-  void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch);
+  // backend: Ops::name.
+  void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
+              std::string_view backend);
   // What the steps will be held against.
   void peaks(const MachineModel& machine);
   void resumed(const std::string& path, int64_t step, const std::string& note);

@@ -9,11 +9,13 @@
 #include "ops/parallel_for.h"
 #include "parallel/shards.h"
 #include "trainer/agreement.h"
+#include "trainer/backend.h"
 #include "trainer/batch_sources.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/emulation.h"
 #include "trainer/evaluation.h"
 #include "trainer/exit_reason.h"
+#include "trainer/host_tensors.h"
 #include "trainer/rank_check.h"
 #include "trainer/rank_peaks.h"
 #include "trainer/recipe_file.h"
@@ -55,6 +57,7 @@ TrainRun::TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, 
       store_(data::TokenStore::open(config.data.train)) {
   finish_model(config_, static_cast<int64_t>(store_.info().vocab_size));
   require_ranks(config_, comm_.size());
+  ops_ = make_backend(config_.run.device, comm_.size());
   loader_ = std::make_unique<data::Loader>(
       store_, data::LoaderOptions{.seq_len = config_.train.seq_len,
                                   .micro_batch = config_.train.micro_batch,
@@ -81,10 +84,12 @@ std::unique_ptr<CheckpointReader> TrainRun::open_checkpoint() {
 void TrainRun::resume(const CheckpointReader& checkpoint) {
   std::string recipe_note;
   agree(comm_, [&] {
-    for (const NamedTensor& tensor : named_tensors(trainer_->shards(), trainer_->parameters())) {
-      checkpoint.read(tensor);
-    }
-    recipe_note = read_precision_state(checkpoint, trainer_->precision_state());
+    HostTensors parameters(*ops_, named_tensors(trainer_->shards(), trainer_->parameters()));
+    for (const NamedTensor& tensor : parameters.tensors()) checkpoint.read(tensor);
+    parameters.upload();
+    HostTensors precision(*ops_, trainer_->precision_state());
+    recipe_note = read_precision_state(checkpoint, precision.tensors());
+    precision.upload();
   });
   trainer_->refresh_weights();
   trainer_->set_steps_done(checkpoint.state().step);
@@ -254,8 +259,9 @@ void TrainRun::save() {
   std::vector<NamedTensor> tensors = saved_tensors(trainer_->shards(), trainer_->parameters());
   for (NamedTensor& tensor : trainer_->precision_state()) tensors.push_back(std::move(tensor));
   const std::string root = checkpoints_of(config_.run.dir);
+  const HostTensors saved(*ops_, std::move(tensors));
   const auto write = [&](const StepHook& hook) {
-    save_checkpoint(comm_, root, state_, tensors, config_.run.keep_last, hook);
+    save_checkpoint(comm_, root, state_, saved.tensors(), config_.run.keep_last, hook);
   };
   trace_ ? trace_->save(state_.step, write) : write({});
   saved_step_ = state_.step;
@@ -305,12 +311,9 @@ void TrainRun::loop() {
 ExitCode TrainRun::run() {
   std::unique_ptr<CheckpointReader> checkpoint = open_checkpoint();
   output_ = std::make_unique<RunOutput>(dir_, config_, store_.info(), comm_.size());
-  output_->header(training_memory(config_, comm_.size(), comm_.rank()), loader_->windows());
-  agree(comm_, [&] {
-    require_self_test(config_.precision.loaded,
-                      [&](const auto& rowwise, const auto& columnwise, const auto& x,
-                          const auto& call) { ops_->quantize(rowwise, columnwise, x, call); });
-  });
+  output_->header(training_memory(config_, comm_.size(), comm_.rank()), loader_->windows(),
+                  ops_->name());
+  agree(comm_, [&] { require_self_test(config_.precision.loaded, quantize_on_host(*ops_)); });
   trainer_ = std::make_unique<Trainer>(*ops_, config_, comm_);
   limit_.expect_save_of(12.0 * static_cast<double>(trainer_->shards().owned_total));
   if (checkpoint) {

@@ -58,7 +58,7 @@ class TrainRun {
   const RunDir* dir_;
   data::TokenStore store_;
   std::unique_ptr<data::Loader> loader_;
-  std::unique_ptr<ops::Ops> ops_ = ops::make_cpu_ops();
+  std::unique_ptr<ops::Ops> ops_;
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RunOutput> output_;
   std::unique_ptr<CollectiveTimes> collectives_;  // null where there is one rank, or no timing_

@@ -1,0 +1,122 @@
+// A run on a backend whose memory is out of the host's reach: the trainer touches tensors through
+// operations alone, and what files and self-tests need is copied. The same bits as on the CPU's own
+// memory, in every kind of recipe.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/support/fenced_ops.h"
+#include "tests/trainer/checkpoint_testing.h"
+#include "tests/trainer/recipe_testing.h"
+#include "trainer/checkpoint_folders.h"
+#include "trainer/generator.h"
+#include "trainer/host_tensors.h"
+#include "trainer/loaded_model.h"
+#include "trainer/self_test.h"
+
+namespace qstep::trainer::testing {
+namespace {
+
+constexpr int64_t kMicros = 2;
+constexpr int64_t kSteps = 4;
+
+class DeviceMemory : public ::testing::TestWithParam<const char*> {
+ protected:
+  Config config_ = recipe_config(load_recipe(GetParam()), kMicros, 2 * kSteps);
+};
+INSTANTIATE_TEST_SUITE_P(Recipes, DeviceMemory,
+                         ::testing::Values("fp32", "bf16", "fp8-delayed", "fp8-block", "mxfp8",
+                                           "nvfp4"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+std::vector<NamedTensor> all_tensors(Trainer& trainer) {
+  std::vector<NamedTensor> tensors = named_tensors(trainer.shards(), trainer.parameters());
+  for (NamedTensor& t : trainer.precision_state()) tensors.push_back(std::move(t));
+  return tensors;
+}
+
+// Steps first + 1 .. first + kSteps.
+std::vector<float> train(Trainer& trainer, int64_t first) {
+  FixedBatches batches(learnable_batches(kMicros * kSteps, 700 + static_cast<uint64_t>(first)));
+  std::vector<float> results;
+  for (int64_t step = first + 1; step <= first + kSteps; ++step) {
+    const StepResult result = trainer.step(batches, 3e-3, step);
+    results.push_back(result.loss);
+    results.push_back(result.grad_norm);
+  }
+  return results;
+}
+
+void save(ops::Ops& ops, const Config& config, Trainer& trainer, const std::string& folder) {
+  CheckpointState state;
+  state.step = kSteps;
+  state.vocab_size = config.model.vocab_size;
+  state.config_toml = to_toml(config);
+  state.recipe_toml = to_toml(config.precision.loaded);
+  state.tokenizer = "bytes";
+  const HostTensors saved(ops, all_tensors(trainer));
+  save_checkpoint(folder, state, saved.tensors(), 0);
+}
+
+void load(ops::Ops& ops, Trainer& trainer, const std::string& folder) {
+  const CheckpointReader checkpoint(folder + "/" + step_folder(kSteps));
+  HostTensors tensors(ops, all_tensors(trainer));
+  for (const NamedTensor& tensor : tensors.tensors()) checkpoint.read(tensor);
+  tensors.upload();
+  trainer.refresh_weights();
+  trainer.set_steps_done(kSteps);
+}
+
+TEST_P(DeviceMemory, TrainsSavesAndResumesWithTheBitsOfTheCpu) {
+  const auto cpu = ops::make_cpu_ops();
+  test::FencedOps fenced;
+  const TemporaryFolder cpu_folder, fenced_folder;
+  Trainer expected(*cpu, config_), found(fenced, config_);
+  EXPECT_EQ(train(expected, 0), train(found, 0));
+  save(*cpu, config_, expected, cpu_folder.path());
+  save(fenced, config_, found, fenced_folder.path());
+  const std::vector<float> goes_on = train(expected, kSteps);
+
+  // Each continues what the other saved.
+  Trainer on_cpu(*cpu, config_), on_device(fenced, config_);
+  load(*cpu, on_cpu, fenced_folder.path());
+  load(fenced, on_device, cpu_folder.path());
+  EXPECT_EQ(goes_on, train(on_cpu, kSteps));
+  EXPECT_EQ(goes_on, train(on_device, kSteps));
+
+  FixedBatches batches(learnable_batches(1, 800));
+  EXPECT_EQ(expected.evaluate(batches.next()), on_device.evaluate(batches.next()));
+}
+
+TEST_P(DeviceMemory, GeneratesWithTheLogitsOfTheCpu) {
+  const auto cpu = ops::make_cpu_ops();
+  test::FencedOps fenced;
+  const TemporaryFolder folder;
+  Trainer trainer(*cpu, config_);
+  train(trainer, 0);
+  save(*cpu, config_, trainer, folder.path());
+  const auto generate = [&](ops::Ops& ops) {
+    const LoadedModel loaded(ops, folder.path(), GetParam());
+    Generator generator(ops, loaded, 12, loaded.config().model.vocab_size);
+    std::vector<int32_t> tokens;
+    const std::vector<int32_t> prompt{3, 1, 4, 1};
+    generator.generate(prompt, 8, SamplingOptions{}, -1, [&](int32_t token) {
+      tokens.push_back(token);
+      return true;
+    });
+    return tokens;
+  };
+  EXPECT_EQ(generate(*cpu), generate(fenced));
+}
+
+TEST_P(DeviceMemory, QuantizersAreTestedThere) {
+  test::FencedOps fenced;
+  EXPECT_NO_THROW(require_self_test(config_.precision.loaded, quantize_on_host(fenced)));
+}
+
+}  // namespace
+}  // namespace qstep::trainer::testing
