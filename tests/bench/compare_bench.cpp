@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "trainer/compare_run.h"
+#include "trainer/signals.h"
 
 namespace qstep::trainer {
 namespace {
@@ -71,7 +72,8 @@ struct Options {
                                  "train.global_batch=4", "train.micro_batch=4"};
 };
 
-void run_tries(const Options& o, const std::string& folder, double share) {
+// False where a signal stopped it.
+bool run_tries(const Options& o, const std::string& folder, double share) {
   fmt::print("{}\n", share > 0 ? fmt::format("side B slowed by {:.3g} %", 100 * share)
                                : std::string("side B the same as side A"));
   std::map<std::string_view, int64_t> counts;
@@ -84,6 +86,7 @@ void run_tries(const Options& o, const std::string& folder, double share) {
       const QuietErrors quiet;
       return run_compare(options, share > 0 ? planted(share) : CompareSeams{}).state;
     }();
+    if (stop_signal()) return false;
     const ComparePair& pair = state.pairs.at(0);
     const AbbaResult r = judge(block_logs(pair.segments_ms), options.abba);
     ++counts[verdict_name(r.verdict)];
@@ -97,6 +100,7 @@ void run_tries(const Options& o, const std::string& folder, double share) {
   fmt::print("  of {}:", o.tries);
   for (const auto& [name, n] : counts) fmt::print(" {} {}", n, name);
   fmt::print("\n");
+  return true;
 }
 
 int run(int argc, char** argv) {
@@ -121,10 +125,9 @@ int run(int argc, char** argv) {
       "a side\n",
       fmt::join(o.words, " "), o.compare.blocks, o.compare.steps, o.compare.warmup,
       2 * o.compare.blocks * o.compare.steps);
-  run_tries(o, folder, 0);
-  run_tries(o, folder, o.slowdown);
+  const bool finished = run_tries(o, folder, 0) && run_tries(o, folder, o.slowdown);
   std::filesystem::remove_all(folder);
-  return 0;
+  return static_cast<int>(finished ? ops::ExitCode::kOk : ops::ExitCode::kInterrupted);
 }
 
 }  // namespace
