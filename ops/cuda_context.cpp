@@ -34,8 +34,6 @@ CudaContext::CudaContext() {
   cudaDeviceProp properties{};
   cuda_check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   device_name_ = properties.name;
-  n_sms_ = properties.multiProcessorCount;
-  compute_capability_ = 10 * properties.major + properties.minor;
   // Not ordered against the default stream, which nothing here uses.
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
 }

@@ -30,9 +30,6 @@ class CudaContext {
   // As the driver has it: "NVIDIA H200".
   const std::string& device_name() const { return device_name_; }
   cudaStream_t stream() const { return stream_; }
-  int n_sms() const { return n_sms_; }
-  // 90 for compute capability 9.0.
-  int compute_capability() const { return compute_capability_; }
 
   // Grows to the largest request (during the first step) and stays. Whoever asks owns it until the
   // next request; calls are ordered by the stream.
@@ -46,7 +43,6 @@ class CudaContext {
 
   cudaStream_t stream_ = nullptr;
   std::string device_name_;
-  int n_sms_ = 0, compute_capability_ = 0;
   Buffer scratch_;
 };
 

@@ -81,7 +81,6 @@ struct Plan {
   Product product;
   Layout left, right, out;
   cublasLtMatmulAlgo_t algorithm;
-  size_t workspace_bytes;
 };
 
 // What one call hands to a plan.
@@ -136,8 +135,7 @@ Plan Gemm::Plans::make(const GemmPlanKey& key, const Call& call) {
             .left = make_layout(key.left, key.in),
             .right = make_layout(key.right, key.in),
             .out = make_layout(key.out, key.out_type),
-            .algorithm = {},
-            .workspace_bytes = 0};
+            .algorithm = {}};
   if (call.bias != nullptr) set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, call.bias);
 
   cublasLtMatmulPreference_t made = nullptr;

@@ -9,6 +9,7 @@
 #include "ops/gemm.h"
 #include "ops/gemm_tiled.h"
 #include "tests/ops/gemm_side.h"
+#include "tests/support/host_launch.h"
 
 namespace qstep::test {
 namespace {
@@ -140,6 +141,21 @@ TEST(GemmElements, TileByTileAgreesWithTheCpusLoop) {
       }
     }
   }
+}
+
+TEST(GemmElements, OneDifferentWordIsFound) {
+  std::vector<uint32_t> a(5000, 7), b = a;
+  int32_t different = -1;
+  const auto find = [&] {
+    for_each_order([&](const HostLaunch& launch) {
+      launch.teams(1, ops::device::kMaxTeam, 0,
+                   ops::device::FindDifference{&different, a.data(), b.data(), 5000});
+    });
+    return different;
+  };
+  EXPECT_EQ(0, find());
+  b[4321] = 6;
+  EXPECT_EQ(1, find());
 }
 
 }  // namespace
