@@ -29,6 +29,7 @@ namespace {
 class CudaOps final : public Ops {
  public:
   std::string_view name() const override { return context_.device_name(); }
+  void* stream() const override { return context_.stream(); }
 
   bool in_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) override {

@@ -66,6 +66,10 @@ class Ops {
   // fprop", "attention"). For timelines and profilers; what is computed does not depend on it.
   virtual void label(int64_t /*layer*/, std::string_view /*name*/) {}
 
+  // The cudaStream_t that orders the calls, for what runs beside them: exchanges between GPUs,
+  // clocks. Null: a call is over when it returns.
+  virtual void* stream() const { return nullptr; }
+
   // ---- memory -------------------------------------------------------------------------
 
   // Whether tensors are in the memory of the host, where files are written from and read into.

@@ -31,6 +31,7 @@ class TimedOps final : public ops::Ops {
   }
   // From now on the work of every call that is noted; null: of none, which costs nothing.
   void log_work(WorkLog* log) { work_log_ = log; }
+  void* stream() const override { return inner_.stream(); }
   bool in_host_memory() const override { return inner_.in_host_memory(); }
   ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
 
