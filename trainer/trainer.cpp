@@ -133,9 +133,9 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
                                    &tensor_);
   ParameterGroup& gradient = gradient_sum_->total();
   init_parameters(ops, shards_, parameters_, gradient, config.train.seed);
-  ranks_ = std::make_unique<DataParallel>(ops, data, shards_, config.parallel.optimizer,
+  ranks_ = std::make_unique<DataParallel>(ops_, data, shards_, config.parallel.optimizer,
                                           gradient.flat, parameters_.weight.flat, layout.staging);
-  buckets_ = std::make_unique<Buckets>(ops, shards_, *gradient_sum_, *ranks_, timer_);
+  buckets_ = std::make_unique<Buckets>(ops_, shards_, *gradient_sum_, *ranks_, timer_);
   model_->observe(buckets_.get());
 }
 
