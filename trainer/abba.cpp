@@ -21,17 +21,23 @@ int64_t turn_of(int64_t segment) {
   return turn;
 }
 
-std::vector<double> block_logs(std::span<const double> segment_values) {
+std::vector<double> pair_logs(std::span<const double> segment_values) {
   const auto blocks = static_cast<int64_t>(segment_values.size()) / kSegmentsPerBlock;
   std::vector<double> logs;
-  for (int64_t block = 0; block < blocks; ++block) {
-    double a = 0, b = 0;
-    for (int64_t s = block * kSegmentsPerBlock; s < (block + 1) * kSegmentsPerBlock; ++s) {
-      const double value = segment_values[static_cast<size_t>(s)];
-      ops::check(value > 0 && std::isfinite(value), "a segment's time must be positive");
-      (side_of(s) == Side::kA ? a : b) += value;
-    }
-    logs.push_back(std::log(a / b));
+  for (int64_t s = 0; s < blocks * kSegmentsPerBlock; s += 2) {
+    const double first = segment_values[static_cast<size_t>(s)],
+                 second = segment_values[static_cast<size_t>(s) + 1];
+    ops::check(first > 0 && second > 0 && std::isfinite(first) && std::isfinite(second),
+               "a segment's time must be positive");
+    logs.push_back(side_of(s) == Side::kA ? std::log(first / second) : std::log(second / first));
+  }
+  return logs;
+}
+
+std::vector<double> block_logs(std::span<const double> pair_logs) {
+  std::vector<double> logs;
+  for (size_t i = 0; i + 1 < pair_logs.size(); i += kPairsPerBlock) {
+    logs.push_back((pair_logs[i] + pair_logs[i + 1]) / 2);
   }
   return logs;
 }
@@ -57,13 +63,15 @@ int64_t blocks_needed(double deviation, double threshold) {
   return std::max(kMinBlocks, static_cast<int64_t>(std::ceil(std::min(n, kMany))));
 }
 
-AbbaResult judge(std::span<const double> logs, const AbbaOptions& options) {
+AbbaResult judge(std::span<const double> pair_logs, const AbbaOptions& options) {
   AbbaResult result;
-  result.blocks = static_cast<int64_t>(logs.size());
-  result.gain = std::exp(mean(logs));
-  const Interval of_logs = bootstrap_mean(logs, options.bootstrap);
-  result.interval = {std::exp(of_logs.low), std::exp(of_logs.high)};
-  result.deviation = standard_deviation(logs);
+  result.blocks = static_cast<int64_t>(pair_logs.size()) / kPairsPerBlock;
+  std::vector<double> sorted(pair_logs.begin(), pair_logs.end());
+  result.gain = std::exp(interquartile_mean(sorted));
+  const Bootstrap of_logs =
+      bootstrap_interquartile_mean(pair_logs, kPairsPerBlock, options.bootstrap);
+  result.interval = {std::exp(of_logs.interval.low), std::exp(of_logs.interval.high)};
+  result.deviation = of_logs.standard_error * std::sqrt(static_cast<double>(result.blocks));
   result.blocks_needed = blocks_needed(result.deviation, options.threshold);
   if (result.blocks < kMinBlocks) return result;
   const double above = 1 + options.threshold, below = 1 - options.threshold;

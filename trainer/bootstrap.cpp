@@ -45,26 +45,36 @@ double quantile(std::span<const double> values, double share) {
   return quantile_of_sorted(sorted, share);
 }
 
-Interval bootstrap_mean(std::span<const double> values, const BootstrapOptions& options) {
-  ops::check(!values.empty() && options.resamples > 0, "bootstrap of nothing");
-  const auto n = static_cast<uint64_t>(values.size());
-  std::vector<double> means(static_cast<size_t>(options.resamples));
-  for (size_t resample = 0; resample < means.size(); ++resample) {
+double interquartile_mean(std::span<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t left_out = values.size() / 4;
+  return mean(values.subspan(left_out, values.size() - 2 * left_out));
+}
+
+Bootstrap bootstrap_interquartile_mean(std::span<const double> values, size_t group_size,
+                                       const BootstrapOptions& options) {
+  const uint64_t n = values.size() / group_size;
+  ops::check(n > 0 && n * group_size == values.size() && options.resamples > 0,
+             "bootstrap of no whole group");
+  std::vector<double> centers(static_cast<size_t>(options.resamples)), drawn(values.size());
+  for (size_t resample = 0; resample < centers.size(); ++resample) {
     precision::PhiloxWords words{};
-    double sum = 0;
     for (uint64_t i = 0; i < n; ++i) {
       if (i % 4 == 0) {
         words = precision::philox4x32(
             options.seed, {{static_cast<uint32_t>(i / 4), static_cast<uint32_t>(resample), 0, 0}});
       }
       // floor(n u), u in [0, 1) with 32 bits.
-      sum += values[static_cast<size_t>(words.w[i % 4] * n >> 32)];
+      const auto group = values.subspan((words.w[i % 4] * n >> 32) * group_size, group_size);
+      std::copy(group.begin(), group.end(),
+                drawn.begin() + static_cast<std::ptrdiff_t>(i * group_size));
     }
-    means[resample] = sum / static_cast<double>(n);
+    centers[resample] = interquartile_mean(drawn);
   }
-  std::sort(means.begin(), means.end());
+  std::sort(centers.begin(), centers.end());
   const double tail = (1 - options.level) / 2;
-  return {quantile_of_sorted(means, tail), quantile_of_sorted(means, 1 - tail)};
+  return {.interval = {quantile_of_sorted(centers, tail), quantile_of_sorted(centers, 1 - tail)},
+          .standard_error = standard_deviation(centers)};
 }
 
 }  // namespace qstep::trainer

@@ -1,5 +1,5 @@
-// What a few repeated measurements say about their mean: standard deviation and a bootstrap
-// interval. Numbers in, numbers out.
+// What a few repeated measurements say about where they lie: mean, interquartile mean, standard
+// deviation and a bootstrap interval. Numbers in, numbers out.
 #pragma once
 
 #include <cstdint>
@@ -24,17 +24,27 @@ double standard_error(std::span<const double> values);
 // the median.
 double quantile(std::span<const double> values, double share);
 
+// The mean of what is left when floor(n / 4) of at least one value are left out at either end. A
+// quarter of the values may be anything; of normal ones it knows the center nearly as well as the
+// mean does (variance 1.195 / n instead of 1 / n). Sorts the values.
+double interquartile_mean(std::span<double> values);
+
 struct BootstrapOptions {
   double level = 0.95;
   int64_t resamples = 10000;
   uint64_t seed = 1;
 };
 
-// Percentile bootstrap of the mean (Efron 1979): `resamples` times n values are drawn with
-// replacement, and the interval holds the middle `level` of their means. The same values and
-// options give the same bits. For n values from a normal distribution its half-width tends to
-// z sqrt((n - 1) / n) standard_error with z = 1.96 at 95 %, so that it covers the true mean in
-// about 89 % of experiments at n = 8 and 93 % at n = 20. One value: an interval of no width.
-Interval bootstrap_mean(std::span<const double> values, const BootstrapOptions& options);
+struct Bootstrap {
+  Interval interval;
+  double standard_error = 0;  // standard deviation over the resamples
+};
+
+// Percentile bootstrap of the interquartile mean (Efron 1979): `resamples` times n groups of
+// neighbouring values are drawn with replacement, and the interval holds the middle `level` of the
+// interquartile means of the values in them. Values of a group may depend on each other, groups may
+// not. The same values and options give the same bits. One group: an interval of no width.
+Bootstrap bootstrap_interquartile_mean(std::span<const double> values, size_t group_size,
+                                       const BootstrapOptions& options);
 
 }  // namespace qstep::trainer

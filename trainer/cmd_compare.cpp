@@ -34,16 +34,22 @@ void add_compare_command(CLI::App& app, int& exit_code) {
       ->delimiter(',')
       ->allow_extra_args(false)  // what follows is the configuration
       ->capture_default_str();
-  cmd->add_option("--blocks", o.blocks, "A B B A blocks of each recipe with the baseline; 0: none")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
-      ->capture_default_str();
+  const auto usual = [](const char* what, int64_t Segments::*of) {
+    return fmt::format("{} [{}; on a GPU, or where memory holds one side only, {}]", what,
+                       kStepByStep.*of, kLongSegments.*of);
+  };
+  cmd->add_option("--blocks", o.blocks,
+                  usual("A B B A blocks of each recipe with the baseline; 0: none",
+                        &Segments::blocks))
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
   const auto positive = CLI::Range(int64_t{1}, int64_t{1} << 30);
-  cmd->add_option("--steps", o.steps, "steps of a segment that count, four segments a block")
-      ->check(positive)
-      ->capture_default_str();
-  cmd->add_option("--warmup", o.warmup, "steps of a segment before them that do not")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
-      ->capture_default_str();
+  cmd->add_option(
+         "--steps", o.steps,
+         usual("steps of a segment that count, four segments a block", &Segments::steps))
+      ->check(positive);
+  cmd->add_option("--warmup", o.warmup,
+                  usual("steps of a segment before them that do not", &Segments::warmup))
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30));
   cmd->add_option("--threshold", o.abba.threshold, "smallest difference that counts")
       ->check(CLI::Range(1e-6, 0.5))
       ->capture_default_str();

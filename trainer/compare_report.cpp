@@ -58,7 +58,7 @@ std::string pair_name(const CompareState& state, const ComparePair& pair) {
 std::string from_to(double a, double b) { return fmt::format("{:.2f} -> {:.2f}", a, b); }
 
 std::optional<Prediction> prediction_of(const ComparePair& pair, const AbbaOptions& options) {
-  const std::vector<double> logs = block_logs(pair.segments_ms);
+  const std::vector<double> logs = pair_logs(pair.segments_ms);
   if (logs.empty()) return std::nullopt;
   return predict(pair, judge(logs, options).gain);
 }
@@ -72,7 +72,7 @@ Table step_table(const CompareState& state, const AbbaOptions& options) {
                "verdict"},
       .rows = {}};
   for (const ComparePair& pair : state.pairs) {
-    const std::vector<double> logs = block_logs(pair.segments_ms);
+    const std::vector<double> logs = pair_logs(pair.segments_ms);
     if (logs.empty()) continue;
     const bool floor = pair.recipe == 0;
     const AbbaResult r = judge(logs, options);
@@ -214,9 +214,10 @@ std::string compare_markdown(const CompareState& state, const AbbaOptions& optio
     text += fmt::format(
         "\nBlocks of four segments in the order A B B A, B A A B, ..., A = {}; {}. A segment "
         "counts "
-        "as the median of its steps, a block as log(mean A / mean B), the gain is exp(mean of the "
-        "blocks). Interval: bootstrap over blocks, percentile, {} resamples, seed {}. A gain or a "
-        "regression is an interval beyond 1 + {} or 1 - {}.\n",
+        "as the median of its steps, its first two segments and its last two as log(A / B) each, "
+        "the gain is exp(interquartile mean of these pairs). Interval: bootstrap over blocks, "
+        "percentile, {} resamples, seed {}. A gain or a regression is an interval beyond 1 + {} or "
+        "1 - {}.\n",
         s.recipes[0], segments(s), options.bootstrap.resamples, options.bootstrap.seed,
         options.threshold, options.threshold);
     const Table predictions = prediction_table(state, options);

@@ -4,12 +4,14 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "ops/parallel_for.h"
 #include "parallel/launch.h"
+#include "trainer/backend.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/compare_loss.h"
 #include "trainer/compare_report.h"
@@ -28,6 +30,8 @@ using ops::Error;
 using ops::ExitCode;
 
 class Comparison {
+  using Clock = std::chrono::steady_clock;
+
  public:
   Comparison(const CompareOptions& options, const CompareSeams& seams)
       : options_(options), seams_(seams), dir_(options.folder), data_(options.config) {
@@ -39,6 +43,10 @@ class Comparison {
     }
     untimed_ = configs_[0];
     untimed_.timing.level = TimingLevel::kOff;
+    const Segments usual = usual_segments();
+    segments_ = {.blocks = options.blocks.value_or(usual.blocks),
+                 .warmup = options.warmup.value_or(usual.warmup),
+                 .steps = options.steps.value_or(usual.steps)};
     state_.setting = setting();
     take_up();
     add_notes();
@@ -59,6 +67,16 @@ class Comparison {
  private:
   std::string json_path() const { return options_.folder + "/compare.json"; }
 
+  Segments usual_segments() const {
+    if (make_backend(options_.config.run.device)->in_host_memory() &&
+        std::all_of(configs_.begin(), configs_.end(), [this](const Config& b) {
+          return pair_memory(configs_[0], b, seams_).together;
+        })) {
+      return kStepByStep;
+    }
+    return kLongSegments;
+  }
+
   CompareSetting setting() const {
     CompareSetting s;
     s.recipes = options_.recipes;
@@ -71,8 +89,8 @@ class Comparison {
     s.data = first.data.train;
     s.n_parameters = n_parameters(first.model);
     s.tokens_per_step = first.train.global_batch * first.train.seq_len;
-    s.warmup = options_.warmup;
-    s.steps = options_.steps;
+    s.warmup = segments_.warmup;
+    s.steps = segments_.steps;
     s.threads = ops::max_threads();
     s.cpu = read_machine().cpu_name;
     return s;
@@ -99,7 +117,7 @@ class Comparison {
       state_.notes.push_back(fmt::format(
           "{}: step times are those of steps 1 to {}; the recipe changes its formats at step {} "
           "of {}.",
-          config.precision.recipe, options_.warmup + options_.steps, plan.phases[1].first_step,
+          config.precision.recipe, segments_.warmup + segments_.steps, plan.phases[1].first_step,
           config.train.steps));
     }
   }
@@ -109,10 +127,10 @@ class Comparison {
     std::vector<PairTask> tasks;
     if (options_.observer) {
       tasks.push_back(
-          {.a = untimed_, .b = configs_[0], .observer = true, .blocks = options_.blocks});
+          {.a = untimed_, .b = configs_[0], .observer = true, .blocks = segments_.blocks});
     }
     for (size_t i = options_.noise_floor ? 0 : 1; i < configs_.size(); ++i) {
-      tasks.push_back({.a = configs_[0], .b = configs_[i], .recipe = i, .blocks = options_.blocks});
+      tasks.push_back({.a = configs_[0], .b = configs_[i], .recipe = i, .blocks = segments_.blocks});
     }
     return tasks;
   }
@@ -134,8 +152,8 @@ class Comparison {
   }
 
   void plan(CompareProgress& progress) {
-    if (options_.blocks > 0) warn_of_others(progress);
-    const int64_t per_segment = options_.warmup + options_.steps;
+    if (segments_.blocks > 0) warn_of_others(progress);
+    const int64_t per_segment = segments_.warmup + segments_.steps;
     for (const PairTask& task : pairs()) {
       const auto done =
           static_cast<int64_t>(state_.pair(task.recipe, task.observer).segments_ms.size());
@@ -171,7 +189,8 @@ class Comparison {
     try {
       if (stop_wanted(seams_)) throw Interrupted{};
       for (const PairTask& task : pairs()) {
-        measure_pair(state_, task, data_, progress, seams_, [this] { save(); });
+        measure_pair(state_, task, data_, progress, seams_, [this] { save_now_and_then(); });
+        save();
       }
       for (const LossTask& task : runs()) {
         if (stop_wanted(seams_)) throw Interrupted{};
@@ -185,7 +204,13 @@ class Comparison {
     return ExitCode::kOk;
   }
 
-  void save() const {
+  // A file that is replaced takes a few milliseconds, and disturbs the steps behind it.
+  void save_now_and_then() {
+    constexpr std::chrono::seconds kRest{2};
+    if (Clock::now() - saved_ > kRest) save();
+  }
+  void save() {
+    saved_ = Clock::now();
     files_.replace_file(json_path(), to_json(state_, options_.abba, finished_).dump(1) + "\n");
   }
 
@@ -196,6 +221,8 @@ class Comparison {
   StepData data_;
   std::vector<Config> configs_;
   Config untimed_;  // the baseline's
+  Segments segments_{};
+  Clock::time_point saved_{};
   CompareState state_;
   bool finished_ = false;
 };
@@ -205,7 +232,7 @@ void require_comparable(const CompareOptions& o) {
   if (parallel::find_launch().size > 1) {
     fail("qstep compare runs in one process: start it without mpirun and srun");
   }
-  if (o.recipes.size() < ((o.noise_floor || o.observer) && o.blocks > 0 ? 1u : 2u)) {
+  if (o.recipes.size() < ((o.noise_floor || o.observer) && o.blocks != 0 ? 1u : 2u)) {
     fail(
         "--recipes wants two or more, separated by commas; one is enough with --noise-floor or "
         "--observer");

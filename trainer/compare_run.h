@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,11 +13,22 @@
 
 namespace qstep::trainer {
 
+// How the steps of a pair are cut: blocks of four segments, each of so many steps that count behind
+// so many that do not.
+struct Segments {
+  int64_t blocks, warmup, steps;
+};
+// Where both sides are in memory of the host, neighbours in time are compared: what slows a
+// machine down for a while slows both. A GPU's clock follows what it has been doing, so that each
+// side needs time of its own, as does one that is built anew for every segment.
+inline constexpr Segments kStepByStep{.blocks = 40, .warmup = 0, .steps = 1};
+inline constexpr Segments kLongSegments{.blocks = 8, .warmup = 10, .steps = 20};
+
 struct CompareOptions {
   std::vector<std::string> recipes;  // names or paths; the first is the baseline
   Config config{};                   // of all of them but for the recipe
-  int64_t blocks = 8;                // of each pair; 0: no step times
-  int64_t warmup = 10, steps = 20;   // of a segment
+  // Those of the machine where not given. No blocks: no step times.
+  std::optional<int64_t> blocks{}, warmup{}, steps{};
   bool noise_floor = false;          // also the baseline against itself
   bool observer = false;             // also the baseline without timing against itself with it
   int64_t seeds = 0;                 // training runs of each recipe, from config.train.seed on

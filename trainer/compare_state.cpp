@@ -130,11 +130,12 @@ Json pair_json(const CompareState& state, const ComparePair& pair, const AbbaOpt
                {"b_index", pair.recipe},         {"noise_floor", noise_floor},
                {"observer", pair.observer},      {"emulated", emulated},
                {"segments_ms", pair.segments_ms}};
-  const std::vector<double> logs = block_logs(pair.segments_ms);
-  json["blocks"] = logs.size();
-  if (logs.empty()) return json;
+  const std::vector<double> logs = pair_logs(pair.segments_ms);
+  const std::vector<double> blocks = block_logs(logs);
+  json["blocks"] = blocks.size();
+  if (blocks.empty()) return json;
   Json gains = Json::array();
-  for (const double log : logs) gains.push_back(std::exp(log));
+  for (const double log : blocks) gains.push_back(std::exp(log));
   const AbbaResult result = judge(logs, options);
   json["a_ms"] = side_ms(pair, Side::kA);
   json["b_ms"] = side_ms(pair, Side::kB);

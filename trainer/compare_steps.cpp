@@ -16,6 +16,9 @@ namespace qstep::trainer {
 
 namespace {
 
+// The first steps of a side that was just built find no memory and no plans yet: never counted.
+constexpr int64_t kColdSteps = 3;
+
 // One side of a pair: a model whose steps are timed.
 class TimedRecipe {
  public:
@@ -96,6 +99,8 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
   const CompareSetting& setting = state.setting;
   const bool together = pair_memory(task.a, task.b, seams).together;
   std::array<std::unique_ptr<TimedRecipe>, 2> sides;
+  // Each goes on from segment to segment, so that its next batch is there when a segment begins.
+  std::array<std::unique_ptr<BatchSource>, 2> sources;
   ComparePair& pair = state.pair(task.recipe, task.observer);
   const std::string names = fmt::format("{} | {}", setting.recipes[0],
                                         task.observer      ? "with timing.level = off and not"
@@ -111,9 +116,14 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
     const Config& config = side == Side::kA ? task.a : task.b;
     auto& own = sides[static_cast<size_t>(side)];
     if (!together) sides[1 - static_cast<size_t>(side)].reset();
-    if (!own) own = std::make_unique<TimedRecipe>(config);
+    if (!own) {
+      own = std::make_unique<TimedRecipe>(config);
+      const auto batches = data.from(config, 0);
+      for (int64_t i = setting.warmup; i < kColdSteps; ++i) own->step(*batches);
+    }
     // Both sides see the same batches in the same turn, also behind an interruption.
-    const auto batches = data.from(config, turn_of(segment) * per_segment);
+    auto& source = sources[static_cast<size_t>(side)];
+    if (!source) source = data.from(config, turn_of(segment) * per_segment);
     own->begin_segment();
     progress.enter(fmt::format("{}, block {} of {}, segment {} of {}", names,
                                segment / kSegmentsPerBlock + 1, task.blocks,
@@ -122,7 +132,7 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
     SegmentParts parts;
     for (int64_t i = 0; i < per_segment; ++i) {
       const auto start = Clock::now();
-      const double ms = own->step(*batches);
+      const double ms = own->step(*source);
       if (i >= setting.warmup) {
         times.push_back(seams.step_ms ? seams.step_ms(ms, pair, segment) : ms);
         if (notes_parts) parts.add(own->timeline());
@@ -136,8 +146,8 @@ void measure_pair(CompareState& state, const PairTask& task, const StepData& dat
     if ((segment + 1) % kSegmentsPerBlock == 0) {
       for (const auto& [of, medians] : block_parts) pair.parts_of(of).add(medians);
       block_parts.clear();
+      save();
     }
-    save();
   }
 }
 

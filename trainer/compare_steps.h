@@ -62,7 +62,7 @@ struct PairTask {
   int64_t blocks = 8;
 };
 
-// Measures what state's pair lacks of so many blocks; `save` hears of every segment that was added.
+// Measures what state's pair lacks of so many blocks; `save` hears of every block that was added.
 // Throws Interrupted (progress_line.h) when asked to stop.
 void measure_pair(CompareState& state, const PairTask& task, const StepData& data,
                   CompareProgress& progress, const CompareSeams& seams,

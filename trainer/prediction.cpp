@@ -15,7 +15,8 @@ using Json = nlohmann::ordered_json;
 
 // Of the segments that the parts are of: the last ones of whole blocks.
 double mean_ms(const ComparePair& pair, Side side) {
-  const auto whole = static_cast<int64_t>(block_logs(pair.segments_ms).size()) * kSegmentsPerBlock;
+  const auto whole =
+      static_cast<int64_t>(pair.segments_ms.size()) / kSegmentsPerBlock * kSegmentsPerBlock;
   const int64_t wanted = pair.parts_of(side).segments;
   double sum = 0;
   int64_t n = 0;

@@ -67,7 +67,8 @@ struct Options {
   int64_t tries = 20;
   double slowdown = 0.02;
   std::string recipe = "bf16";
-  CompareOptions compare{.recipes = {}, .blocks = 10, .warmup = 2, .steps = 3, .folder = ""};
+  CompareOptions compare{.recipes = {}, .folder = ""};
+  Segments segments{.blocks = 30, .warmup = 0, .steps = 1};
   std::vector<std::string> words{"model.preset=llama-1m", "train.seq_len=128",
                                  "train.global_batch=4", "train.micro_batch=4"};
 };
@@ -88,7 +89,7 @@ bool run_tries(const Options& o, const std::string& folder, double share) {
     }();
     if (stop_signal()) return false;
     const ComparePair& pair = state.pairs.at(0);
-    const AbbaResult r = judge(block_logs(pair.segments_ms), options.abba);
+    const AbbaResult r = judge(pair_logs(pair.segments_ms), options.abba);
     ++counts[verdict_name(r.verdict)];
     fmt::print(
         "  {:>3}  step {:.2f} ms  gain {:.4f}  {:.4f} - {:.4f}  deviation {:.4f}  {:<12}  "
@@ -112,19 +113,22 @@ int run(int argc, char** argv) {
   app.add_option("--slowdown", o.slowdown, "planted on side B, a share of the step")
       ->capture_default_str();
   app.add_option("--recipe", o.recipe, "of both sides")->capture_default_str();
-  app.add_option("--blocks", o.compare.blocks, "of A B B A")->capture_default_str();
-  app.add_option("--steps", o.compare.steps, "of a segment that count")->capture_default_str();
-  app.add_option("--warmup", o.compare.warmup, "of a segment that do not")->capture_default_str();
+  app.add_option("--blocks", o.segments.blocks, "of A B B A")->capture_default_str();
+  app.add_option("--steps", o.segments.steps, "of a segment that count")->capture_default_str();
+  app.add_option("--warmup", o.segments.warmup, "of a segment that do not")->capture_default_str();
   app.add_option("--threshold", o.compare.abba.threshold, "of the verdict")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   o.compare.config = load_config_words(o.words).config;
+  o.compare.blocks = o.segments.blocks;
+  o.compare.warmup = o.segments.warmup;
+  o.compare.steps = o.segments.steps;
   const auto folder =
       std::filesystem::temp_directory_path() / fmt::format("qstep_bench_compare_{}", ::getpid());
   fmt::print(
       "{} | {} blocks of four segments, {} steps each behind {} of warm-up: {} counted steps "
       "a side\n",
-      fmt::join(o.words, " "), o.compare.blocks, o.compare.steps, o.compare.warmup,
-      2 * o.compare.blocks * o.compare.steps);
+      fmt::join(o.words, " "), o.segments.blocks, o.segments.steps, o.segments.warmup,
+      2 * o.segments.blocks * o.segments.steps);
   const bool finished = run_tries(o, folder, 0) && run_tries(o, folder, o.slowdown);
   std::filesystem::remove_all(folder);
   return static_cast<int>(finished ? ops::ExitCode::kOk : ops::ExitCode::kInterrupted);

@@ -35,6 +35,7 @@ class Compare : public ::testing::Test {
         "timing.level=off"};
     return {.recipes = std::move(recipes),
             .config = load_config("", words).config,
+            .blocks = 8,
             .warmup = 0,
             .steps = 1,
             .folder = folder_ / name};
@@ -73,6 +74,24 @@ TEST_F(Compare, FindsAPlantedSlowdownAndNothingWhereThereIsNone) {
   EXPECT_EQ("gain", pair_of(file("fast"), 0).at("verdict"));
   run_compare(options({"fp32", "fp32"}, "same"), simulated(0.002, 1));
   EXPECT_EQ("neutral", pair_of(file("same"), 0).at("verdict"));
+}
+
+// Neighbouring steps on a processor; a side that is alone in memory is not built anew for each.
+TEST_F(Compare, TheUsualSegmentsAreThoseOfTheMachine) {
+  CompareOptions o = options({"fp32", "fp32"});
+  o.blocks = o.warmup = o.steps = std::nullopt;
+  run_compare(o, simulated(0.002, 1));
+  EXPECT_EQ(1, file().at("steps"));
+  EXPECT_EQ(0, file().at("warmup"));
+  EXPECT_EQ(40, pair_of(file(), 0).at("blocks"));
+
+  o.folder = folder_ / "one";
+  o.blocks = 1;
+  CompareSeams little = simulated(0.002, 1);
+  little.available_bytes = 1;
+  run_compare(o, little);
+  EXPECT_EQ(20, file("one").at("steps"));
+  EXPECT_EQ(10, file("one").at("warmup"));
 }
 
 TEST_F(Compare, SaysHowManyBlocksANoisyMachineNeeds) {
@@ -215,7 +234,8 @@ TEST_F(Compare, WhatCannotBeComparedIsRefused) {
   o = options({"fp32", "bf16"});
   o.seeds = 1;  // without data
   EXPECT_THROW(run_compare(o), ops::Error);
-  o.seeds = o.blocks = 0;
+  o.seeds = 0;
+  o.blocks = 0;
   EXPECT_THROW(run_compare(o), ops::Error);
 }
 
