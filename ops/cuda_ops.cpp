@@ -5,6 +5,8 @@
 #include "ops/activation.h"
 #include "ops/adamw.h"
 #include "ops/attention.h"
+#include "ops/attention_cuda.h"
+#include "ops/attention_path.h"
 #include "ops/bias.h"
 #include "ops/cross_entropy.h"
 #include "ops/cross_entropy_part.h"
@@ -130,11 +132,11 @@ class CudaOps final : public Ops {
   }
   void attention_forward(const Tensor& o, const Tensor& lse, const Tensor& qkv,
                          const AttentionShape& shape) override {
-    cuda::attention_forward(o, lse, qkv, shape, context_);
+    attention_.forward(o, lse, qkv, shape);
   }
   void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv, const Tensor& o,
                           const Tensor& lse, const AttentionShape& shape) override {
-    cuda::attention_backward(dqkv, d_o, qkv, o, lse, shape, context_);
+    attention_.backward(dqkv, d_o, qkv, o, lse, shape);
   }
   void attention_cached(const Tensor& o, const Tensor& k_cache, const Tensor& v_cache,
                         const Tensor& qkv, const AttentionShape& shape,
@@ -191,6 +193,7 @@ class CudaOps final : public Ops {
  private:
   CudaContext context_;
   cuda::Gemm gemm_{context_};
+  cuda::Attention attention_{context_};
 };
 
 }  // namespace
@@ -205,6 +208,14 @@ std::unique_ptr<Ops> make_cuda_ops(std::string& why) {
     why = e.what();
     return nullptr;
   }
+}
+
+std::string attention_path_on_gpu(const AttentionShape& shape, Dtype dtype, Direction direction) {
+  if (const std::string why = cuda::why_no_device(); !why.empty()) {
+    throw Error(ExitCode::kGpu, why);
+  }
+  CudaContext context;
+  return cuda::Attention(context).path(shape, dtype, direction);
 }
 
 }  // namespace qstep::ops

@@ -1,11 +1,22 @@
 // Stands where the CUDA backend would: says why there is none.
+#include "ops/attention_path.h"
 #include "ops/ops.h"
 
 namespace qstep::ops {
 
+namespace {
+constexpr const char* kWhy =
+    "this qstep has no CUDA operations: it was built without the CUDA backend";
+}  // namespace
+
 std::unique_ptr<Ops> make_cuda_ops(std::string& why) {
-  why = "this qstep has no CUDA operations: it was built without the CUDA backend";
+  why = kWhy;
   return nullptr;
+}
+
+std::string attention_path_on_gpu(const AttentionShape& /*shape*/, Dtype /*dtype*/,
+                                  Direction /*direction*/) {
+  throw Error(ExitCode::kGpu, kWhy);
 }
 
 }  // namespace qstep::ops

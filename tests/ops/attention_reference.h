@@ -45,9 +45,10 @@ struct Reference {
   Values o_bound, lse_bound, dqkv_bound;
 };
 
-// Forward, and backward of sum(o d_o), one row after the other.
+// Forward, and backward of sum(o d_o), one row after the other. dp may be rounded once more, by
+// dp_roundoff.
 inline Reference reference(const AttentionShape& shape, const Values& qkv, const Values& d_o,
-                           Dtype dtype) {
+                           Dtype dtype, double dp_roundoff = 0) {
   const double u32 = kF32Roundoff;
   const double up = dtype == Dtype::kBf16 ? kBf16Roundoff : 0.0;
   const double u_out = roundoff(dtype);
@@ -115,7 +116,8 @@ inline Reference reference(const AttentionShape& shape, const Values& qkv, const
           const double pj = p[static_cast<size_t>(j)];
           const double dp = dot(&d_o[o_at], &qkv[v_at(j)], D);
           const double ds = pj * (dp - delta);
-          const double dp_error = sum_error_d * dot_of_magnitudes(&d_o[o_at], &qkv[v_at(j)], D);
+          const double dp_error = sum_error_d * dot_of_magnitudes(&d_o[o_at], &qkv[v_at(j)], D) +
+                                  dp_roundoff * std::abs(dp);
           const double ds_error = std::abs(ds) * (up + p_error + sum_error_t) +
                                   (1 + up) * pj * (dp_error + delta_error) +
                                   tiny * (1 + std::abs(dp) + std::abs(delta));
