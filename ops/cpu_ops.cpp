@@ -56,9 +56,9 @@ class CpuOps final : public Ops {
     cpu::quantize(rowwise, columnwise, x, call, workspace_);
   }
   void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                             const Tensor& fp8_max,
+                             const Tensor& fp8_max, const Tensor& factor,
                              const precision::DelayedScaling& delayed) override {
-    cpu::update_delayed_scales(history, scale, amax, fp8_max, delayed);
+    cpu::update_delayed_scales(history, scale, amax, fp8_max, factor, delayed);
   }
   void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) override {
     cpu::bias_backward(db, dy, accumulate, workspace_);

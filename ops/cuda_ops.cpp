@@ -1,6 +1,8 @@
 // The CUDA backend: the list of operations, each handed to the kernels in its own file. Nothing
-// here waits for the GPU but download and what allocates.
+// here waits for the GPU but download, what allocates, and counting for a ledger.
 #include <cuda_runtime_api.h>
+
+#include <array>
 
 #include "ops/activation.h"
 #include "ops/adamw.h"
@@ -10,7 +12,9 @@
 #include "ops/bias.h"
 #include "ops/cross_entropy.h"
 #include "ops/cross_entropy_part.h"
+#include "ops/cuda_clock.h"
 #include "ops/cuda_context.h"
+#include "ops/cuda_copies.h"
 #include "ops/cuda_probe.h"
 #include "ops/delayed_scaling.h"
 #include "ops/elementwise.h"
@@ -18,6 +22,7 @@
 #include "ops/gemm_cuda.h"
 #include "ops/layernorm.h"
 #include "ops/ops.h"
+#include "ops/profiler_range.h"
 #include "ops/qk_norm.h"
 #include "ops/quantize.h"
 #include "ops/reduce.h"
@@ -33,6 +38,9 @@ class CudaOps final : public Ops {
   std::string_view name() const override { return context_.device_name(); }
   void* stream() const override { return context_.stream(); }
 
+  void label(int64_t layer, std::string_view name) override { range_.begin(name, layer); }
+  DeviceClock* clock() override { return &clock_; }
+
   bool in_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) override {
     Buffer buffer = allocate_device(bytes);
@@ -40,20 +48,14 @@ class CudaOps final : public Ops {
                "cudaMemset");
     return buffer;
   }
-  // Memory of the host that is not pinned has been read when this returns.
   void upload(const Tensor& dst, const void* host) override {
     check(dst.contiguous(), "upload: destination is not contiguous");
-    cuda_check(cudaMemcpyAsync(dst.data, host, static_cast<size_t>(dst.bytes()),
-                               cudaMemcpyHostToDevice, context_.stream()),
-               "upload");
+    copies_.upload(dst.data, host, dst.bytes());
   }
   void download(void* host, const Tensor& src) override {
-    check(src.contiguous(), "download: source is not contiguous");
-    cuda_check(cudaMemcpyAsync(host, src.data, static_cast<size_t>(src.bytes()),
-                               cudaMemcpyDeviceToHost, context_.stream()),
-               "download");
-    cuda_check(cudaStreamSynchronize(context_.stream()), "download");
+    download_all(std::array{HostCopy{host, src}});
   }
+  void download_all(std::span<const HostCopy> copies) override { copies_.download(copies); }
   void zero(const Tensor& x) override { cuda::zero(x, context_); }
   void cast(const Tensor& y, const Tensor& x) override { cuda::cast(y, x, context_); }
   void add(const Tensor& y, const Tensor& a, const Tensor& b) override {
@@ -69,9 +71,9 @@ class CudaOps final : public Ops {
     cuda::quantize(rowwise, columnwise, x, call, context_);
   }
   void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                             const Tensor& fp8_max,
+                             const Tensor& fp8_max, const Tensor& factor,
                              const precision::DelayedScaling& delayed) override {
-    cuda::update_delayed_scales(history, scale, amax, fp8_max, delayed, context_);
+    cuda::update_delayed_scales(history, scale, amax, fp8_max, factor, delayed, context_);
   }
   void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) override {
     cuda::bias_backward(db, dy, accumulate, context_);
@@ -192,6 +194,9 @@ class CudaOps final : public Ops {
 
  private:
   CudaContext context_;
+  CudaClock clock_{context_.stream()};
+  CudaCopies copies_{context_.stream()};
+  ProfilerRange range_{"qstep operations"};
   cuda::Gemm gemm_{context_};
   cuda::Attention attention_{context_};
 };

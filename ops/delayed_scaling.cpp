@@ -24,14 +24,20 @@ float roll(float* h, int64_t n, float newest) {
 }  // namespace
 
 void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                           const Tensor& fp8_max, const precision::DelayedScaling& delayed) {
-  check_update_delayed_scales(history, scale, amax, fp8_max);
+                           const Tensor& fp8_max, const Tensor& factor,
+                           const precision::DelayedScaling& delayed) {
+  check_update_delayed_scales(history, scale, amax, fp8_max, factor);
   float* const h = history.as<float>();
   float* const s = scale.as<float>();
   float* const newest = amax.as<float>();
   const float* const largest_code = fp8_max.as<float>();
+  const bool skipped = std::isnan(*factor.as<float>());
   const float margin = std::ldexp(1.0f, static_cast<int>(-delayed.margin));
   parallel_for(history.rows, [&](int64_t t) {
+    if (skipped) {
+      newest[t] = 0;
+      return;
+    }
     float used = 0;
     if (newest[t] != 0.0f) {
       used = roll(h + t * history.ld, history.cols, newest[t]);

@@ -4,10 +4,10 @@
 namespace qstep::ops::cuda {
 
 void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                           const Tensor& fp8_max, const precision::DelayedScaling& delayed,
-                           CudaContext& context) {
+                           const Tensor& fp8_max, const Tensor& factor,
+                           const precision::DelayedScaling& delayed, CudaContext& context) {
   device::update_delayed_scales(device::CudaLaunch(context, "update_delayed_scales"), history,
-                                scale, amax, fp8_max, delayed);
+                                scale, amax, fp8_max, factor, delayed);
 }
 
 }  // namespace qstep::ops::cuda

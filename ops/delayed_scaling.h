@@ -9,6 +9,7 @@
 //   scale[t] = fl(fl(fp8_max[t] * 2^-margin) / a) where a is finite and > 0, else as it was;
 //              an infinite scale becomes FLT_MAX
 //   amax[t] = 0
+// With a NaN factor the step's update was left out: amax[t] = 0, and that is all.
 // h[0] is the place where Transformer Engine gathers the amax of the running step; here that is
 // amax[t], and h[0] is never read. So the newest and the L - 1 steps before it count, and an
 // infinity that has entered holds the scale until it has left.
@@ -21,9 +22,10 @@
 
 namespace qstep::ops {
 
-// history [n, L], L > 0; scale, amax, fp8_max n elements each; all FP32.
+// history [n, L], L > 0; scale, amax, fp8_max n elements each; factor [1]; all FP32.
 inline void check_update_delayed_scales(const Tensor& history, const Tensor& scale,
-                                        const Tensor& amax, const Tensor& fp8_max) {
+                                        const Tensor& amax, const Tensor& fp8_max,
+                                        const Tensor& factor) {
   expect_dtype(history, Dtype::kF32, "update_delayed_scales: history");
   check(history.cols > 0, "update_delayed_scales: a history of no steps");
   expect_shape(history, history.rows, history.cols, "update_delayed_scales: history");
@@ -31,6 +33,8 @@ inline void check_update_delayed_scales(const Tensor& history, const Tensor& sca
     expect_dtype(x, Dtype::kF32, "update_delayed_scales: scale, amax and fp8_max");
     expect_vector(x, history.rows, "update_delayed_scales: one scale, amax and fp8_max per tensor");
   }
+  expect_dtype(factor, Dtype::kF32, "update_delayed_scales: factor");
+  expect_vector(factor, 1, "update_delayed_scales: factor");
 }
 
 // The scale from the amax that counts (0: none) and target = fl(fp8_max 2^-margin).
@@ -43,7 +47,8 @@ QSTEP_HD inline float delayed_scale(float scale, float used, float target) {
 namespace cpu {
 
 void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                           const Tensor& fp8_max, const precision::DelayedScaling& delayed);
+                           const Tensor& fp8_max, const Tensor& factor,
+                           const precision::DelayedScaling& delayed);
 
 }  // namespace cpu
 
@@ -51,8 +56,8 @@ class CudaContext;
 namespace cuda {
 
 void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                           const Tensor& fp8_max, const precision::DelayedScaling& delayed,
-                           CudaContext& context);
+                           const Tensor& fp8_max, const Tensor& factor,
+                           const precision::DelayedScaling& delayed, CudaContext& context);
 
 }  // namespace cuda
 }  // namespace qstep::ops

@@ -11,7 +11,7 @@ namespace qstep::ops::device {
 
 struct UpdateDelayedScale {
   float *history, *scale, *amax;
-  const float* fp8_max;
+  const float *fp8_max, *factor;
   float* before;  // [n, L]: the histories as they were
   int64_t ld, n_steps;
   float margin;  // 2^-margin
@@ -19,6 +19,10 @@ struct UpdateDelayedScale {
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float*, int64_t t) const {
+    if (precision::is_nan(*factor)) {
+      if (team.leader()) amax[t] = 0;
+      return;
+    }
     const float newest = amax[t];
     float used = 0;
     if (newest != 0.0f) {
@@ -41,12 +45,12 @@ struct UpdateDelayedScale {
 
 template <class Launch>
 void update_delayed_scales(const Launch& launch, const Tensor& history, const Tensor& scale,
-                           const Tensor& amax, const Tensor& fp8_max,
+                           const Tensor& amax, const Tensor& fp8_max, const Tensor& factor,
                            const precision::DelayedScaling& delayed) {
-  check_update_delayed_scales(history, scale, amax, fp8_max);
+  check_update_delayed_scales(history, scale, amax, fp8_max, factor);
   launch.teams(history.rows, team_size(history.cols, 4, 256), 0,
                UpdateDelayedScale{history.as<float>(), scale.as<float>(), amax.as<float>(),
-                                  fp8_max.as<float>(),
+                                  fp8_max.as<float>(), factor.as<float>(),
                                   launch.template scratch<float>(history.size()), history.ld,
                                   history.cols, std::ldexp(1.0f, static_cast<int>(-delayed.margin)),
                                   delayed.algo == precision::DelayedAlgo::kMostRecent});

@@ -1,8 +1,11 @@
-// Defaults of the fused operations, built from their parts: a backend that overrides one must give
-// the same bits.
+// Defaults of calls that others make up: a backend that overrides one must give the same bits.
 #include "ops/ops.h"
 
 namespace qstep::ops {
+
+void Ops::download_all(std::span<const HostCopy> copies) {
+  for (const HostCopy& copy : copies) download(copy.host, copy.src);
+}
 
 void Ops::residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                                    const Tensor& x, const Tensor& delta, const Tensor& w,

@@ -13,10 +13,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "ops/arena.h"
+#include "ops/device_clock.h"
 #include "ops/operand.h"
 #include "ops/quantized_tensor.h"
 #include "ops/tensor.h"
@@ -56,6 +58,12 @@ struct AdamWParams {
   int64_t t = 1;  // updates so far, this one included: bias correction 1 - beta^t
 };
 
+// Where a tensor is copied to; contiguous.
+struct HostCopy {
+  void* host = nullptr;
+  Tensor src;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -66,9 +74,11 @@ class Ops {
   // fprop", "attention"). For timelines and profilers; what is computed does not depend on it.
   virtual void label(int64_t /*layer*/, std::string_view /*name*/) {}
 
-  // The cudaStream_t that orders the calls, for what runs beside them: exchanges between GPUs,
-  // clocks. Null: a call is over when it returns.
+  // The cudaStream_t that orders the calls, for what runs beside them: exchanges between GPUs.
+  // Null: a call is over when it returns.
   virtual void* stream() const { return nullptr; }
+  // When the device works on the calls; null where they are over when they return.
+  virtual DeviceClock* clock() { return nullptr; }
 
   // ---- memory -------------------------------------------------------------------------
 
@@ -76,8 +86,11 @@ class Ops {
   virtual bool in_host_memory() const { return true; }
   // Zeroed, 64-byte aligned, touched by the threads that will use it.
   virtual Buffer allocate(int64_t bytes) = 0;
-  virtual void upload(const Tensor& dst, const void* host) = 0;  // dst contiguous
-  virtual void download(void* host, const Tensor& src) = 0;      // waits for earlier calls
+  // dst contiguous; `host` has been read when this returns.
+  virtual void upload(const Tensor& dst, const void* host) = 0;
+  virtual void download(void* host, const Tensor& src) = 0;  // waits for earlier calls
+  // Several of them with one wait.
+  virtual void download_all(std::span<const HostCopy> copies);
   virtual void zero(const Tensor& x) = 0;
   virtual void cast(const Tensor& y, const Tensor& x) = 0;                  // y = round(x)
   virtual void add(const Tensor& y, const Tensor& a, const Tensor& b) = 0;  // y = a + b, y may be a
@@ -95,9 +108,10 @@ class Ops {
   virtual void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
                         const Tensor& x, const QuantCall& call) = 0;
   // Once per optimizer step, per row of history [n, steps] (numerics 7.2): the newest amax enters,
-  // amax becomes 0, scale the new one; fp8_max[n] per tensor.
+  // amax becomes 0, scale the new one; fp8_max[n] per tensor. After a step without an update (NaN
+  // factor, see adamw) nothing enters and amax alone becomes 0.
   virtual void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                                     const Tensor& fp8_max,
+                                     const Tensor& fp8_max, const Tensor& factor,
                                      const precision::DelayedScaling& delayed) = 0;
   // db[o] (+)= sum_n dy[n,o]
   virtual void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) = 0;

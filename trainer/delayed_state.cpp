@@ -83,13 +83,9 @@ void DelayedState::enter_phase(ops::Ops& ops, size_t phase) {
   ops.upload(t_.largest_code, host_code_.data());
 }
 
-void DelayedState::end_step(ops::Ops& ops, size_t phase, bool skipped) {
+void DelayedState::end_step(ops::Ops& ops, size_t phase, const ops::Tensor& factor) {
   if (largest_code_.empty() || largest_code_[phase].empty()) return;
-  if (skipped) {
-    ops.zero(t_.amax);
-  } else {
-    ops.update_delayed_scales(t_.history, t_.scale, t_.amax, t_.largest_code, rule_);
-  }
+  ops.update_delayed_scales(t_.history, t_.scale, t_.amax, t_.largest_code, factor, rule_);
 }
 
 std::vector<NamedTensor> DelayedState::named_tensors() const {

@@ -54,9 +54,9 @@ class DelayedState {
   // multiplied by new largest code / old one, at most FLT_MAX: what the amaxes of earlier steps ask
   // for, exactly, as the ratio is a power of 2 (57344 / 448 = 128).
   void enter_phase(ops::Ops& ops, size_t phase);
-  // The end of an optimizer step: the largest amax of its micro-batches enters the history. A
-  // skipped step leaves no trace.
-  void end_step(ops::Ops& ops, size_t phase, bool skipped);
+  // The end of an optimizer step: the largest amax of its micro-batches enters the history. A step
+  // without an update (NaN factor, [1]) leaves no trace.
+  void end_step(ops::Ops& ops, size_t phase, const ops::Tensor& factor);
 
   // Of what was laid out; none where nothing is delayed. Between steps amax is 0.
   std::vector<NamedTensor> named_tensors() const;

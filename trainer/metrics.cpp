@@ -87,6 +87,7 @@ void MetricsFile::step(const StepRow& row) {
     }
     lines_.close_object();
   }
+  if (row.host_ms) lines_.put("host_ms", *row.host_ms);
   if (row.comm_exposed_ms) lines_.put("comm_exposed_ms", *row.comm_exposed_ms);
   lines_.put("comm_busy_ms", row.comm_busy_ms);
   lines_.put("comm_bytes", row.comm_bytes);

@@ -45,6 +45,7 @@ struct StepRow {
   std::string non_finite_input;  // "blocks.3.down dy", the first such; empty: none
   PhaseTimes phases_ms{};
   std::optional<Breakdown> breakdown_ms;  // zeros are left out of the row
+  std::optional<double> host_ms;          // Timeline::host_ms
   std::optional<double> comm_exposed_ms;
   double comm_busy_ms = 0;  // between ranks, beside the computation or not; this rank's
   int64_t comm_bytes = 0;   // sent by this rank

@@ -109,10 +109,10 @@ void ModelPrecision::begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger
   ops.zero(t_.non_finite);
 }
 
-void ModelPrecision::end_step(ops::Ops& ops, bool skipped) {
+void ModelPrecision::end_step(ops::Ops& ops, const ops::Tensor& factor) {
   if (plain_) return;
   weights_changed();
-  delayed_.end_step(ops, training_phase_, skipped);
+  delayed_.end_step(ops, training_phase_, factor);
 }
 
 // The state may be of another recipe, which had other formats in this phase.
@@ -134,9 +134,7 @@ void ModelPrecision::begin_evaluation(int64_t step, EvalPrecision precision) {
            .ledger = nullptr};
 }
 
-std::string ModelPrecision::first_non_finite(ops::Ops& ops) {
-  if (plain_) return {};
-  ops.download(host_non_finite_.data(), t_.non_finite);
+std::string ModelPrecision::first_non_finite() const {
   const auto n = static_cast<int64_t>(host_non_finite_.size()) / kTensorsPerLinear;
   const auto found = [&](int64_t module, LinearTensor tensor) {
     return host_non_finite_[static_cast<size_t>(tensor_row(module, tensor))] != 0;

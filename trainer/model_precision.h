@@ -37,10 +37,10 @@ class ModelPrecision {
   LinearOperands linear(int64_t block, LinearKind kind) const;
 
   // A training step (from 1): begin_step, then begin_micro_batch (g from 0) ahead of every forward
-  // pass, then end_step once the weights were updated, or were not.
+  // pass, then end_step behind the update, which a NaN factor ([1]) has left out.
   void begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger);
   void begin_micro_batch(int64_t g) { pass_.micro_batch = static_cast<uint64_t>(g); }
-  void end_step(ops::Ops& ops, bool skipped);
+  void end_step(ops::Ops& ops, const ops::Tensor& factor);
 
   // What the micro-batches of a step leave behind on each rank, for the trainer to join between
   // begin_step and end_step; empty where the recipe has none. Maximum over the ranks:
@@ -55,9 +55,11 @@ class ModelPrecision {
   // The weights were set from outside.
   void weights_changed() { ++pass_.weights_version; }
 
-  // The first layer and operand of the running step whose input held a NaN or an infinity, in the
-  // order of the computation ("blocks.3.down dy"); empty when there was none.
-  std::string first_non_finite(ops::Ops& ops);
+  // What first_non_finite() needs of the step on the host; no tensor where the recipe counts none.
+  ops::HostCopy non_finite_copy() { return {host_non_finite_.data(), t_.non_finite}; }
+  // The first layer and operand of the step whose input held a NaN or an infinity, in the order of
+  // the computation ("blocks.3.down dy"); empty when there was none.
+  std::string first_non_finite() const;
 
   // State for the checkpoint; none in most recipes. Once it was set from outside, restored() with
   // the steps that it has seen.

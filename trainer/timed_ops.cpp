@@ -70,9 +70,9 @@ void TimedOps::gemm(const Tensor& d, const Operand& a, const Operand& b, float a
                     Accumulate accumulate, const Tensor& bias) {
   if (!timeline_.notes_calls()) return inner_.gemm(d, a, b, alpha, accumulate, bias);
   const GemmCall gemm{.m = a.rows, .n = b.rows, .k = a.k, .a = format_of(a), .b = format_of(b)};
-  const Timeline::Mark mark = timeline_.begin_call();
+  const Timeline::Stamp begin = timeline_.begin_call();
   inner_.gemm(d, a, b, alpha, accumulate, bias);
-  timeline_.end_call(mark, gemm_category(timeline_.label(), gemm), "gemm", gemm);
+  timeline_.end_call(begin, gemm_category(timeline_.label(), gemm), "gemm", gemm);
   log([&] { return gemm_work(d, a, b, accumulate, bias); });
 }
 
@@ -92,6 +92,17 @@ void TimedOps::download(void* host, const Tensor& src) {
         return passes({src, src});
       },
       [&] { inner_.download(host, src); });
+}
+
+void TimedOps::download_all(std::span<const ops::HostCopy> copies) {
+  timed(
+      Category::kOther, "download",
+      [&] {
+        OpWork work;
+        for (const ops::HostCopy& copy : copies) work = work + passes({copy.src, copy.src});
+        return work;
+      },
+      [&] { inner_.download_all(copies); });
 }
 
 void TimedOps::zero(const Tensor& x) {
@@ -125,14 +136,14 @@ void TimedOps::quantize(const QuantizedTensor& rowwise, const QuantizedTensor& c
 }
 
 void TimedOps::update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                                     const Tensor& fp8_max,
+                                     const Tensor& fp8_max, const Tensor& factor,
                                      const precision::DelayedScaling& delayed) {
   timed(
       Category::kQuant, "update_delayed_scales",
       [&] {
-        return passes({history, history, scale, amax, amax, fp8_max});
+        return passes({history, history, scale, amax, amax, fp8_max, factor});
       },
-      [&] { inner_.update_delayed_scales(history, scale, amax, fp8_max, delayed); });
+      [&] { inner_.update_delayed_scales(history, scale, amax, fp8_max, factor, delayed); });
 }
 
 void TimedOps::bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) {

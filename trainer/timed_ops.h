@@ -1,7 +1,5 @@
 // A backend whose calls are noted in a timeline: two looks at the clock and one note a call,
 // nothing else. Every call, fused ones included, goes to the backend as it is.
-//
-// On a backend that computes beside its caller these are the times of the calls, not of their work.
 #pragma once
 
 #include <vector>
@@ -32,6 +30,7 @@ class TimedOps final : public ops::Ops {
   // From now on the work of every call that is noted; null: of none, which costs nothing.
   void log_work(WorkLog* log) { work_log_ = log; }
   void* stream() const override { return inner_.stream(); }
+  ops::DeviceClock* clock() override { return inner_.clock(); }
   bool in_host_memory() const override { return inner_.in_host_memory(); }
   ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
 
@@ -40,6 +39,7 @@ class TimedOps final : public ops::Ops {
 
   void upload(const ops::Tensor& dst, const void* host) override;
   void download(void* host, const ops::Tensor& src) override;
+  void download_all(std::span<const ops::HostCopy> copies) override;
   void zero(const ops::Tensor& x) override;
   void cast(const ops::Tensor& y, const ops::Tensor& x) override;
   void add(const ops::Tensor& y, const ops::Tensor& a, const ops::Tensor& b) override;
@@ -47,6 +47,7 @@ class TimedOps final : public ops::Ops {
                 const ops::Tensor& x, const ops::QuantCall& call) override;
   void update_delayed_scales(const ops::Tensor& history, const ops::Tensor& scale,
                              const ops::Tensor& amax, const ops::Tensor& fp8_max,
+                             const ops::Tensor& factor,
                              const precision::DelayedScaling& delayed) override;
   void bias_backward(const ops::Tensor& db, const ops::Tensor& dy,
                      ops::Accumulate accumulate) override;
@@ -120,9 +121,9 @@ class TimedOps final : public ops::Ops {
   template <class Work, class F>
   void timed(Category category, std::string_view call, Work&& work, F&& f) {
     if (!timeline_.notes_calls()) return f();
-    const Timeline::Mark mark = timeline_.begin_call();
+    const Timeline::Stamp begin = timeline_.begin_call();
     f();
-    timeline_.end_call(mark, category, call);
+    timeline_.end_call(begin, category, call);
     log(work);
   }
   // Of the call that the timeline noted last.

@@ -1,6 +1,11 @@
 // Where a step's time goes on the thread that runs it: coarse phases, one of which is open at any
 // moment, and, where asked for, every call and every wait as a span of its own.
 //
+// With the clock of a device that works beside the host all these times are the device's. A call
+// takes from when the device was done with what was ahead of it, or from when the host came to it
+// where that was later, until the device is behind it; a wait is what of it the device stood still
+// for. Between them the device had nothing to run. Nothing in the step waits for these times.
+//
 // Notes are taken in memory that is there from the second step on; what they mean is worked out
 // behind the step (breakdown.h).
 #pragma once
@@ -8,12 +13,15 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "ops/profiler_range.h"
 #include "precision/quant_spec.h"
 #include "trainer/config.h"
+#include "trainer/device_notes.h"
 #include "trainer/intervals.h"
 
 namespace qstep::trainer {
@@ -68,7 +76,7 @@ enum class Category : uint8_t {
   kTpComm,       // waits inside a tensor-parallel group
   kClip,         // gradient norm, clipping
   kOptim,        // update; sums of gradients over micro-batches
-  kHostGap,      // between calls: the host has nothing running
+  kHostGap,      // between calls: nothing runs
   kOther         // calls that belong to none of these
 };
 inline constexpr std::array<std::string_view, 21> kCategoryNames = {
@@ -99,7 +107,7 @@ struct GemmCall {
 struct TimeSpan {
   TimeRange when;
   // Of `when`, in waits of the call, which are spans too: a quantizer's for the largest amax of a
-  // tensor-parallel group.
+  // tensor-parallel group. Known behind the step.
   int64_t waited_ns = 0;
   Category category = Category::kOther;
   Phase phase = Phase::kOther;  // in which it happened; never kComm
@@ -119,10 +127,14 @@ struct PhaseSpan {
 
 class Timeline {
  public:
-  explicit Timeline(TimingLevel level = TimingLevel::kOff) : level_(level) {}
+  // Null: calls are done when they return.
+  explicit Timeline(TimingLevel level = TimingLevel::kOff, ops::DeviceClock* clock = nullptr)
+      : level_(level) {
+    if (clock != nullptr) device_.emplace(*clock);
+  }
 
-  // Begins a step: forgets what was noted; the open phase is kOther.
-  void start();
+  // Begins a step: forgets what was noted; the open phase is kOther. Profilers show its number.
+  void start(int64_t step = 0);
   // Closes the open phase and opens this one; nothing when it is open already. Returns the one that
   // was open.
   Phase enter(Phase phase);
@@ -130,14 +142,23 @@ class Timeline {
   const PhaseTimes& stop();
 
   // f() does nothing but wait: for a batch (kData) or for other ranks (kComm). The open phase goes
-  // on behind it.
+  // on behind it. Between steps nothing is noted.
   template <class F>
   void wait(Category category, F&& f) {
+    if (!running_) return f();
+    const Stamp begin = end_stamp();  // of what is ahead of it, within a call too
     const Phase before = turn_to(category == Category::kDataWait ? Phase::kData : Phase::kComm);
-    const int64_t begin = now_ns();
-    f();
+    stand_still(f);
     note_wait(category, begin, before);
     turn_to(before);
+  }
+  // f() waits for the device: the host has no work in it.
+  template <class F>
+  void stand_still(F&& f) {
+    if (!device_) return f();
+    const int64_t begin = now_ns();
+    f();
+    stood_still_ns_ += now_ns() - begin;
   }
 
   // What follows is for calls (TimedOps).
@@ -150,21 +171,22 @@ class Timeline {
   }
   std::string_view label() const { return label_; }
   Phase phase() const { return open_; }
-  struct Mark {
-    int64_t begin_ns = 0, waited_ns = 0;
-  };
-  Mark begin_call() const { return {now_ns(), waited_ns_}; }
-  void end_call(const Mark& mark, Category category, std::string_view call,
-                const GemmCall& gemm = {});
+  // ns; with a device the number of a note (device_notes.h).
+  using Stamp = int64_t;
+  Stamp begin_call() { return begin_stamp(); }
+  void end_call(Stamp begin, Category category, std::string_view call, const GemmCall& gemm = {});
 
   // What follows is of the last step, until the next one starts.
 
   TimingLevel level() const { return level_; }
-  TimeRange step() const { return {begin_ns_, since_ns_}; }
+  TimeRange step() const { return step_; }
   // In the order in which they ended; none at level off, waits alone at level phases.
   std::span<const TimeSpan> spans() const { return spans_; }
   // One behind the other, without gaps, over the whole step; at level ops.
   std::span<const PhaseSpan> phases() const { return phases_; }
+  // What the host itself did in the step, ms: all of it but waiting, for the device too. Not there
+  // where the host is what computes.
+  std::optional<double> host_ms() const;
 
   // Of the steady clock, as everything here.
   static int64_t now_ns() {
@@ -174,28 +196,35 @@ class Timeline {
   }
 
  private:
+  Stamp begin_stamp() { return device_ ? device_->note(now_ns()) : now_ns(); }
+  Stamp end_stamp() { return device_ ? device_->mark() : now_ns(); }
   Phase turn_to(Phase phase);
   void note_phase();
-  void note_wait(Category category, int64_t begin_ns, Phase phase);
+  void note_wait(Category category, Stamp begin, Phase phase);
   void close();
+  void resolve();
 
   TimingLevel level_;
+  std::optional<DeviceNotes> device_;
   bool running_ = false;
   Phase open_ = Phase::kOther;
-  int64_t begin_ns_ = 0;  // of the step
-  int64_t since_ns_ = 0;  // of the open phase
-  int64_t waited_ns_ = 0;
+  Stamp since_ = 0;  // of the open phase
+  int64_t stood_still_ns_ = 0;
+  TimeRange step_;
   int64_t layer_ = -1;
   std::string_view label_;
   PhaseTimes ms_{};
   std::vector<TimeSpan> spans_;
   std::vector<PhaseSpan> phases_;  // `end` of the last one is not known before stop()
+  std::vector<PhaseSpan> turns_;   // the same with waits between, at every level
+  ops::ProfilerRange step_range_{"qstep steps"}, phase_range_{"qstep phases"};
 };
 
 double total_ms(const PhaseTimes& times);
 
 // What noting one call takes on this machine now, ns: two looks at the clock and a note in memory
-// that is there. Takes about a millisecond to find out.
-double measure_note_ns();
+// that is there; with a device a mark, and reading it. Takes a few milliseconds to find out;
+// nothing else runs.
+double measure_note_ns(ops::DeviceClock* clock = nullptr);
 
 }  // namespace qstep::trainer

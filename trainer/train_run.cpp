@@ -143,7 +143,7 @@ void TrainRun::open_timing() {
                   .tensor_rank = mesh.tensor_rank(rank),
                   .data_rank = mesh.data_rank(rank),
                   .threads = ops::max_threads(),
-                  .note_ns = measure_note_ns()},
+                  .note_ns = measure_note_ns(ops_->clock())},
                  training_memory(config_, comm_.size(), rank));
   });
 }
@@ -197,6 +197,7 @@ void TrainRun::one_step(BatchSource& batches) {
       .non_finite_input = result.non_finite_input,
       .phases_ms = result.phases_ms,
       .breakdown_ms = result.breakdown_ms,
+      .host_ms = result.host_ms,
       .comm_exposed_ms = config_.timing.level == TimingLevel::kOff
                              ? std::nullopt
                              : std::optional(result.phases_ms[static_cast<size_t>(Phase::kComm)]),

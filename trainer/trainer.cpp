@@ -1,6 +1,7 @@
 #include "trainer/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "trainer/labels.h"
@@ -102,7 +103,7 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int ra
 Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
 
 Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
-    : timer_(config.timing.level),
+    : timer_(config.timing.level, ops.clock()),
       ops_(config.timing.level == TimingLevel::kOps ? timed_ops_.emplace(ops, timer_) : ops),
       config_(config),
       groups_(checked(config, world), static_cast<int>(config.parallel.tensor)),
@@ -212,7 +213,7 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const Tensor& losses = model_->activations().losses;
   const parallel::CommTimes comm_before = ranks_->comm().times();
 
-  timer_.start();
+  timer_.start(steps_done_ + 1);
   if (groups_.world().size() > 1) ops_.zero(step_sums_);
   precision_->begin_step(ops_, steps_done_ + 1, ledger_);
   for (int64_t micro = 0; micro < n_micros; ++micro) {
@@ -241,23 +242,25 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   ops_.clip_factor(factor, norm, loss, static_cast<float>(config_.optimizer.clip_norm));
   ops_.label(-1, kUpdateLabel);
   update_weights(lr, update);
+  precision_->end_step(ops_, factor);
+  ++steps_done_;
 
   timer_.enter(Phase::kOther);
-  float host[3];
-  ops_.download(host, scalars_);
-  const bool skipped = std::isnan(host[2]);
-  precision_->end_step(ops_, skipped);
-  ++steps_done_;
-  std::string non_finite_input = precision_->first_non_finite(ops_);
+  // The only time that the host waits for what it has handed over.
+  std::array<float, 3> host{};
+  const std::array copies{ops::HostCopy{host.data(), scalars_}, precision_->non_finite_copy()};
+  timer_.stand_still(
+      [&] { ops_.download_all(std::span(copies).first(precision_->non_finite_counts() ? 2 : 1)); });
   const PhaseTimes& phases_ms = timer_.stop();
   const parallel::CommTimes comm_after = ranks_->comm().times();
   return {.loss = host[0],
           .grad_norm = host[1],
-          .skipped = skipped,
-          .non_finite_input = std::move(non_finite_input),
+          .skipped = std::isnan(host[2]),
+          .non_finite_input = precision_->first_non_finite(),
           .phases_ms = phases_ms,
           .breakdown_ms =
               timed_ops_ ? std::optional(breakdown(timer_.spans(), timer_.step())) : std::nullopt,
+          .host_ms = timer_.host_ms(),
           .comm_busy_ms = comm_after.busy_ms - comm_before.busy_ms,
           .comm_bytes = comm_after.bytes_sent - comm_before.bytes_sent};
 }

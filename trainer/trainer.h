@@ -44,6 +44,7 @@ struct StepResult {
   std::string non_finite_input;
   PhaseTimes phases_ms{};
   std::optional<Breakdown> breakdown_ms;  // at timing.level = ops
+  std::optional<double> host_ms;          // Timeline::host_ms
   // Between the ranks during this step, beside the computation or not.
   double comm_busy_ms = 0;
   int64_t comm_bytes = 0;  // sent by this rank

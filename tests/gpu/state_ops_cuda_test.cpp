@@ -174,13 +174,13 @@ TEST_F(StateOpsOnGpu, DelayedScales) {
             amax.set(0, 4, std::nan(""));
             amax.set(0, 5, HUGE_VAL);
             return list(filled({Dtype::kF32, kTensors, steps, 3}, 32, 0, 3), std::move(scale),
-                        std::move(amax), vector_of(kTensors, 33, 400, 500));
+                        std::move(amax), vector_of(kTensors, 33, 400, 500), vector_of(1, 34, 1, 2));
           },
           [&](const Tensors& t) {
-            ops::cpu::update_delayed_scales(t[0], t[1], t[2], t[3], delayed);
+            ops::cpu::update_delayed_scales(t[0], t[1], t[2], t[3], t[4], delayed);
           },
           [&](const Tensors& t, CudaContext& c) {
-            cuda::update_delayed_scales(t[0], t[1], t[2], t[3], delayed, c);
+            cuda::update_delayed_scales(t[0], t[1], t[2], t[3], t[4], delayed, c);
           },
           "update_delayed_scales");
     }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/backend.h"
@@ -46,6 +47,27 @@ TEST_P(TrainingOnGpu, LossesFollowTheCpus) {
     EXPECT_NEAR(static_cast<double>(expected[i]), static_cast<double>(found[i]), band) << i;
   }
   EXPECT_EQ(found, losses(*gpu_, config)) << "not the same bits twice";
+}
+
+TEST_P(TrainingOnGpu, TimesOfAStepAreTheGpus) {
+  Config config = recipe_config(load_recipe(GetParam()), 1, kSteps);
+  config.timing.level = TimingLevel::kOps;
+  Trainer trainer(*gpu_, config);
+  FixedBatches batches(learnable_batches(kSteps, 900));
+  for (int64_t step = 1; step <= 3; ++step) {
+    const StepResult found = trainer.step(batches, 3e-3, step);
+    const double step_ms = total_ms(found.phases_ms);
+    EXPECT_NEAR(step_ms,
+                std::accumulate(found.breakdown_ms->begin(), found.breakdown_ms->end(), 0.0), 1e-6);
+    EXPECT_GT(found.host_ms.value(), 0);
+    EXPECT_LE(found.host_ms.value(), step_ms);
+    int64_t end = trainer.timeline().step().begin;
+    for (const TimeSpan& span : trainer.timeline().spans()) {
+      EXPECT_LE(end, span.when.begin);
+      end = span.when.end;
+    }
+    EXPECT_LE(end, trainer.timeline().step().end);
+  }
 }
 
 TEST_P(TrainingOnGpu, QuantizersHaveTheBitsOfTheCpu) {

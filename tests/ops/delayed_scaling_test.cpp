@@ -45,14 +45,16 @@ struct State {
       : history(Dtype::kF32, n, steps, gap),
         scale(Dtype::kF32, 1, n),
         amax(Dtype::kF32, n, 1),
-        fp8_max(Dtype::kF32, 1, n) {
+        fp8_max(Dtype::kF32, 1, n),
+        factor(Dtype::kF32, 1, 1) {
     history.fill(0);
     scale.fill(1);
     amax.fill(0);
     fp8_max.fill(448);
+    factor.fill(0.5);
   }
   void update(const DelayedScaling& delayed) {
-    ops::cpu::update_delayed_scales(history, scale, amax, fp8_max, delayed);
+    ops::cpu::update_delayed_scales(history, scale, amax, fp8_max, factor, delayed);
   }
   // One tensor sees an amax; returns its scale.
   double step(double newest, const DelayedScaling& delayed) {
@@ -61,7 +63,7 @@ struct State {
     EXPECT_EQ(amax.at(0, 0), 0);
     return scale.at(0, 0);
   }
-  Guarded history, scale, amax, fp8_max;
+  Guarded history, scale, amax, fp8_max, factor;
 };
 
 TEST(DelayedScaling, FollowsTheReferenceOverManySteps) {
@@ -143,6 +145,18 @@ TEST(DelayedScaling, AnAmaxOfZeroLeavesHistoryAndScale) {
   }
 }
 
+TEST(DelayedScaling, AStepWithoutAnUpdateLeavesHistoryAndScale) {
+  const DelayedScaling delayed{.history = 3};
+  State state(1, 3);
+  EXPECT_EQ(state.step(7, delayed), 64);
+  const std::vector<double> before = state.history.values();
+  state.factor.fill(kNan);
+  EXPECT_EQ(state.step(14, delayed), 64);  // and the amax has become 0
+  EXPECT_EQ(state.history.values(), before);
+  state.factor.fill(1);
+  EXPECT_EQ(state.step(28, delayed), 16);
+}
+
 TEST(DelayedScaling, AnAmaxThatIsNotFiniteKeepsTheScale) {
   const DelayedScaling newest{.history = 2, .algo = DelayedAlgo::kMostRecent};
   const DelayedScaling largest{.history = 2};
@@ -178,7 +192,7 @@ TEST(DelayedScaling, RefusesOtherShapesAndTypes) {
   const DelayedScaling delayed{.history = 4};
   State state(3, 4);
   const auto run = [&](const Tensor& h, const Tensor& s, const Tensor& a, const Tensor& m) {
-    ops::cpu::update_delayed_scales(h, s, a, m, delayed);
+    ops::cpu::update_delayed_scales(h, s, a, m, state.factor, delayed);
   };
   Guarded two(Dtype::kF32, 1, 2), narrow(Dtype::kBf16, 1, 3), no_steps(Dtype::kF32, 3, 0);
   EXPECT_NO_THROW(run(state.history, state.scale, state.amax, state.fp8_max));
@@ -186,6 +200,9 @@ TEST(DelayedScaling, RefusesOtherShapesAndTypes) {
   EXPECT_THROW(run(state.history, state.scale, two, state.fp8_max), ops::Error);
   EXPECT_THROW(run(state.history, state.scale, state.amax, two), ops::Error);
   EXPECT_THROW(run(state.history, narrow, state.amax, state.fp8_max), ops::Error);
+  EXPECT_THROW(ops::cpu::update_delayed_scales(state.history, state.scale, state.amax,
+                                               state.fp8_max, two, delayed),
+               ops::Error);
   EXPECT_THROW(run(no_steps, state.scale, state.amax, state.fp8_max), ops::Error);
 }
 

@@ -70,8 +70,9 @@ void cross_entropy_part_backward(const Tensor& logits, const Tensor& lse, const 
 }
 
 void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
-                           const Tensor& fp8_max, const precision::DelayedScaling& delayed) {
-  device::update_delayed_scales(launch(), history, scale, amax, fp8_max, delayed);
+                           const Tensor& fp8_max, const Tensor& factor,
+                           const precision::DelayedScaling& delayed) {
+  device::update_delayed_scales(launch(), history, scale, amax, fp8_max, factor, delayed);
 }
 
 void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,

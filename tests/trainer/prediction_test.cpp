@@ -100,11 +100,11 @@ TEST(StepParts, OneSlowStepOfASegmentDoesNotCount) {
   for (int step = 0; step < 3; ++step) {
     timeline.start();
     timeline.label(2, "up fprop");
-    const Timeline::Mark quantize = timeline.begin_call();
+    const Timeline::Stamp quantize = timeline.begin_call();
     timeline.end_call(quantize, Category::kQuant, "quantize");
-    const Timeline::Mark mark = timeline.begin_call();
+    const Timeline::Stamp mark = timeline.begin_call();
     // The first step takes 50 ms in its GEMM.
-    while (step == 0 && Timeline::now_ns() - mark.begin_ns < 50'000'000) {
+    while (step == 0 && Timeline::now_ns() - mark < 50'000'000) {
     }
     timeline.end_call(mark, Category::kGemmNvfp4, "gemm",
                       {.m = 1, .n = 2, .k = 3, .a = GemmFormat::kNvfp4, .b = GemmFormat::kBf16});

@@ -55,7 +55,7 @@ void note_step(Timeline& timeline) {
   timeline.label(3, "qkv fprop");
   timeline.wait(Category::kParamGather, [] { spin(0.2); });
   if (timeline.notes_calls()) {
-    const Timeline::Mark mark = timeline.begin_call();
+    const Timeline::Stamp mark = timeline.begin_call();
     timeline.wait(Category::kTpComm, [] { spin(0.1); });
     timeline.end_call(mark, Category::kQuant, "quantize");
   }
