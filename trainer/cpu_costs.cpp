@@ -41,6 +41,7 @@ constexpr int64_t kHeads = 4, kAttentionTokens = 512;
 constexpr int64_t kWidth = 1024;       // of rows of elements
 constexpr int64_t kVocabulary = 8192;  // rows of the table, columns of the logits
 constexpr int64_t kTensorBytes = 4 << 20;
+constexpr int64_t kOtherBytes = 16 << 20;  // beyond the second caches, and passes in a millisecond
 // Where the size of the cache is not known, and at most: five tensors have its size.
 constexpr int64_t kAssumedL3 = 32 << 20, kLargestL3 = 256 << 20;
 
@@ -116,12 +117,14 @@ AttentionCost attention_cost(const MeasuredAttention& small_head,
 struct CpuProbe::Kernels {
   struct Kernel {
     std::function<void()> run;
-    double amount = 1;                 // of what its time is divided by
-    std::vector<double> seconds = {};  // per amount, a round each
+    double amount = 1;                    // of what its time is divided by
+    std::vector<double> seconds = {};     // per amount, a round each
+    std::function<void()> ahead = [] {};  // of every run, not counted
   };
 
   std::unique_ptr<ops::Ops> ops = ops::make_cpu_ops();
   std::vector<ops::Buffer> buffers;
+  ops::Buffer others = ops->allocate(kOtherBytes);
   std::map<std::string, Kernel> kernels;
   std::vector<Dtype> types;
   int64_t l3_bytes = kAssumedL3;
@@ -132,6 +135,16 @@ struct CpuProbe::Kernels {
   }
   void add(const std::string& name, std::function<void()> run, double amount = 1) {
     kernels[name] = {.run = std::move(run), .amount = amount};
+  }
+  // What a call takes beside its work where others ran since the last one: its code and its first
+  // lines are no longer in the caches of a core.
+  void add_launch(const std::string& name, std::function<void()> run) {
+    add(name, std::move(run));
+    kernels[name].ahead = [this] {
+      const auto n = others.bytes() / static_cast<int64_t>(2 * sizeof(float));
+      float* const x = static_cast<float*>(others.data());
+      ops::triad(x, x + n, x + n, 3.0f, n);
+    };
   }
   void add(ElementOp op, Dtype type, double elements, std::function<void()> run) {
     add(key(op, type), std::move(run), elements);
@@ -146,17 +159,39 @@ struct CpuProbe::Kernels {
 };
 
 void CpuProbe::Kernels::add_products(Dtype type) {
-  for (const int64_t n : {kNoProduct, kSmallProduct, kLargeProduct}) {
-    const Tensor a = take(type, n, n), b = take(type, n, n), d = take(type, n, n);
-    const Tensor dw = take(Dtype::kF32, n, n);
-    using ops::columnwise, ops::rowwise;
+  using ops::columnwise, ops::rowwise;
+  // Weights, their gradients and what a forward pass keeps come from memory and go there: another
+  // matrix of these every time.
+  const auto pool = [this](Dtype of) {
+    const int64_t bytes = std::max(2 * l3_bytes, kLargeProduct * kLargeProduct * size_bytes(of));
+    return [all = take(of, 1, bytes / size_bytes(of)),
+            first = std::make_shared<int64_t>(0)](int64_t n) {
+      if (*first + n * n > all.cols) *first = 0;
+      const Tensor next = all.col_range(*first, n * n).reshape(n, n);
+      *first += n * n;
+      return next;
+    };
+  };
+  const auto cold = pool(type);
+  const auto cold_dw = pool(Dtype::kF32);
+  for (const int64_t n : {kSmallProduct, kLargeProduct}) {
+    const Tensor a = take(type, n, n), d = take(type, n, n);
     add(product_key(kPasses[0], n, type),
-        [=, this] { ops->gemm(d, rowwise(a), rowwise(b), 1, Accumulate::kNo); });
+        [=, this] { ops->gemm(cold(n), rowwise(a), rowwise(cold(n)), 1, Accumulate::kNo); });
     add(product_key(kPasses[1], n, type),
-        [=, this] { ops->gemm(d, rowwise(a), columnwise(b), 1, Accumulate::kNo); });
-    add(product_key(kPasses[2], n, type),
-        [=, this] { ops->gemm(dw, columnwise(a), columnwise(b), 1, Accumulate::kNo); });
+        [=, this] { ops->gemm(d, rowwise(a), columnwise(cold(n)), 1, Accumulate::kNo); });
+    add(product_key(kPasses[2], n, type), [=, this] {
+      ops->gemm(cold_dw(n), columnwise(a), columnwise(cold(n)), 1, Accumulate::kNo);
+    });
   }
+  const int64_t n = kNoProduct;
+  const Tensor a = take(type, n, n), d = take(type, n, n), dw = take(Dtype::kF32, n, n);
+  add_launch(product_key(kPasses[0], n, type),
+             [=, this] { ops->gemm(d, rowwise(a), rowwise(a), 1, Accumulate::kNo); });
+  add_launch(product_key(kPasses[1], n, type),
+             [=, this] { ops->gemm(d, rowwise(a), columnwise(a), 1, Accumulate::kNo); });
+  add_launch(product_key(kPasses[2], n, type),
+             [=, this] { ops->gemm(dw, columnwise(a), columnwise(a), 1, Accumulate::kNo); });
 }
 
 void CpuProbe::Kernels::add_attention(Dtype type) {
@@ -184,8 +219,8 @@ void CpuProbe::Kernels::add_elements(Dtype type, const ModelConfig& model) {
   const int64_t C = kWidth;
   const int64_t N = std::min(kTensorBytes, l3_bytes / 8) / (C * size_bytes(type));
   const double elements = static_cast<double>(N * C);
-  const Tensor x = take(type, N, C), y = take(type, N, C), sum = take(type, N, C);
-  // What a forward pass left for the backward one has gone to memory by then.
+  const Tensor x = take(type, N, C), y = take(type, N, C);
+  // What a forward pass leaves for the backward one goes to memory, and comes from there.
   const int64_t kept_sets = std::max<int64_t>(2, 2 * l3_bytes / (N * C * size_bytes(type)));
   const Tensor kept = take(type, kept_sets * N, C);
   const auto set = std::make_shared<int64_t>(0);
@@ -198,13 +233,15 @@ void CpuProbe::Kernels::add_elements(Dtype type, const ModelConfig& model) {
   const auto yes = Accumulate::kYes, no = Accumulate::kNo;
   constexpr float kEps = 1e-5f;
   if (model.norm == NormKind::kRms) {
-    add(ElementOp::kNormForward, type, elements,
-        [=, this] { ops->residual_rmsnorm_forward(sum, y, rstd, x, delta, w, kEps); });
+    add(ElementOp::kNormForward, type, elements, [=, this] {
+      ops->residual_rmsnorm_forward(next_kept(C), next_kept(C), rstd, x, delta, w, kEps);
+    });
     add(ElementOp::kNormBackward, type, elements,
         [=, this] { ops->rmsnorm_backward(delta, dw, y, next_kept(C), w, rstd, yes, no); });
   } else {
     add(ElementOp::kNormForward, type, elements, [=, this] {
-      ops->residual_layernorm_forward(sum, y, average, rstd, x, delta, w, w, kEps);
+      ops->residual_layernorm_forward(next_kept(C), next_kept(C), average, rstd, x, delta, w, w,
+                                      kEps);
     });
     add(ElementOp::kNormBackward, type, elements, [=, this] {
       ops->layernorm_backward(delta, dw, dw, y, next_kept(C), w, average, rstd, yes, no);
@@ -214,7 +251,7 @@ void CpuProbe::Kernels::add_elements(Dtype type, const ModelConfig& model) {
   const int64_t up = kind == ops::Activation::kSwiglu ? 2 * C : C;
   const Tensor in = take(type, N, up), d_in = take(type, N, up);
   add(ElementOp::kActivationForward, type, elements,
-      [=, this] { ops->activation_forward(y, in, kind); });
+      [=, this] { ops->activation_forward(next_kept(C), in, kind); });
   add(ElementOp::kActivationBackward, type, elements,
       [=, this] { ops->activation_backward(d_in, y, next_kept(up), kind); });
   add(ElementOp::kBiasBackward, type, elements, [=, this] { ops->bias_backward(dw, x, no); });
@@ -252,8 +289,8 @@ void CpuProbe::Kernels::add_elements(Dtype type, const ModelConfig& model) {
   add(ElementOp::kCrossEntropy, type, elements,
       [=, this] { ops->cross_entropy_backward(losses, logits, targets, kVocabulary, 1.0f); });
   const Tensor one = x.row_range(0, 1).col_range(0, 16);
-  add(key("launch", type),
-      [=, this] { ops->activation_forward(one, one, ops::Activation::kRelu2); });
+  add_launch(key("launch", type),
+             [=, this] { ops->activation_forward(one, one, ops::Activation::kRelu2); });
 }
 
 // Beyond the caches, as parameters are.
@@ -323,8 +360,9 @@ void CpuProbe::round() {
   for (auto& [name, kernel] : kernels_->kernels) {
     const Clock::time_point begin = Clock::now();
     std::vector<double> turns;
-    for (Clock::time_point from = begin, to; turns.size() < kLeastTurns || from < begin + kRound;
-         from = to) {
+    for (Clock::time_point to = begin; turns.size() < kLeastTurns || to < begin + kRound;) {
+      kernel.ahead();
+      const Clock::time_point from = Clock::now();
       kernel.run();
       to = Clock::now();
       turns.push_back(std::chrono::duration<double>(to - from).count());
