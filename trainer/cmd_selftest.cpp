@@ -1,4 +1,5 @@
-// qstep selftest: every quantizer on this machine against fixed vectors.
+// qstep selftest: every quantizer of this machine, on its processor and on its GPU, against fixed
+// vectors.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,12 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "ops/ops.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
-#include "trainer/host_tensors.h"
 #include "trainer/recipe_file.h"
-#include "trainer/self_test.h"
+#include "trainer/self_test_run.h"
 
 namespace qstep::trainer {
 
@@ -20,45 +19,22 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Row {
-  SelfTestCase test;
-  SelfTestResult result;
-};
-
 std::string_view orientation_name(const SelfTestCase& test) {
   return test.orientation == ops::Orientation::kRowwise ? "rowwise" : "columnwise";
 }
 
-std::vector<Row> run_all(const std::vector<std::string>& recipes) {
-  std::vector<Row> rows;
-  for (const std::string& name : recipes) {
-    const precision::Recipe recipe = load_recipe(name);
-    for (const SelfTestCase& test : self_test_cases(recipe)) {
-      const bool known = std::any_of(rows.begin(), rows.end(),
-                                     [&](const Row& other) { return other.test == test; });
-      if (!known) rows.push_back({.test = test, .result = {}});
-    }
-  }
-  const std::unique_ptr<ops::Ops> ops = ops::make_cpu_ops();
-  for (Row& row : rows) {
-    row.result = run_self_test(row.test, quantize_on_host(*ops));
-  }
-  return rows;
-}
-
-void print_text(const std::vector<Row>& rows) {
-  if (rows.empty()) {
-    fmt::print("nothing to test: no operand is quantized\n");
+void print_text(const DeviceSelfTest& run) {
+  if (!run.not_run.empty()) {
+    fmt::print("{}: not run: {}\n", run.device, run.not_run);
     return;
   }
   size_t width = 0;
-  for (const Row& row : rows) width = std::max(width, describe(row.test).size());
+  for (const SelfTestRow& row : run.rows) width = std::max(width, describe(row.test).size());
   fmt::print("{:<{}}  {:<10}  {:>8}  {:>7}  result\n",
              fmt::format("quantizer ({})", emulation_text(kQuantizedEmulated)), width, "operand",
              "elements", "ms");
   double ms = 0;
-  size_t passed = 0;
-  for (const Row& row : rows) {
+  for (const SelfTestRow& row : run.rows) {
     const SelfTestResult& r = row.result;
     fmt::print("{:<{}}  {:<10}  {:>8}  {:>7.2f}  {}\n", describe(row.test), width,
                orientation_name(row.test), r.elements, r.ms,
@@ -66,14 +42,14 @@ void print_text(const std::vector<Row>& rows) {
                : r.golden         ? "ok, checksum"
                                   : "ok");
     ms += r.ms;
-    passed += r.failure.empty() ? 1 : 0;
   }
-  fmt::print("{} of {} quantizers give the right bits; {:.0f} ms\n", passed, rows.size(), ms);
+  fmt::print("{}: {} of {} quantizers give the right bits; {:.0f} ms\n", run.device, run.n_passed(),
+             run.rows.size(), ms);
 }
 
-void print_json(const std::vector<Row>& rows) {
+Json rows_json(const DeviceSelfTest& run) {
   Json list = Json::array();
-  for (const Row& row : rows) {
+  for (const SelfTestRow& row : run.rows) {
     list.push_back({{"quantizer", describe(row.test)},
                     {"emulated", kQuantizedEmulated},
                     {"operand", orientation_name(row.test)},
@@ -83,7 +59,13 @@ void print_json(const std::vector<Row>& rows) {
                     {"passed", row.result.failure.empty()},
                     {"failure", row.result.failure}});
   }
-  fmt::print("{}\n", Json{{"self_test", list}}.dump(2));
+  return list;
+}
+
+void print_json(const DeviceSelfTest& cpu, const DeviceSelfTest& gpu) {
+  Json out{{"self_test", rows_json(cpu)}};
+  out["gpu"] = {{"device", gpu.device}, {"not_run", gpu.not_run}, {"self_test", rows_json(gpu)}};
+  fmt::print("{}\n", out.dump(2));
 }
 
 }  // namespace
@@ -94,9 +76,10 @@ void add_selftest_command(CLI::App& app, int&) {
     bool all = false, as_json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = app.add_subcommand(
-      "selftest",
-      "Run the quantizers on fixed vectors and compare every bit with what they must give");
+  CLI::App* command = app.add_subcommand("selftest",
+                                         "Run the quantizers on fixed vectors, on the processor "
+                                         "and on the GPU where there is one, and "
+                                         "compare every bit with what they must give");
   CLI::Option* recipe = command
                             ->add_option("--recipe", arguments->recipes,
                                          "Those of a recipe, by name or file (repeatable)")
@@ -110,17 +93,20 @@ void add_selftest_command(CLI::App& app, int&) {
     if (recipes.empty()) {
       for (const std::string_view name : recipe_names()) recipes.emplace_back(name);
     }
-    const std::vector<Row> rows = run_all(recipes);
+    const std::vector<SelfTestCase> cases = self_test_cases(recipes);
+    if (cases.empty() && !arguments->as_json) {
+      fmt::print("nothing to test: no operand is quantized\n");
+      return;
+    }
+    const DeviceSelfTest cpu = self_test_cpu(cases), gpu = self_test_gpu(cases);
     if (arguments->as_json) {
-      print_json(rows);
+      print_json(cpu, gpu);
     } else {
-      print_text(rows);
+      print_text(cpu);
+      print_text(gpu);
     }
-    for (const Row& row : rows) {
-      if (!row.result.failure.empty()) {
-        throw ops::Error(ops::ExitCode::kSelfTest, refusal(row.test, row.result));
-      }
-    }
+    require_passed(cpu);
+    require_passed(gpu);
   });
 }
 

@@ -11,11 +11,14 @@
 #include <filesystem>
 #include <set>
 
+#include "tests/support/fenced_ops.h"
 #include "tests/support/quant_reference.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/small_store.h"
+#include "trainer/host_tensors.h"
 #include "trainer/recipe_file.h"
 #include "trainer/run_training.h"
+#include "trainer/self_test_run.h"
 
 namespace qstep::trainer::testing {
 namespace {
@@ -246,6 +249,56 @@ TEST(SelfTest, TheRefusalSaysWhatToDo) {
       expect_contains(error.what(), part);
     }
   }
+}
+
+// ---- other backends -------------------------------------------------------------------------
+
+// In memory that the host cannot touch, as on a GPU.
+TEST(SelfTest, ABackendWithMemoryOfItsOwn) {
+  const std::vector<std::string> recipes{"nvfp4", "fp8-block", "tetrajet2", "nvfp4"};
+  const std::vector<SelfTestCase> cases = self_test_cases(recipes);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    EXPECT_EQ(std::count(cases.begin(), cases.end(), cases[i]), 1) << describe(cases[i]);
+  }
+  test::FencedOps ops;
+  const DeviceSelfTest run = self_test_on("NVIDIA H200", cases, quantize_on_host(ops));
+  EXPECT_EQ(run.n_passed(), cases.size());
+  require_passed(run);
+}
+
+TEST(SelfTest, OneFlippedBitOfABackendIsNamedWithTheDevice) {
+  test::FencedOps ops;
+  const QuantizeFunction quantize = quantize_on_host(ops);
+  const std::vector<SelfTestCase> cases = self_test_cases(load_recipe("nvfp4"));
+  const QuantizeFunction flipped = [&](const QuantizedTensor& rowwise,
+                                       const QuantizedTensor& columnwise, const ops::Tensor& x,
+                                       const ops::QuantCall& call) {
+    quantize(rowwise, columnwise, x, call);
+    if (columnwise) columnwise.values.as<ops::Bf16>()[columnwise.values.size() - 1].bits ^= 1;
+  };
+  const DeviceSelfTest run = self_test_on("NVIDIA H200", cases, flipped);
+  EXPECT_LT(run.n_passed(), cases.size());
+  try {
+    require_passed(run);
+    FAIL();
+  } catch (const ops::Error& error) {
+    EXPECT_EQ(error.code(), ops::ExitCode::kSelfTest);
+    for (const char* part : {"NVIDIA H200: self-test: the columnwise quantizer nvfp4 1x16",
+                             "decoded element [127, 639]: expected "}) {
+      expect_contains(error.what(), part);
+    }
+  }
+}
+
+TEST(SelfTest, AMachineWithoutAGpuSaysWhyItWasNotTested) {
+  const std::vector<SelfTestCase> cases = self_test_cases(load_recipe("mxfp8"));
+  const DeviceSelfTest run = self_test_gpu(cases);
+  std::string why;
+  if (ops::make_cuda_ops(why) != nullptr) GTEST_SKIP() << "needs a machine without an NVIDIA GPU";
+  EXPECT_EQ(run.not_run, why);
+  EXPECT_FALSE(why.empty());
+  EXPECT_TRUE(run.rows.empty());
+  require_passed(run);
 }
 
 #if defined(__SSE2__)
