@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ops/parallel_for.h"
+#include "trainer/backend.h"
 #include "trainer/bench_dgxc.h"
 #include "trainer/bench_ranks.h"
 #include "trainer/bench_recipes.h"
@@ -46,15 +47,22 @@ Json labels_json(const Config& config) {
   return {{"precision", config.precision.recipe}, {"emulated", emulated(config)}};
 }
 
-// This processor, whose speed may drift while it is measured: the best of what two measurements
-// found, one before the steps and one behind them.
+// What the steps are held against: this processor, whose speed may drift while it is measured, as
+// the best of what two measurements found, one before the steps and one behind them; of a GPU what
+// the table has, no rates where it does not know it.
 class BenchMachine {
  public:
+  BenchMachine(const Config& config, int n_ranks)
+      : device_(make_backend(config.run.device, n_ranks)->name()) {}
   void measure() {
     constexpr double kSecondsEach = 0.15;
-    rates_ = best_of(rates_, measure_peak(kSecondsEach));
+    if (measured()) rates_ = best_of(rates_, measure_peak(kSecondsEach));
   }
   MachineModel model() const {
+    if (!measured()) {
+      const MachineModel* const known = find_device(device_);
+      return known != nullptr ? *known : MachineModel{};
+    }
     PeakRates rates = rates_;
     rates.n_threads = ops::max_threads();
     const Machine machine = read_machine();
@@ -62,6 +70,9 @@ class BenchMachine {
   }
 
  private:
+  bool measured() const { return device_ == kMeasuredMachine; }
+
+  std::string device_;
   PeakRates rates_;
 };
 
@@ -112,7 +123,7 @@ Json workload_json(const Options& o, const Config& config, int n_ranks) {
 // ---- one recipe ------------------------------------------------------------------------------
 
 void run_one(const Options& o, const Config& config, parallel::Comm& world) {
-  BenchMachine machine;
+  BenchMachine machine(config, world.size());
   machine.measure();
   StepBench bench(config, world);
   for (int64_t i = 0; i < o.warmup; ++i) bench.warm_up();
@@ -163,7 +174,7 @@ void print_row(const Config& config, size_t name_width, const BenchStepResult& r
 void run_several(const Options& o, const std::vector<Config>& configs, parallel::Comm& world) {
   size_t name_width = 0;
   for (const std::string& recipe : o.precision) name_width = std::max(name_width, recipe.size());
-  BenchMachine measured;
+  BenchMachine measured(configs[0], world.size());
   measured.measure();
   const BenchComparison comparison = bench_recipes(configs, world, o.warmup, o.steps);
   measured.measure();
