@@ -1,18 +1,29 @@
 #!/usr/bin/env bash
 # Installs what is missing of the packages that building and testing need; this is their only list.
 # For Debian 12 and Ubuntu 24.04, through apt-get (with sudo when not root). Quick when nothing is missing.
+#
+#   scripts/install_deps.sh              install them
+#   scripts/install_deps.sh --libraries  only name those that are compiled and linked against, MPI aside
 set -euo pipefail
 
+# What Debian packages of oneDNN looks for OpenCL, GPU or not.
+libraries=(
+  libdnnl-dev ocl-icd-opencl-dev
+  libhdf5-dev libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
+  libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
+  libgtest-dev libbenchmark-dev
+)
+if [ "${1-}" = --libraries ]; then
+  printf '%s\n' "${libraries[@]}"
+  exit
+fi
 packages=(
   # tools
   g++ cmake ninja-build ccache pkg-config
-  # libraries of qstep; what Debian packages of oneDNN looks for OpenCL, GPU or not
-  libdnnl-dev ocl-icd-opencl-dev
+  "${libraries[@]}"
   libopenmpi-dev openmpi-bin
-  libhdf5-dev libsentencepiece-dev libxxhash-dev zlib1g-dev libzstd-dev
-  libcli11-dev libfmt-dev libtomlplusplus-dev nlohmann-json3-dev
-  # what its tests and benchmarks need
-  libgtest-dev libbenchmark-dev hdf5-tools
+  # programs that tests start
+  hdf5-tools
 )
 # For slurm_test, which skips itself without. They bring daemons, which it starts by itself: only where
 # packages may not start any, as in container images.
