@@ -3,10 +3,11 @@
 // The choice is made once for each shape and kept, with the reason; so is the plan.
 //
 // Numerics of cuDNN's kernels: p and ds are rounded to BF16 before they meet v, do, q and k, as in
-// ops/attention.h; with grouped queries so are dk and dv of each query head before they are added
-// up. Every run gives the same bits. On Hopper that costs scratch for ds, 2 B H T^2 bytes: where
-// they would exceed `scratch_limit`, the backward pass goes over parts of the sequences and heads,
-// which do not know of each other.
+// ops/attention.h; with grouped queries dk and dv of each query head may be, before they are added
+// up. Every run gives the same bits; those of a row may depend on T and on the number of sequences
+// and heads, by which the library chooses its kernel. On Hopper the same bits cost scratch for ds,
+// 2 B H T^2 bytes: where they would exceed `scratch_limit`, the backward pass goes over parts of
+// the sequences and heads, which do not know of each other.
 #pragma once
 
 #include <memory>
