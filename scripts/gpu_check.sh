@@ -147,8 +147,10 @@ for program in "${programs[@]}"; do cat "$program.log"; done >"$logs/tests.log"
 count() { grep -c "^\[$1\] .*ms)$" "$logs/tests.log"; }
 failed=$(count '  FAILED  ')
 echo "tests     $(count '       OK ') passed, $failed failed, $(count '  SKIPPED ') skipped" >>"$logs/results.txt"
-[ "$failed" = 0 ] || problems+=("$failed tests (tests.log)")
-# 1 is what a program ends with after a failed test, which was counted.
+while read -r name; do
+  problems+=("$name (tests.log)")
+done < <(sed -n 's/^\[  FAILED  \] \(.*\) ([0-9]* ms)$/\1/p' "$logs/tests.log")
+# 1 is what a program ends with after a failed test, which was named.
 while read -r program code; do
   if [ "$code" != 0 ] && ! [[ $code = 1 && $failed != 0 ]]; then problem "$code" "$program (tests.log)"; fi
 done < <(sed -n 's/^\[ PROGRAM  \] //p' "$logs/tests.log")
