@@ -28,6 +28,7 @@ int64_t padded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 struct Attention::Plans {
   Plans(CudaContext& its_context, int64_t limit) : context(its_context), scratch_limit(limit) {}
   ~Plans() {
+    choices.clear();  // plans before the handle that they were made with
     if (handle != nullptr) (void)cudnn().destroy(handle);
   }
 

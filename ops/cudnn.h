@@ -46,8 +46,6 @@ inline constexpr auto kCudnnType<bool> = CUDNN_TYPE_BOOLEAN;
 template <>
 inline constexpr auto kCudnnType<char> = CUDNN_TYPE_CHAR;
 template <>
-inline constexpr auto kCudnnType<int32_t> = CUDNN_TYPE_INT32;
-template <>
 inline constexpr auto kCudnnType<int64_t> = CUDNN_TYPE_INT64;
 template <>
 inline constexpr auto kCudnnType<void*> = CUDNN_TYPE_VOID_PTR;
