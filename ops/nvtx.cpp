@@ -4,13 +4,10 @@
 
 namespace qstep::ops {
 
-// Ranges of a domain of its own lie in a row, and on a stack, of their own.
+// Ranges of a domain of its own lie in a row, and on a stack, of their own. A domain stays: another
+// object may have the same one.
 ProfilerRange::ProfilerRange(const char* row) : row_(nvtxDomainCreateA(row)) {}
-
-ProfilerRange::~ProfilerRange() {
-  end();
-  nvtxDomainDestroy(static_cast<nvtxDomainHandle_t>(row_));
-}
+ProfilerRange::~ProfilerRange() { end(); }
 
 void ProfilerRange::begin(std::string_view name, int64_t number) {
   end();
