@@ -29,6 +29,7 @@ void StepBench::warm_up() { step(); }
 double StepBench::time() {
   const StepResult r = step();
   step_ms_.push_back(total_ms(r.phases_ms));
+  if (r.host_ms) host_ms_.push_back(*r.host_ms);
   for (size_t i = 0; i < phase_ms_.size(); ++i) phase_ms_[i].push_back(r.phases_ms[i]);
   return step_ms_.back();
 }
@@ -39,6 +40,7 @@ BenchStepResult StepBench::result() const {
   result.step_ms = quantile(step_ms_, 0.5);
   for (size_t i = 0; i < phase_ms_.size(); ++i) result.phases_ms[i] = quantile(phase_ms_[i], 0.5);
   const auto tokens = static_cast<double>(config.train.global_batch * config.train.seq_len);
+  if (!host_ms_.empty()) result.host_ms = quantile(host_ms_, 0.5);
   result.tokens_per_s = tokens / (result.step_ms * 1e-3);
   return result;
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "trainer/batch_sources.h"
@@ -18,6 +19,8 @@ struct BenchStepResult {
   double step_ms = 0;       // median
   PhaseTimes phases_ms{};   // medians, each of its own
   double tokens_per_s = 0;  // at the median
+  // Median of what the host itself did in a step (Timeline::host_ms).
+  std::optional<double> host_ms;
 };
 
 // A trainer whose steps on synthetic tokens are timed when asked for. Ranks of several make the
@@ -43,7 +46,7 @@ class StepBench {
   Trainer trainer_;
   RandomBatches batches_;
   int64_t steps_ = 0;
-  std::vector<double> step_ms_;
+  std::vector<double> step_ms_, host_ms_;
   std::array<std::vector<double>, kPhaseNames.size()> phase_ms_;
 };
 

@@ -106,6 +106,7 @@ void put_times(Json& json, const BenchStepResult& r) {
     phases[std::string(kPhaseNames[i])] = r.phases_ms[i];
   }
   json["phases_ms"] = phases;
+  if (r.host_ms) json["host_ms"] = *r.host_ms;
   json["tokens_per_s"] = r.tokens_per_s;
 }
 
@@ -149,6 +150,10 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
   for (size_t i = 0; i < kPhaseNames.size(); ++i) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
                100.0 * r.phases_ms[i] / r.step_ms);
+  }
+  if (r.host_ms) {
+    fmt::print("  host alone   {:10.1f} ms   {:5.1f} % of the step, beside the GPU\n", *r.host_ms,
+               100.0 * *r.host_ms / r.step_ms);
   }
   fmt::print("  model rate   {:10.1f} GFLOP/s (causal attention; {:.1f} full)\n",
              used.causal_flops_per_s * 1e-9, used.full_flops_per_s * 1e-9);
