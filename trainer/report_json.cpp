@@ -74,7 +74,9 @@ std::string verdict_of(const Json& run) {
 std::string run_and_recipe(const Json& run) {
   const auto name = run.at("name").get<std::string>();
   const std::string recipe = recipe_text(run);
-  return name == run.at("header").at("recipe").at("name") ? recipe : name + ", " + recipe + ",";
+  // get: newer compilers find no comparison of a string with a value.
+  const bool same = name == run.at("header").at("recipe").at("name").get<std::string>();
+  return same ? recipe : name + ", " + recipe + ",";
 }
 
 std::string comparison_text(const Json& run) {
