@@ -1,6 +1,6 @@
 #include "trainer/backend.h"
 
-#include <string>
+#include "ops/attention_path.h"
 
 namespace qstep::trainer {
 
@@ -20,6 +20,19 @@ std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks) {
                     why));
   }
   return ops::make_cpu_ops();
+}
+
+std::string backend_text(const ops::Ops& ops, const Config& config) {
+  std::string text(ops.name());
+  if (config.run.device == Device::kCpu || ops.in_host_memory()) return text;
+  const ModelConfig& m = config.model;
+  const ops::AttentionShape shape{.batch = config.train.micro_batch,
+                                  .seq_len = config.train.seq_len,
+                                  .n_heads = m.n_heads,
+                                  .n_kv_heads = m.n_kv_heads,
+                                  .head_dim = m.head_dim};
+  return text + ", attention by " +
+         ops::attention_path_on_gpu(shape, config.compute_dtype(), ops::Direction::kBackward);
 }
 
 }  // namespace qstep::trainer

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "ops/ops.h"
 #include "trainer/config.h"
@@ -11,5 +12,9 @@ namespace qstep::trainer {
 // kAuto: the GPU's where there is one and the run has one rank. An Error (gpu) where a GPU is
 // demanded and cannot be had.
 std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks = 1);
+
+// For people: Ops::name, and of a GPU which kernels compute the run's attention, backward being
+// what decides its time ("NVIDIA H200, attention by cuDNN 9.19.0, engine 6, 128 MiB of scratch").
+std::string backend_text(const ops::Ops& ops, const Config& config);
 
 }  // namespace qstep::trainer

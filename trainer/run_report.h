@@ -18,7 +18,7 @@ class RunReport {
  public:
   RunReport(const Config& config, const data::StoreInfo& data, int n_ranks);
 
-  // backend: Ops::name.
+  // backend: backend_text.
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
               std::string_view backend);
   // What the steps will be held against.

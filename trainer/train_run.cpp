@@ -313,7 +313,7 @@ ExitCode TrainRun::run() {
   std::unique_ptr<CheckpointReader> checkpoint = open_checkpoint();
   output_ = std::make_unique<RunOutput>(dir_, config_, store_.info(), comm_.size());
   output_->header(training_memory(config_, comm_.size(), comm_.rank()), loader_->windows(),
-                  ops_->name());
+                  backend_text(*ops_, config_));
   agree(comm_, [&] { require_self_test(config_.precision.loaded, quantize_on_host(*ops_)); });
   trainer_ = std::make_unique<Trainer>(*ops_, config_, comm_);
   limit_.expect_save_of(12.0 * static_cast<double>(trainer_->shards().owned_total));

@@ -49,6 +49,16 @@ TEST_P(TrainingOnGpu, LossesFollowTheCpus) {
   EXPECT_EQ(found, losses(*gpu_, config)) << "not the same bits twice";
 }
 
+TEST_P(TrainingOnGpu, SaysWhichKernelsComputeAttention) {
+  Config config = recipe_config(load_recipe(GetParam()), 1, kSteps);
+  config.run.device = Device::kCuda;
+  const std::string text = backend_text(*gpu_, config);
+  const bool fp32 = config.compute_dtype() == ops::Dtype::kF32;
+  const char* part =
+      fp32 ? ", attention by plain FP32 kernels: its tensors are fp32" : ", attention by ";
+  EXPECT_NE(text.find(part), std::string::npos) << text;
+}
+
 TEST_P(TrainingOnGpu, TimesOfAStepAreTheGpus) {
   Config config = recipe_config(load_recipe(GetParam()), 1, kSteps);
   config.timing.level = TimingLevel::kOps;
