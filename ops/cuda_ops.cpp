@@ -66,6 +66,9 @@ class CudaOps final : public Ops {
             const Tensor& bias) override {
     gemm_(d, a, b, alpha, accumulate, bias);
   }
+  bool multiplies_codes(const CodeProduct& product) override {
+    return gemm_.multiplies_codes(product);
+  }
   void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
                 const QuantCall& call) override {
     cuda::quantize(rowwise, columnwise, x, call, context_);

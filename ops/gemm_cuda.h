@@ -4,8 +4,14 @@
 // the fastest is taken among those that give the bits of its first proposal, timed once on the
 // operands of the first call: what is computed does not depend on the timing.
 //
-// Operands with a factor per tile of k: a product per tile and a pass over its partial sums,
-// 12 bytes an element of d and tile; exact, not fast.
+// Where both operands hold codes and the library has a kernel for them, it multiplies those
+// (ops/native_form.h): FP8 with FP32 scales per tensor, row or 128 elements, MXFP8, NVFP4. It
+// applies scales of blocks, and that of an FP8 tensor; other factors are in alpha. Sums of FP8 are
+// promoted to FP32 on the way (no fast accumulation). What an FP8 tensor core adds between
+// promotions is not rounded as FP32 is: bounded, not the bits of decoded values.
+//
+// Decoded operands with a factor per tile of k: a product per tile and a pass over its partial
+// sums, 12 bytes an element of d and tile; exact, not fast.
 #pragma once
 
 #include <memory>
@@ -21,6 +27,8 @@ class Gemm {
   ~Gemm();
   void operator()(const Tensor& d, const Operand& a, const Operand& b, float alpha,
                   Accumulate accumulate, const Tensor& bias);
+  // Ops::multiplies_codes: whether the library proposes a kernel on this GPU.
+  bool multiplies_codes(const CodeProduct& product);
 
  private:
   struct Plans;

@@ -5,8 +5,8 @@
 // In FP32 and BF16 both are views of the same memory.
 #pragma once
 
+#include "ops/native_form.h"
 #include "ops/tensor.h"
-#include "precision/quant_spec.h"
 
 namespace qstep::ops {
 
@@ -30,6 +30,19 @@ struct Operand {
   // What the data were rounded to; kBf16: nothing but their own type. The product does not depend
   // on it.
   precision::QuantFormat format = precision::QuantFormat::kBf16;
+
+  // What a GPU's matrix units read, where it was written for them (ops/native_form.h). `data` may
+  // be null then.
+  NativeForm form = {};
+  const uint8_t* codes = nullptr;      // [rows, code_bytes]
+  const void* block_scales = nullptr;  // of rows or blocks; null: `scale` alone
+};
+
+// d[m,n] of type `out` from operands [m,k] and [n,k] in these forms.
+struct CodeProduct {
+  NativeForm a = {}, b = {};
+  int64_t m = 0, n = 0, k = 0;
+  Dtype out = Dtype::kBf16;
 };
 
 inline Operand rowwise(const Tensor& x) {

@@ -102,6 +102,9 @@ class Ops {
   // numerics 7.6); tile scales multiply FP32 partial sums per tile of k: y = fma(fl(p sa), sb, y).
   virtual void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha,
                     Accumulate accumulate, const Tensor& bias = {}) = 0;
+  // Whether gemm multiplies operands in these forms by their codes: by the matrix units, natively.
+  // Where it does not, it reads decoded values (emulated). Asked when tensors are laid out.
+  virtual bool multiplies_codes(const CodeProduct& /*product*/) { return false; }
   // Both orientations of x from one read; either may be empty. `rowwise` and `columnwise` say how
   // (spec) and where to. Where precision::transposable, columnwise.values may be rowwise.values.
   // With Source::kForward the columnwise one is made from what the rowwise one decodes to.

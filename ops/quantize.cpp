@@ -49,15 +49,26 @@ void check_place(const LogicalPlace& place, int64_t length, int64_t multiple) {
   }
 }
 
+// Codes and what goes with them, in the sizes and the alignment that a library demands.
 void check_codes(const QuantizedTensor& q, const Tensor& x) {
   if (!q.codes) return;
+  const NativeForm form = native_form(q.spec);
   const bool row = q.orientation == Orientation::kRowwise;
-  check(is_fp8_format(q.spec.format) && q.spec.block.whole_tensor(),
-        "quantize: codes are written of fp8 with a scale per tensor or row");
-  expect_shape(q.codes, row ? x.rows : x.cols, row ? x.cols : x.rows, "quantize: codes");
+  const int64_t rows = row ? x.rows : x.cols, k = row ? x.cols : x.rows;
+  const auto aligned = [](const Tensor& t) {
+    return t.contiguous() && reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
+  };
+  check(static_cast<bool>(form), "quantize: no GPU has codes of this spec");
+  expect_shape(q.codes, rows, code_bytes(form, k), "quantize: codes");
   expect_dtype(q.codes, Dtype::kU8, "quantize: codes");
-  check(q.codes.ld % 16 == 0 && reinterpret_cast<uintptr_t>(q.codes.data) % 16 == 0,
-        "quantize: rows of codes begin at multiples of 16 bytes");
+  check(aligned(q.codes), "quantize: codes begin at a multiple of 16 bytes, without gaps");
+  const int64_t scales = block_scale_count(form.scales, rows, k);
+  check((scales > 0) == static_cast<bool>(q.block_scales), "quantize: block scales");
+  if (scales == 0) return;
+  expect_vector(q.block_scales, scales, "quantize: block scales");
+  expect_dtype(q.block_scales, scales_are_bytes(form.scales) ? Dtype::kU8 : Dtype::kF32,
+               "quantize: block scales");
+  check(aligned(q.block_scales), "quantize: block scales begin at a multiple of 16 bytes");
 }
 
 }  // namespace
@@ -74,7 +85,8 @@ void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& colum
     }
     check_codes(*q, x);
     check(has_tensor_scale(q->spec) == static_cast<bool>(q->scale), "quantize: scale");
-    check((scale_tile(q->spec).rows > 0) == static_cast<bool>(q->tile_scales),
+    const bool needs_tiles = q->values || !q->codes || q->spec.amax == AmaxScope::kRow;
+    check((scale_tile(q->spec).rows > 0 && needs_tiles) == static_cast<bool>(q->tile_scales),
           "quantize: tile scales");
     if (q->spec.amax == AmaxScope::kDelayed) {
       expect_vector(call.delayed_scale, 1, "quantize: delayed scale");

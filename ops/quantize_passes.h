@@ -166,6 +166,7 @@ class QuantizePasses {
     find_amaxes();
     join();
     set_factors();
+    clear_padding();
     quantize();
     sum_counts();
   }
@@ -273,23 +274,41 @@ class QuantizePasses {
     launch_.each(static_cast<int64_t>(n_sides_), set);
   }
 
+  // Codes and block scales that end in zeros, where an operand has no length that a library wants:
+  // one more write of them.
+  void clear_padding() {
+    for (const Side& side : sides()) {
+      for (const QuantizedTensor* const q : {side.q, side.twin}) {
+        if (q == nullptr || !q->codes) continue;
+        const bool row = q->orientation == Orientation::kRowwise;
+        const int64_t n = row ? x_.rows : x_.cols, k = row ? x_.cols : x_.rows;
+        const NativeForm form = native_form(q->spec);
+        if (padded_k(form, k) != k) launch_.zero(q->codes.data, q->codes.bytes());
+        if (q->block_scales && block_scales_are_padded(form.scales, n, k)) {
+          launch_.zero(q->block_scales.data, q->block_scales.bytes());
+        }
+      }
+    }
+  }
+
   void quantize() {
     for (const Side& side : sides()) {
       if (side.elementwise) launch_.blocks(elements(side));
     }
     for_each_unit([](const Side& side) { return !side.elementwise; },
                   [&](auto unit, std::span<Side* const> group) {
-                    bool counted = false;
-                    for (const Side* const side : group)
-                      counted = counted || side->stats != nullptr;
-                    if (counted) {
-                      QuantizeTiles<unit, true> work;
+                    const auto run = [&](auto leaves) {
+                      QuantizeTiles<unit, leaves> work;
                       fill(work, group);
                       launch_.blocks(work);
-                    } else {
-                      QuantizeTiles<unit, false> work;
-                      fill(work, group);
-                      launch_.blocks(work);
+                    };
+                    switch (leaves_of(group)) {
+                      case Leaves::kValues:
+                        return run(std::integral_constant<Leaves, Leaves::kValues>{});
+                      case Leaves::kCodes:
+                        return run(std::integral_constant<Leaves, Leaves::kCodes>{});
+                      case Leaves::kCounts:
+                        return run(std::integral_constant<Leaves, Leaves::kCounts>{});
                     }
                   });
   }
@@ -307,6 +326,16 @@ class QuantizePasses {
                                .out = stats_ + s});
       launch_.download(side.stats, stats_ + s, sizeof(QuantStats));
     }
+  }
+
+  static Leaves leaves_of(std::span<Side* const> group) {
+    Leaves most = Leaves::kValues;
+    for (const Side* const side : group) {
+      const bool codes = side->q->codes || (side->twin != nullptr && side->twin->codes);
+      if (codes) most = std::max(most, Leaves::kCodes);
+      if (side->stats != nullptr) most = Leaves::kCounts;
+    }
+    return most;
   }
 
   size_t index(const Side& side) const { return static_cast<size_t>(&side - sides_.data()); }
@@ -350,6 +379,7 @@ class QuantizePasses {
       if (q == nullptr) continue;
       SideOutput& to = t.outputs[t.n_outputs++];
       to.turned = is_turned(*q);
+      to.native = code_output(*q, x_.rows, x_.cols);
       if (q->values && (q == side.q || q->values.data != side.q->values.data)) {
         to.values = q->values.as<Bf16>();
         to.values_ld = q->values.ld;

@@ -4,6 +4,7 @@
 // Bytes per element of a BF16 source: 2 read, 2 written for each orientation's decoded values (once
 // for square blocks whose orientations share their memory); codes 1 (fp8) or 1/2 (fp4), a scale of
 // 1 byte per block. AmaxTiles reads 2 more, where a factor of the tensor or of a row comes first.
+// Columnwise codes pass through shared memory.
 //
 // Units of 16, 32 and 64 stay in registers; one of 128 elements is too long for them and lies in
 // the thread's local memory (L1).
@@ -11,11 +12,9 @@
 // The bodies run on the host too (ops/team.h).
 #pragma once
 
+#include "ops/quantize_codes.h"
 #include "ops/quantize_factors.h"
-#include "ops/quantize_lines.h"
-#include "ops/quantize_tile_source.h"
 #include "ops/quantize_unit_counts.h"
-#include "precision/scale_layout.h"
 
 namespace qstep::ops::device {
 
@@ -28,6 +27,7 @@ struct SideOutput {
   int64_t values_ld = 0;
   float* tile_scales = nullptr;
   int64_t tile_scales_ld = 0;
+  CodeOutput native;
 };
 
 // One orientation, or both where they hold the same codes.
@@ -153,14 +153,19 @@ struct AmaxTiles : TileWork<kUnit> {
   }
 };
 
-// Pass 2: quantizes. kWatched: with counts.
-template <int kUnit, bool kWatched>
+// What pass 2 can leave; each holds what comes before it. Codes take registers, counts more.
+enum class Leaves : uint8_t { kValues, kCodes, kCounts };
+
+// Pass 2: quantizes.
+template <int kUnit, Leaves kLeaves>
 struct QuantizeTiles : TileWork<kUnit> {
   using Base = TileWork<kUnit>;
   using Base::kAcross, Base::kJobs, Base::kTile, Base::sides, Base::source, Base::n_sides;
   using typename Base::Job;
 
-  int shared_bytes() const { return counts_at() + (kWatched ? 2 * kJobs * kCountBytes : 0); }
+  int shared_bytes() const {
+    return staged_at() + (staged_output() != nullptr ? StagedCodes<kTile>::kBytes : 0);
+  }
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, char* shared, int64_t block) const {
@@ -185,8 +190,14 @@ struct QuantizeTiles : TileWork<kUnit> {
       }
     }
     team.each(n_sides * kJobs, [&](int64_t i) { quantize(shared, this->job_of(at, i)); });
-    if constexpr (kWatched) {
+    if constexpr (kLeaves != Leaves::kValues) {
       team.sync();
+      if (const SideOutput* const output = staged_output(); output != nullptr) {
+        team.each(StagedCodes<kTile>::vectors(output->native),
+                  [&](int64_t i) { staged(shared).store(output->native, at, i); });
+      }
+    }
+    if constexpr (kWatched) {
       auto* const counts = reinterpret_cast<UnitCounts*>(shared + counts_at());
       team.each(n_sides, [&](int64_t s) {
         if (sides[s].counts == nullptr) return;
@@ -198,16 +209,31 @@ struct QuantizeTiles : TileWork<kUnit> {
   }
 
  private:
+  static constexpr bool kWatched = kLeaves == Leaves::kCounts;
   static constexpr int kCountBytes = static_cast<int>(sizeof(UnitCounts));
   static constexpr int kErrorBytes =
       kUnit == kJointRows ? 2 * kJobs * static_cast<int>(sizeof(JointErrors)) : 0;
 
-  // Shared memory: the tile, the amaxes of square blocks, the errors of their rows, the counts.
+  // Shared memory: the tile, the amaxes of square blocks, the errors of their rows, the counts, the
+  // codes of the output whose k runs down the rows: there is one at most.
   QSTEP_HD int squares_at() const { return tile_bytes<kTile>(source.bf16); }
   QSTEP_HD int errors_at() const {
     return squares_at() + 2 * kAcross * kAcross * static_cast<int>(sizeof(uint32_t));
   }
   QSTEP_HD int counts_at() const { return errors_at() + kErrorBytes; }
+  QSTEP_HD int staged_at() const { return counts_at() + (kWatched ? 2 * kJobs * kCountBytes : 0); }
+  QSTEP_HD StagedCodes<kTile> staged(char* shared) const {
+    return {reinterpret_cast<uint8_t*>(shared) + staged_at()};
+  }
+  QSTEP_HD const SideOutput* staged_output() const {
+    for (int s = 0; s < n_sides; ++s) {
+      for (int o = 0; o < sides[s].n_outputs; ++o) {
+        const SideOutput& output = sides[s].outputs[o];
+        if (output.native.codes != nullptr && output.native.down) return &output;
+      }
+    }
+    return nullptr;
+  }
 
   QSTEP_HD static int square_of(const Job& job) {
     return (job.side * kAcross + job.row / kUnit) * kAcross + job.col / kUnit;
@@ -286,7 +312,8 @@ struct QuantizeTiles : TileWork<kUnit> {
       const auto context = context_of(shared, job);
       precision::UnitScales<float> scales;
       uint32_t raw = 0;
-      float* const no_codes = nullptr;
+      float codes[kLeaves == Leaves::kValues ? 1 : kUnit];  // the elements without their scales
+      float* const wanted = kLeaves == Leaves::kValues ? nullptr : codes;
       bool done = false;
       if constexpr (kUnit == kJointRows) {
         if (side.joint()) {
@@ -295,16 +322,17 @@ struct QuantizeTiles : TileWork<kUnit> {
           scales.enc[0] = chosen.enc;
           raw = precision::amax_of<kUnit>(v).raw;
           precision::round_block<precision::ElementFormat::kE2m1, kUnit>(v, raw, chosen.enc,
-                                                                         chosen.s, no_codes);
+                                                                         chosen.s, wanted);
           done = true;
         }
       }
       if (!done) {
-        precision::quantize_unit<kUnit>(plan, v, context, scales, raw, no_codes,
+        precision::quantize_unit<kUnit>(plan, v, context, scales, raw, wanted,
                                         LineRandom{lines, job.line, job.first});
       }
       this->note(raw);
       store(job, v, scales, context);
+      if constexpr (kLeaves != Leaves::kValues) store_native(shared, job, codes, scales);
       if constexpr (kWatched) count(job, before, v, scales, context, counts);
     }
     if constexpr (kWatched) {
@@ -339,6 +367,24 @@ struct QuantizeTiles : TileWork<kUnit> {
           to.tile_scales[r / lines.tile.rows * to.tile_scales_ld + k / lines.tile.k] = scales.outer;
         }
       }
+    }
+  }
+
+  QSTEP_HD_INLINE void store_native(char* shared, const Job& job, const float* codes,
+                                    const precision::UnitScales<float>& scales) const {
+    const TileSide& side = sides[job.side];
+    const int64_t left = side.lines.length() - job.first, n = left < kUnit ? left : kUnit;
+    for (int o = 0; o < side.n_outputs; ++o) {
+      const SideOutput& output = side.outputs[o];
+      const CodeOutput& to = output.native;
+      if (to.codes == nullptr) continue;
+      if (to.down) {
+        staged(shared).template put<kUnit>(to, output.turned, job.row, job.col, codes);
+      } else {
+        store_codes<kUnit>(to, job.line, job.first, codes, n);
+      }
+      store_block_scales<kUnit>(to, side.lines.plan.spec, output.turned, job.line, job.first, n,
+                                scales.block);
     }
   }
 

@@ -43,24 +43,34 @@ float scale_denominator(const QuantSpec& spec) {
 
 QuantizedTensor lay_out_quantized(Arena& arena, std::string_view owner, const QuantSpec& spec,
                                   Orientation orientation, int64_t rows, int64_t cols,
-                                  TakeValues take) {
+                                  Stored stored) {
   QuantizedTensor q{
       .spec = spec, .orientation = orientation, .values = {}, .scale = {}, .tile_scales = {}};
   if (!spec.quantized()) return q;
-  if (take == TakeValues::kYes) q.values = arena.take(owner, Dtype::kBf16, rows, cols);
+  const bool rowwise = orientation == Orientation::kRowwise;
+  const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
+  q.values = stored.values ? arena.take(owner, Dtype::kBf16, rows, cols)
+                           : matrix(nullptr, Dtype::kBf16, rows, cols);
   if (has_tensor_scale(spec)) q.scale = arena.take(owner, Dtype::kF32, 1, 1);
-  const BlockShape tile = scale_tile(spec);
-  if (tile.rows > 0) {
-    const bool rowwise = orientation == Orientation::kRowwise;
-    const int64_t n = rowwise ? rows : cols, k = rowwise ? cols : rows;
+  if (const BlockShape tile = scale_tile(spec);
+      tile.rows > 0 && (stored.values || spec.amax == AmaxScope::kRow)) {
     q.tile_scales = arena.take(owner, Dtype::kF32, divide_up(n, tile.rows),
                                tile.k == 0 ? 1 : divide_up(k, tile.k));
+  }
+  if (!stored.codes) return q;
+  const NativeForm form = native_form(spec);
+  check(static_cast<bool>(form), "lay_out_quantized: no GPU has codes of this spec");
+  q.codes = arena.take(owner, Dtype::kU8, n, code_bytes(form, k));
+  if (const int64_t count = block_scale_count(form.scales, n, k); count > 0) {
+    const Dtype dtype = scales_are_bytes(form.scales) ? Dtype::kU8 : Dtype::kF32;
+    q.block_scales = arena.take(owner, dtype, 1, count);
   }
   return q;
 }
 
 QuantizedTensor first_rows(const QuantizedTensor& q, int64_t n) {
   check(q.orientation == Orientation::kRowwise, "first_rows: of a rowwise operand");
+  check(!q.codes, "first_rows: the scales of codes lie in an order that depends on all rows");
   QuantizedTensor part = q;
   if (!q.spec.quantized()) return part;
   part.values = q.values.row_range(0, n);
@@ -82,6 +92,11 @@ Operand operand(const QuantizedTensor& q) {
     a.tile_scales = q.tile_scales.as<float>();
     a.tile_rows = tile.rows;
     a.tile_k = tile.k == 0 ? a.k : tile.k;
+  }
+  if (q.codes) {
+    a.form = native_form(q.spec);
+    a.codes = q.codes.as<uint8_t>();
+    a.block_scales = a.form.scales == ScaleMode::kRow ? q.tile_scales.data : q.block_scales.data;
   }
   return a;
 }

@@ -29,24 +29,27 @@ struct QuantizedTensor {
   // FP32 factor per tile, fp8 blocks and outer groups; [operand rows / tile rows, k / tile k],
   // rounded up. Empty elsewhere.
   Tensor tile_scales;
-  // What a GPU's matrix units read, where a GEMM takes the format natively; empty elsewhere, and on
-  // CPUs always. The values may be left out then.
-  //   codes         bytes [operand rows, k], contiguous along k: one code each in fp8, rows a
-  //                 multiple of 16 bytes apart
-  Tensor codes = {};
+  // What a GPU's matrix units read, where a GEMM takes the format natively (ops/native_form.h);
+  // empty elsewhere, and on CPUs always. Values may be left out then (only their shape is there),
+  // and with them tile_scales, but for those of fp8 rows.
+  Tensor codes = {};         // bytes [operand rows, code_bytes]
+  Tensor block_scales = {};  // [1, block_scale_count]; empty where there are none of blocks
 
   explicit operator bool() const { return values || codes; }
 };
 
-// Takes the memory from an arena (a measuring one too) for a source [rows, cols]. Without `values`
-// the caller points it at memory of its own (or of the other orientation, where the codes are the
-// same).
-enum class TakeValues : uint8_t { kNo, kYes };
+// What is stored of an orientation. Without values the caller points them at memory of its own (or
+// of the other orientation, where they are the same), or a GEMM reads the codes.
+struct Stored {
+  bool values = true;
+  bool codes = false;
+};
+// Takes the memory from an arena (a measuring one too) for a source [rows, cols].
 QuantizedTensor lay_out_quantized(Arena& arena, std::string_view owner, const QuantSpec& spec,
                                   Orientation orientation, int64_t rows, int64_t cols,
-                                  TakeValues take = TakeValues::kYes);
+                                  Stored stored = {});
 
-// The first n rows of what was laid out for more: for a source of n rows.
+// The first n rows of what was laid out for more: for a source of n rows. Of values, not of codes.
 QuantizedTensor first_rows(const QuantizedTensor& q, int64_t n);
 
 // What a GEMM reads.

@@ -10,19 +10,6 @@ namespace qstep::ops {
 precision::UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
                               const QuantRandom& random);
 
-QSTEP_HD constexpr precision::ElementFormat element_of(precision::QuantFormat format) {
-  switch (format) {
-    case precision::QuantFormat::kMxfp8E4m3:
-    case precision::QuantFormat::kFp8E4m3:
-      return precision::ElementFormat::kE4m3;
-    case precision::QuantFormat::kMxfp8E5m2:
-    case precision::QuantFormat::kFp8E5m2:
-      return precision::ElementFormat::kE5m2;
-    default:
-      return precision::ElementFormat::kE2m1;
-  }
-}
-
 // The stored bits of a value of the format.
 QSTEP_HD inline uint8_t encode_element(precision::ElementFormat format, float value) {
   switch (format) {

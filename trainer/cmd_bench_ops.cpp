@@ -38,7 +38,7 @@ Sums sums_of(const OpsBench& bench) {
 void print_json(const Options& o, const Config& config, int n_ranks, const OpsBench& bench) {
   Json out = to_json(o.workload, config, n_ranks);
   out["precision"] = o.precision;
-  out["emulated"] = emulated(config);
+  out["emulated"] = emulated_on_device(config, n_ranks);
   out["steps"] = o.steps;
   out["bf16_flops_per_s"] = bench.peak.bf16_flops_per_s();
   out["fp32_flops_per_s"] = bench.peak.fp32_flops_per_s();
@@ -69,7 +69,8 @@ void print_table(const Options& o, const Config& config, int n_ranks, const OpsB
     detail_width = std::max(detail_width, row.detail.size());
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision,
-             emulated(config) ? " (emulated)" : "", o.workload.text(n_ranks), o.steps);
+             emulated_on_device(config, n_ranks) ? " (emulated)" : "", o.workload.text(n_ranks),
+             o.steps);
   if (n_ranks > 1) fmt::print("of the first rank, without what it waited for the others\n");
   fmt::print("peaks, measured: bf16 {}, fp32 {}, memory {}\n",
              si_text(bench.peak.bf16_flops_per_s(), "FLOP/s"),

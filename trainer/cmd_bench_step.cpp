@@ -43,8 +43,9 @@ int64_t peak_rss_bytes() {
 }
 
 // What every line and object about a recipe says of it first.
-Json labels_json(const Config& config) {
-  return {{"precision", config.precision.recipe}, {"emulated", emulated(config)}};
+Json labels_json(const Config& config, int n_ranks) {
+  return {{"precision", config.precision.recipe},
+          {"emulated", emulated_on_device(config, n_ranks)}};
 }
 
 // What the steps are held against: this processor, whose speed may drift while it is measured, as
@@ -135,7 +136,7 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
   const Utilisation used = used_by(config, world.size(), machine.model(), r);
 
   if (o.json) {
-    Json out = labels_json(config);
+    Json out = labels_json(config, world.size());
     out.update(workload_json(o, config, world.size()));
     put_times(out, r);
     put_utilisation(out, used);
@@ -145,7 +146,8 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
     return;
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision[0],
-             emulated(config) ? " (emulated)" : "", o.workload.text(world.size()), o.steps);
+             emulated_on_device(config, world.size()) ? " (emulated)" : "",
+             o.workload.text(world.size()), o.steps);
   fmt::print("  step         {:10.1f} ms   {:.0f} tokens/s\n", r.step_ms, r.tokens_per_s);
   for (size_t i = 0; i < kPhaseNames.size(); ++i) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
@@ -167,13 +169,13 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
 
 // ---- several ---------------------------------------------------------------------------------
 
-void print_row(const Config& config, size_t name_width, const BenchStepResult& r,
+void print_row(const Config& config, int n_ranks, size_t name_width, const BenchStepResult& r,
                const Utilisation& used, const std::string& ratio) {
   std::string phases;
   for (const double ms : r.phases_ms) phases += fmt::format(" {:>9.1f}", ms);
   fmt::print("  {:<{}}  {:<8} {:>9.1f} {:>20} {:>8} {:>8}{}\n", config.precision.recipe, name_width,
-             emulation_text(emulated(config)), r.step_ms, ratio, share_text(used.mfu_bf16),
-             share_text(used.sol), phases);
+             emulation_text(emulated_on_device(config, n_ranks)), r.step_ms, ratio,
+             share_text(used.mfu_bf16), share_text(used.sol), phases);
 }
 
 void run_several(const Options& o, const std::vector<Config>& configs, parallel::Comm& world) {
@@ -193,12 +195,12 @@ void run_several(const Options& o, const std::vector<Config>& configs, parallel:
     Json out = workload_json(o, configs[0], world.size());
     out["baseline"] = o.precision[0];
     Json recipes = Json::array();
-    recipes.push_back(labels_json(configs[0]));
+    recipes.push_back(labels_json(configs[0], world.size()));
     put_times(recipes.back(), comparison.baseline);
     put_utilisation(recipes.back(), used(0, comparison.baseline));
     for (size_t i = 0; i < comparison.others.size(); ++i) {
       const BenchRatio& other = comparison.others[i];
-      Json row = labels_json(configs[i + 1]);
+      Json row = labels_json(configs[i + 1], world.size());
       put_times(row, other.recipe);
       put_utilisation(row, used(i + 1, other.recipe));
       row["ratio"] = other.ratio;
@@ -218,10 +220,11 @@ void run_several(const Options& o, const std::vector<Config>& configs, parallel:
   for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
   fmt::print("  {:<{}}  {:<8} {:>9} {:>20} {:>8} {:>8}{}\n", "recipe", name_width, "", "step",
              "ratio (quartiles)", "MFU", "SOL", phases);
-  print_row(configs[0], name_width, comparison.baseline, used(0, comparison.baseline), "1");
+  print_row(configs[0], world.size(), name_width, comparison.baseline, used(0, comparison.baseline),
+            "1");
   for (size_t i = 0; i < comparison.others.size(); ++i) {
     const BenchRatio& other = comparison.others[i];
-    print_row(configs[i + 1], name_width, other.recipe, used(i + 1, other.recipe),
+    print_row(configs[i + 1], world.size(), name_width, other.recipe, used(i + 1, other.recipe),
               fmt::format("{:.3f} ({:.3f}-{:.3f})", other.ratio, other.lower_quartile,
                           other.upper_quartile));
   }
@@ -245,7 +248,7 @@ void run_dgxc(const Options& o, const std::vector<Config>& configs, parallel::Co
   }
   for (const Config& config : configs) {
     const DgxcResult r = bench_dgxc(config, world);
-    Json row = labels_json(config);
+    Json row = labels_json(config, world.size());
     row["s_per_iteration"] = r.s_per_iteration;
     row["tokens_per_s_per_rank"] = r.tokens_per_s;
     row["causal_tflops_per_rank"] = 1e-12 * r.causal_flops_per_s;
@@ -254,7 +257,7 @@ void run_dgxc(const Options& o, const std::vector<Config>& configs, parallel::Co
     out["recipes"].push_back(row);
     if (tells && !o.json) {
       fmt::print("  {:<20}{:<10}{:>12.4f}{:>16.0f}{:>24.4f}{:>10.4f}\n", config.precision.recipe,
-                 emulation_text(emulated(config)), r.s_per_iteration, r.tokens_per_s,
+                 emulation_text(row["emulated"].get<bool>()), r.s_per_iteration, r.tokens_per_s,
                  1e-12 * r.causal_flops_per_s, 1e-12 * r.full_flops_per_s);
     }
   }

@@ -12,6 +12,7 @@
 #include "trainer/format.h"
 #include "trainer/libraries.h"
 #include "trainer/machine.h"
+#include "trainer/product_matrix.h"
 
 namespace qstep::trainer {
 
@@ -25,10 +26,16 @@ struct Findings {
   std::vector<Library> optional = optional_libraries();
   Disk disk = read_disk(".");
   std::string folder = std::filesystem::current_path().string();
-  bool cuda = false;
+  std::string gpu;  // its name; empty without one that can be used
   std::string why_no_cuda;
+  std::vector<FormatRow> gpu_products;
 
-  Findings() { cuda = ops::make_cuda_ops(why_no_cuda) != nullptr; }
+  Findings() {
+    const std::unique_ptr<ops::Ops> ops = ops::make_cuda_ops(why_no_cuda);
+    if (ops == nullptr) return;
+    gpu = ops->name();
+    gpu_products = product_matrix(*ops);
+  }
 };
 
 // What stands in the way of training here, each with what to do.
@@ -88,7 +95,17 @@ void print_json(const Findings& found) {
   for (const Library& library : found.linked) json["libraries"].push_back(to_json(library));
   json["optional"] = Json::array();
   for (const Library& library : found.optional) json["optional"].push_back(to_json(library));
-  json["cuda"] = {{"usable", found.cuda}, {"why_not", found.why_no_cuda}};
+  json["cuda"] = {{"usable", !found.gpu.empty()},
+                  {"why_not", found.why_no_cuda},
+                  {"gpu", found.gpu},
+                  {"products", Json::array()}};
+  for (const FormatRow& row : found.gpu_products) {
+    Json products = {{"format", row.format}};
+    for (size_t gemm = 0; gemm < precision::kGemms.size(); ++gemm) {
+      products[std::string(precision::kGemms[gemm].name)] = name(row.runs[gemm]);
+    }
+    json["cuda"]["products"].push_back(std::move(products));
+  }
   json["folder"] = {{"path", found.folder},
                     {"writable", found.disk.writable},
                     {"free_bytes", found.disk.free_bytes}};
@@ -101,6 +118,23 @@ void print_libraries(const std::vector<Library>& libraries) {
     const std::string version = library.present ? library.version : "missing";
     fmt::print("  {:<14} {:<12} {}\n", library.name, version, library.note);
   }
+}
+
+// Format by GEMM, where there is a GPU.
+void print_products(const Findings& found) {
+  if (found.gpu.empty()) {
+    fmt::print("products on a GPU\n  none: {}\n", found.why_no_cuda);
+    return;
+  }
+  fmt::print("products on the {}\n  {:<20}", found.gpu, "format");
+  for (const precision::GemmOperands& gemm : precision::kGemms) fmt::print(" {:<12}", gemm.name);
+  fmt::print("\n");
+  for (const FormatRow& row : found.gpu_products) {
+    fmt::print("  {:<20}", row.format);
+    for (const Runs runs : row.runs) fmt::print(" {:<12}", name(runs));
+    fmt::print("\n");
+  }
+  fmt::print("  emulated: rounded bit for bit, multiplied in BF16; no gain in time\n");
 }
 
 void print_text(const Findings& found) {
@@ -125,8 +159,10 @@ void print_text(const Findings& found) {
   fmt::print("libraries\n");
   print_libraries(found.linked);
   fmt::print("for GPUs and several processes\n");
-  fmt::print("  {:<14} {}\n", "CUDA backend", found.cuda ? "usable" : found.why_no_cuda);
+  fmt::print("  {:<14} {}\n", "CUDA backend", found.gpu.empty() ? found.why_no_cuda : "usable");
   print_libraries(found.optional);
+
+  print_products(found);
 
   fmt::print("folder\n");
   fmt::print("  {:<14} {}\n", "path", found.folder);

@@ -36,7 +36,7 @@ std::string operand_text(const OperandTable& table, OperandSlot slot, const Reci
   return table[slot].quantized() ? describe(table[slot]) : std::string(name(recipe.compute));
 }
 
-// How this machine makes the product: "native" or "emulated".
+// How this processor makes the product: "native" or "emulated". Of a GPU `qstep doctor` says it.
 std::string_view how_it_runs(const OperandTable& table, const GemmOperands& gemm,
                              const Recipe& recipe) {
   return emulation_text(emulated(table[gemm.left], recipe.compute) ||
@@ -122,7 +122,7 @@ void show_recipe(const std::string& name_or_path, bool as_json) {
     fmt::print("{}\n", json.dump(2));
     return;
   }
-  fmt::print("# {}, {} on this machine\n#\n", recipe.name, emulation_text(emulated(recipe)));
+  fmt::print("# {}, {} on this processor\n#\n", recipe.name, emulation_text(emulated(recipe)));
   const Widths widths = widths_of(recipe.operands, recipe);
   for (const GemmOperands& gemm : kGemms) {
     fmt::print("# {}\n", gemm_line(gemm, recipe.operands, recipe, widths));

@@ -82,7 +82,7 @@ class Comparison {
     s.recipes = options_.recipes;
     for (const Config& config : configs_) {
       s.hashes.push_back(config_hash(config));
-      s.emulated.push_back(emulated(config));
+      s.emulated.push_back(emulated_on_device(config));
     }
     const Config& first = configs_[0];
     s.config_toml = to_toml(first);

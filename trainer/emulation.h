@@ -1,10 +1,12 @@
-// Whether this machine multiplies in a format itself or computes what the format's hardware would:
-// the one place that says so, for logs, reports and files.
+// Whether a backend multiplies in a format itself or computes what the format's hardware would: the
+// one place that says so, for logs, reports and files. A CPU does the latter with every quantized
+// format; a GPU is asked, product by product (native_products.h).
 #pragma once
 
 #include <string>
 #include <string_view>
 
+#include "ops/ops.h"
 #include "trainer/config.h"
 #include "trainer/layer_precision.h"
 
@@ -12,6 +14,10 @@ namespace qstep::trainer {
 
 // The compute type: FP32 never is, BF16 where the processor has no product of it.
 bool emulated(precision::ComputeType compute);
+// On that backend; GPUs have BF16.
+inline bool emulated(precision::ComputeType compute, const ops::Ops& ops) {
+  return ops.in_host_memory() && emulated(compute);
+}
 // A quantized operand is decoded to BF16, exactly, on a CPU.
 inline constexpr bool kQuantizedEmulated = true;
 inline bool emulated(const precision::QuantSpec& spec, precision::ComputeType compute) {
@@ -29,7 +35,13 @@ inline bool emulated(const Config& config) {
   return emulated(plan_precision(config), config.precision.loaded.compute);
 }
 
-// What quantized formats are on this machine, for people.
+// A run on that backend: any of its products, in any layer and at any step. A run that is emulated
+// in part is emulated: its time is no figure of the format.
+bool emulated(const Config& config, ops::Ops& ops);
+// On the backend that run.device picks.
+bool emulated_on_device(const Config& config, int n_ranks = 1);
+
+// What quantized formats are on this processor, for people.
 inline constexpr std::string_view kQuantizedFormatsText =
     "emulated: rounded bit for bit, decoded and multiplied in BF16";
 
@@ -40,7 +52,7 @@ constexpr std::string_view emulation_text(bool emulated) {
 // What forward passes under this plan compute in: "nvfp4 emulated", or "bf16 native" where none of
 // them is quantized.
 std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan);
-// The same of a run's evaluations (precision.eval).
-std::string evaluation_text(const Config& config);
+// The same of a run's evaluations (precision.eval), on its backend.
+std::string evaluation_text(const Config& config, ops::Ops& ops);
 
 }  // namespace qstep::trainer

@@ -53,9 +53,12 @@ void NumericLedger::begin_step(int64_t step) {
   }
 }
 
-void NumericLedger::add(int64_t module, OperandSlot slot, const ops::QuantStats& stats) {
-  trainer::add(entries_[static_cast<size_t>(module * kOperandSlots + static_cast<int64_t>(slot))],
-               1, stats);
+void NumericLedger::add(int64_t module, OperandSlot slot, const ops::QuantStats& stats,
+                        bool native) {
+  LedgerEntry& entry =
+      entries_[static_cast<size_t>(module * kOperandSlots + static_cast<int64_t>(slot))];
+  entry.native = native;
+  trainer::add(entry, 1, stats);
 }
 
 void NumericLedger::join(const RankGroups& groups) {

@@ -22,6 +22,7 @@ struct LedgerEntry {
   precision::OperandSlot slot = precision::OperandSlot::kXFprop;
   const std::string* format = nullptr;  // describe() of its spec, owned by the ledger
   int64_t micro_batches = 0;            // that were counted; 1 for weights, 0: not quantized
+  bool native = false;                  // its GEMM multiplied the codes
   ops::QuantStats stats;                // amax and scale: the largest of them
 };
 
@@ -30,7 +31,8 @@ class NumericLedger final : public QuantLedger {
   explicit NumericLedger(const PrecisionPlan& plan);
 
   void begin_step(int64_t step);
-  void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats) override;
+  void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats,
+           bool native) override;
 
   // Adds what the other ranks' micro-batches, and their parts of the same ones, did to the same
   // step; all ranks of the world together. Sums are formed rank by rank, in FP64.

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "ops/error.h"
-#include "trainer/emulation.h"
 
 namespace qstep::trainer {
 
@@ -99,7 +98,7 @@ LedgerRow ledger_row(int64_t step, const LedgerEntry& entry) {
           .layer = module_name(entry.module),
           .operand = std::string(precision::kOperandSlotNames[static_cast<size_t>(entry.slot)]),
           .format = *entry.format,
-          .emulated = kQuantizedEmulated,
+          .emulated = !entry.native,
           .elements = static_cast<int64_t>(s.elements),
           .blocks = static_cast<int64_t>(s.blocks),
           .amax = static_cast<float>(s.amax),

@@ -6,7 +6,7 @@ using ops::columnwise;
 using ops::Orientation;
 using ops::QuantizedTensor;
 using ops::rowwise;
-using ops::TakeValues;
+using ops::Stored;
 using ops::Tensor;
 using precision::OperandSlot;
 using precision::OperandTable;
@@ -16,53 +16,92 @@ namespace {
 
 constexpr std::string_view kOwner = "quantized operands";
 
-QuantizedTensor lay_out(ops::Arena& arena, const QuantSpec& spec, Orientation orientation,
-                        int64_t rows, int64_t cols, TakeValues take = TakeValues::kYes) {
-  return ops::lay_out_quantized(arena, kOwner, spec, orientation, rows, cols, take);
-}
+// Where the operands of one layer go.
+class Layout {
+ public:
+  Layout(ops::Arena& arena, const OperandTable& table, const LinearShape& shape, int64_t n_tokens,
+         Purpose purpose, const NativeProducts& native)
+      : arena_(arena), table_(table), shape_(shape), n_tokens_(n_tokens) {
+    for (size_t gemm = 0; gemm < native_.size() && purpose == Purpose::kTraining; ++gemm) {
+      native_[gemm] = native.has(table, static_cast<precision::Gemm>(gemm), shape, n_tokens);
+    }
+  }
 
-// `second` is the transpose of `first`: one set of values serves both.
-QuantizedTensor lay_out_second(ops::Arena& arena, const QuantizedTensor& first,
-                               const QuantSpec& spec, Orientation orientation, int64_t rows,
-                               int64_t cols) {
-  const bool row_first = first.orientation == Orientation::kRowwise;
-  const bool shared = row_first ? precision::transposable(first.spec, spec)
-                                : precision::transposable(spec, first.spec);
-  QuantizedTensor second =
-      lay_out(arena, spec, orientation, rows, cols, shared ? TakeValues::kNo : TakeValues::kYes);
-  if (shared) second.values = first.values;
-  return second;
-}
+  QuantizedTensor first(OperandSlot slot) const { return lay_out(slot, stored(slot)); }
+  // The other orientation of what is there: where one is the transpose of the other, one set of
+  // values serves both.
+  QuantizedTensor second(OperandSlot slot, OperandSlot first_slot,
+                         const QuantizedTensor& first) const {
+    const bool row_first = first.orientation == Orientation::kRowwise;
+    const QuantSpec &spec = table_[slot], &other = table_[first_slot];
+    Stored own = stored(slot);
+    const bool shared =
+        (row_first ? precision::transposable(other, spec) : precision::transposable(spec, other)) &&
+        own.values && stored(first_slot).values;
+    if (shared) own.values = false;
+    QuantizedTensor second = lay_out(slot, own);
+    if (shared) second.values = first.values;
+    return second;
+  }
+
+ private:
+  // A native product reads codes; what becomes another operand's source is decoded all the same.
+  Stored stored(OperandSlot slot) const {
+    const auto& [uses, row] = uses_of(slot);
+    const bool native = native_[row ? uses.row_gemm : uses.column_gemm];
+    const bool source = table_[uses.column].source == precision::Source::kForward;
+    return {.values = !native || source, .codes = native};
+  }
+  static std::pair<const TensorOperands&, bool> uses_of(OperandSlot slot) {
+    for (const TensorOperands& uses : kOperandsOf) {
+      if (uses.row == slot) return {uses, true};
+      if (uses.column == slot) return {uses, false};
+    }
+    ops::check(false, "linear operands: a slot without a tensor");
+    return {kOperandsOf[0], true};
+  }
+  QuantizedTensor lay_out(OperandSlot slot, Stored stored) const {
+    const auto& [uses, row] = uses_of(slot);
+    const bool weight = slot == OperandSlot::kWFprop || slot == OperandSlot::kWDgrad;
+    const bool gradient = slot == OperandSlot::kDyDgrad || slot == OperandSlot::kDyWgrad;
+    return ops::lay_out_quantized(
+        arena_, kOwner, table_[slot], row ? Orientation::kRowwise : Orientation::kColumnwise,
+        weight ? shape_.out : n_tokens_, gradient ? shape_.out : shape_.in, stored);
+  }
+
+  ops::Arena& arena_;
+  const OperandTable& table_;
+  const LinearShape& shape_;
+  int64_t n_tokens_;
+  std::array<bool, precision::kGemms.size()> native_{};
+};
 
 }  // namespace
 
 void lay_out_kept(ops::Arena& arena, LinearTensors& t, const OperandTable& table,
-                  const LinearShape& shape, int64_t n_tokens, Purpose purpose) {
-  t.w.rowwise =
-      lay_out(arena, table[OperandSlot::kWFprop], Orientation::kRowwise, shape.out, shape.in);
+                  const LinearShape& shape, int64_t n_tokens, Purpose purpose,
+                  const NativeProducts& native) {
+  const Layout layout(arena, table, shape, n_tokens, purpose, native);
+  t.w.rowwise = layout.first(OperandSlot::kWFprop);
   if (purpose == Purpose::kEvaluation) return;
-  t.w.columnwise = lay_out_second(arena, t.w.rowwise, table[OperandSlot::kWDgrad],
-                                  Orientation::kColumnwise, shape.out, shape.in);
-  t.x.columnwise =
-      lay_out(arena, table[OperandSlot::kXWgrad], Orientation::kColumnwise, n_tokens, shape.in);
+  t.w.columnwise = layout.second(OperandSlot::kWDgrad, OperandSlot::kWFprop, t.w.rowwise);
+  t.x.columnwise = layout.first(OperandSlot::kXWgrad);
 }
 
 void lay_out_scratch(ops::Arena& arena, LinearTensors& t, const OperandTable& table,
-                     const LinearShape& shape, int64_t n_tokens, Purpose purpose) {
+                     const LinearShape& shape, int64_t n_tokens, Purpose purpose,
+                     const NativeProducts& native) {
+  const Layout layout(arena, table, shape, n_tokens, purpose, native);
   {
     const ops::Arena::Scope forward(arena);
-    const QuantSpec& x = table[OperandSlot::kXFprop];
-    t.x.rowwise =
-        purpose == Purpose::kTraining
-            ? lay_out_second(arena, t.x.columnwise, x, Orientation::kRowwise, n_tokens, shape.in)
-            : lay_out(arena, x, Orientation::kRowwise, n_tokens, shape.in);
+    t.x.rowwise = purpose == Purpose::kTraining
+                      ? layout.second(OperandSlot::kXFprop, OperandSlot::kXWgrad, t.x.columnwise)
+                      : layout.first(OperandSlot::kXFprop);
   }
   if (purpose == Purpose::kEvaluation) return;
   const ops::Arena::Scope backward(arena);
-  t.dy.rowwise =
-      lay_out(arena, table[OperandSlot::kDyDgrad], Orientation::kRowwise, n_tokens, shape.out);
-  t.dy.columnwise = lay_out_second(arena, t.dy.rowwise, table[OperandSlot::kDyWgrad],
-                                   Orientation::kColumnwise, n_tokens, shape.out);
+  t.dy.rowwise = layout.first(OperandSlot::kDyDgrad);
+  t.dy.columnwise = layout.second(OperandSlot::kDyWgrad, OperandSlot::kDyDgrad, t.dy.rowwise);
 }
 
 ops::QuantRandom quant_random(uint64_t seed, uint32_t step, uint64_t micro_batch, int64_t module,
@@ -108,8 +147,12 @@ OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& q, const Te
       if (pass_->training) call.delayed_amax = delayed_->amax(state_row);
     }
     ops.quantize(row, column, source, call);
-    if (call.row_stats != nullptr) pass_->ledger->add(module_, uses.row, row_stats);
-    if (call.column_stats != nullptr) pass_->ledger->add(module_, uses.column, column_stats);
+    if (call.row_stats != nullptr) {
+      pass_->ledger->add(module_, uses.row, row_stats, static_cast<bool>(row.codes));
+    }
+    if (call.column_stats != nullptr) {
+      pass_->ledger->add(module_, uses.column, column_stats, static_cast<bool>(column.codes));
+    }
   }
   return {.rowwise = row ? ops::operand(row) : rowwise(source),
           .columnwise = column ? ops::operand(column) : columnwise(source)};

@@ -12,6 +12,7 @@
 #include "ops/ops.h"
 #include "trainer/delayed_state.h"
 #include "trainer/layer_precision.h"
+#include "trainer/native_products.h"
 
 namespace qstep::trainer {
 
@@ -27,7 +28,9 @@ ops::QuantRandom quant_random(uint64_t seed, uint32_t step, uint64_t micro_batch
 class QuantLedger {
  public:
   virtual ~QuantLedger() = default;
-  virtual void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats) = 0;
+  // native: its GEMM multiplies the codes; otherwise what they decode to.
+  virtual void add(int64_t module, precision::OperandSlot slot, const ops::QuantStats& stats,
+                   bool native) = 0;
 };
 
 // The pass through the model that is running; every layer reads it at every call.
@@ -68,12 +71,15 @@ struct LinearTensors {
 };
 
 // What lives from call to call: the weight's operands, and x's for backward. Without training,
-// only what the forward pass reads.
+// only what the forward pass reads. Operands of native products are stored as codes, in training,
+// where passes are of one size.
 void lay_out_kept(ops::Arena& arena, LinearTensors& t, const precision::OperandTable& table,
-                  const LinearShape& shape, int64_t n_tokens, Purpose purpose);
+                  const LinearShape& shape, int64_t n_tokens, Purpose purpose,
+                  const NativeProducts& native);
 // What lives within one call; `arena` gives the same memory to every layer. After lay_out_kept.
 void lay_out_scratch(ops::Arena& arena, LinearTensors& t, const precision::OperandTable& table,
-                     const LinearShape& shape, int64_t n_tokens, Purpose purpose);
+                     const LinearShape& shape, int64_t n_tokens, Purpose purpose,
+                     const NativeProducts& native);
 
 class LinearOperands {
  public:

@@ -14,12 +14,12 @@ namespace {
 
 std::vector<LinearTensors> lay_out_phase(ops::Arena& arena, const PrecisionPhase& phase,
                                          const ModelConfig& model, int64_t n_tokens,
-                                         Purpose purpose) {
+                                         Purpose purpose, const NativeProducts& native) {
   std::vector<LinearTensors> layers(phase.tables.size());
   const auto each = [&](auto&& lay_out) {
     for (size_t i = 0; i < layers.size(); ++i) {
       const LinearShape shape = linear_shape(model, static_cast<int64_t>(i));
-      lay_out(arena, layers[i], phase.tables[i], shape, n_tokens, purpose);
+      lay_out(arena, layers[i], phase.tables[i], shape, n_tokens, purpose, native);
     }
   };
   each(lay_out_kept);
@@ -31,7 +31,7 @@ std::vector<LinearTensors> lay_out_phase(ops::Arena& arena, const PrecisionPhase
 
 PrecisionTensors PrecisionTensors::lay_out(ops::Arena& arena, const PrecisionPlan& plan,
                                            const ModelConfig& model, int64_t n_tokens,
-                                           Purpose purpose) {
+                                           Purpose purpose, const NativeProducts& native) {
   PrecisionTensors t;
   if (plan.plain()) return t;
   t.delayed = DelayedTensors::lay_out(arena, plan, model, purpose);
@@ -41,14 +41,14 @@ PrecisionTensors PrecisionTensors::lay_out(ops::Arena& arena, const PrecisionPla
   int64_t bytes = 0;
   for (const PrecisionPhase& phase : plan.phases) {
     ops::Arena measure;
-    lay_out_phase(measure, phase, model, n_tokens, purpose);
+    lay_out_phase(measure, phase, model, n_tokens, purpose, native);
     bytes = std::max(bytes, measure.peak_bytes());
   }
   const ops::Tensor block = arena.take("quantized operands", Dtype::kBf16, 1, bytes / 2);
   for (const PrecisionPhase& phase : plan.phases) {
     const ops::Buffer view(block.data, bytes, [](void*) {});
     ops::Arena place(view);
-    t.phases.push_back(lay_out_phase(place, phase, model, n_tokens, purpose));
+    t.phases.push_back(lay_out_phase(place, phase, model, n_tokens, purpose, native));
   }
   return t;
 }

@@ -21,7 +21,8 @@ struct PrecisionTensors {
 
   // For micro-batches of up to n_tokens. model: this rank's share of it (tensor_share).
   static PrecisionTensors lay_out(ops::Arena& arena, const PrecisionPlan& plan,
-                                  const ModelConfig& model, int64_t n_tokens, Purpose purpose);
+                                  const ModelConfig& model, int64_t n_tokens, Purpose purpose,
+                                  const NativeProducts& native = {});
 };
 
 class ModelPrecision {

@@ -23,6 +23,16 @@ double bytes_of(const Tensor& x) { return x ? static_cast<double>(x.bytes()) : 0
 // n columns of every row of x.
 double part_of(const Tensor& x, int64_t n) { return product(x.rows, n * size_bytes(x.dtype)); }
 
+// Codes with their scales of blocks or rows.
+double code_operand_bytes(const Operand& x) {
+  const ops::ScaleMode mode = x.form.scales;
+  const double scales = mode == ops::ScaleMode::kRow
+                            ? static_cast<double>(x.rows) * sizeof(float)
+                            : product(block_scale_count(mode, x.rows, x.k),
+                                      scales_are_bytes(mode) ? 1 : sizeof(float));
+  return product(x.rows, code_bytes(x.form, x.k)) + scales;
+}
+
 double operand_bytes(const Operand& x) {
   const double tiles = x.tile_scales == nullptr ? 0
                                                 : product((x.rows + x.tile_rows - 1) / x.tile_rows,
@@ -53,7 +63,9 @@ OpWork gemm_work(const Tensor& d, const Operand& a, const Operand& b, Accumulate
                  const Tensor& bias) {
   OpWork work = gradient(d, accumulate) + passes({bias});
   work.flops = gemm_flops(a.rows, b.rows, a.k);
-  work.bytes += operand_bytes(a) + operand_bytes(b);
+  const bool native = a.codes != nullptr && b.codes != nullptr;
+  work.bytes +=
+      native ? code_operand_bytes(a) + code_operand_bytes(b) : operand_bytes(a) + operand_bytes(b);
   work.type = a.dtype;
   return work;
 }
@@ -61,7 +73,8 @@ OpWork gemm_work(const Tensor& d, const Operand& a, const Operand& b, Accumulate
 OpWork quantize_work(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
                      const Tensor& x) {
   OpWork work = passes({x, rowwise.scale, rowwise.tile_scales, columnwise.scale,
-                        columnwise.tile_scales, rowwise.values});
+                        columnwise.tile_scales, rowwise.values, rowwise.codes, rowwise.block_scales,
+                        columnwise.codes, columnwise.block_scales});
   if (columnwise.values.data != rowwise.values.data) work.bytes += bytes_of(columnwise.values);
   const auto text = [](const QuantizedTensor& q) {
     return q ? precision::describe(q.spec) : std::string();

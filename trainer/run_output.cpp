@@ -1,13 +1,11 @@
 #include "trainer/run_output.h"
 
-#include "trainer/emulation.h"
-
 namespace qstep::trainer {
 
 RunOutput::RunOutput(const RunDir* dir, const Config& config, const data::StoreInfo& data,
-                     int n_ranks)
-    : dir_(dir), config_(config), n_ranks_(n_ranks) {
-  if (dir_ != nullptr) report_ = std::make_unique<RunReport>(config, data, n_ranks);
+                     int n_ranks, bool emulated)
+    : dir_(dir), config_(config), n_ranks_(n_ranks), emulated_(emulated) {
+  if (dir_ != nullptr) report_ = std::make_unique<RunReport>(config, data, n_ranks, emulated);
 }
 
 void RunOutput::header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
@@ -28,7 +26,7 @@ void RunOutput::open(const CheckpointState& state, const MachineModel& machine) 
   metrics_->run({.first_step = state.step + 1,
                  .config_hash = state.config_hash,
                  .recipe = config_.precision.recipe,
-                 .emulated = emulated(config_),
+                 .emulated = emulated_,
                  .ranks = n_ranks_,
                  .tensor = config_.parallel.tensor,
                  .n_parameters = n_parameters(config_.model),

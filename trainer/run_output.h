@@ -20,8 +20,9 @@ namespace qstep::trainer {
 
 class RunOutput {
  public:
-  // dir: null on ranks that say nothing; outlives this.
-  RunOutput(const RunDir* dir, const Config& config, const data::StoreInfo& data, int n_ranks);
+  // dir: null on ranks that say nothing; outlives this. emulated: the run is (emulation.h).
+  RunOutput(const RunDir* dir, const Config& config, const data::StoreInfo& data, int n_ranks,
+            bool emulated);
 
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,
               std::string_view backend);
@@ -46,6 +47,7 @@ class RunOutput {
   const RunDir* dir_;
   Config config_;
   int n_ranks_;
+  bool emulated_;
   std::unique_ptr<RunReport> report_;
   std::unique_ptr<MetricsFile> metrics_;
   std::unique_ptr<LedgerFile> ledger_;

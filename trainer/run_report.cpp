@@ -29,11 +29,11 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
 
 }  // namespace
 
-RunReport::RunReport(const Config& config, const data::StoreInfo& data, int n_ranks)
+RunReport::RunReport(const Config& config, const data::StoreInfo& data, int n_ranks, bool emulated)
     : config_(config),
       data_(data),
       n_ranks_(n_ranks),
-      runs_(emulation_text(emulated(config))),
+      runs_(emulation_text(emulated)),
       last_eval_(std::numeric_limits<double>::quiet_NaN()),
       memory_total_bytes_(read_machine().memory_bytes) {
   step_ms_.reserve(kRecentSteps);

@@ -16,7 +16,7 @@ namespace qstep::trainer {
 
 class RunReport {
  public:
-  RunReport(const Config& config, const data::StoreInfo& data, int n_ranks);
+  RunReport(const Config& config, const data::StoreInfo& data, int n_ranks, bool emulated);
 
   // backend: backend_text.
   void header(const std::vector<MemoryRow>& memory, int64_t windows_per_epoch,

@@ -69,7 +69,12 @@ Category TimedOps::element_wise() const {
 void TimedOps::gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha,
                     Accumulate accumulate, const Tensor& bias) {
   if (!timeline_.notes_calls()) return inner_.gemm(d, a, b, alpha, accumulate, bias);
-  const GemmCall gemm{.m = a.rows, .n = b.rows, .k = a.k, .a = format_of(a), .b = format_of(b)};
+  const GemmCall gemm{.m = a.rows,
+                      .n = b.rows,
+                      .k = a.k,
+                      .a = format_of(a),
+                      .b = format_of(b),
+                      .native = a.codes != nullptr && b.codes != nullptr};
   const Timeline::Stamp begin = timeline_.begin_call();
   inner_.gemm(d, a, b, alpha, accumulate, bias);
   timeline_.end_call(begin, gemm_category(timeline_.label(), gemm), "gemm", gemm);

@@ -34,6 +34,9 @@ class TimedOps final : public ops::Ops {
   bool in_host_memory() const override { return inner_.in_host_memory(); }
   ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
 
+  bool multiplies_codes(const ops::CodeProduct& product) override {
+    return inner_.multiplies_codes(product);
+  }
   void gemm(const ops::Tensor& d, const ops::Operand& a, const ops::Operand& b, float alpha,
             ops::Accumulate accumulate, const ops::Tensor& bias) override;
 

@@ -97,6 +97,7 @@ constexpr bool is_wait(Category c) {
 struct GemmCall {
   int64_t m = 0, n = 0, k = 0;
   GemmFormat a = GemmFormat::kFp32, b = GemmFormat::kFp32;
+  bool native = false;  // multiplied by their codes, not by what these decode to
 
   // Multiply-add = 2.
   double flops() const { return gemm_flops(m, n, k); }

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "trainer/breakdown.h"
-#include "trainer/emulation.h"
 #include "trainer/machines.h"
 
 namespace qstep::trainer {
@@ -31,6 +30,25 @@ std::string kept(const std::string& path, int64_t last_step) {
 }
 
 double ms(double ns) { return ns * 1e-6; }
+
+// What the multipliers of a call are for. Decoded operands are BF16.
+ProductFormat runs_as(const GemmCall& gemm) {
+  if (!gemm.native) {
+    const bool fp32 = gemm.a == GemmFormat::kFp32 && gemm.b == GemmFormat::kFp32;
+    return fp32 ? ProductFormat::kFp32 : ProductFormat::kBf16;
+  }
+  switch (gemm.a) {
+    case GemmFormat::kNvfp4:
+      return ProductFormat::kNvfp4;
+    case GemmFormat::kMxfp4:
+      return ProductFormat::kMxfp4;
+    case GemmFormat::kMxfp8E4m3:
+    case GemmFormat::kMxfp8E5m2:
+      return ProductFormat::kMxfp8;
+    default:
+      return ProductFormat::kFp8;
+  }
+}
 
 }  // namespace
 
@@ -149,11 +167,9 @@ void TimingRows::write_gemms() {
     const auto [op, pass] = split_label(calls.label);
     const auto emulates = [&](GemmFormat format) {
       if (format == GemmFormat::kFp32) return false;
-      return format == GemmFormat::kBf16 ? bf16_emulated_ : kQuantizedEmulated;
+      return format == GemmFormat::kBf16 ? bf16_emulated_ : !gemm.native;
     };
     const double flops = gemm.flops() * static_cast<double>(calls.n);
-    // A CPU decodes what is quantized to BF16.
-    const bool fp32 = gemm.a == GemmFormat::kFp32 && gemm.b == GemmFormat::kFp32;
     open("gemm");
     lines_.put("layer", calls.layer);
     lines_.put("op", op);
@@ -164,7 +180,7 @@ void TimingRows::write_gemms() {
     lines_.put("format_a", format_name(gemm.a));
     lines_.put("format_b", format_name(gemm.b));
     lines_.put("emulated", emulates(gemm.a) || emulates(gemm.b));
-    lines_.put("runs_as", name(fp32 ? ProductFormat::kFp32 : ProductFormat::kBf16));
+    lines_.put("runs_as", name(runs_as(gemm)));
     lines_.put("calls", calls.n);
     lines_.put("ms", ms(static_cast<double>(calls.ns)));
     lines_.put("tflops", flops / static_cast<double>(calls.ns) * 1e-3);

@@ -107,6 +107,10 @@ TrainRun::~TrainRun() {
   if (collectives_) comm_.observe(watch_.observer());
 }
 
+std::vector<MemoryRow> TrainRun::memory(int rank) const {
+  return training_memory(config_, comm_.size(), rank, {*ops_, config_.compute_dtype()});
+}
+
 // Hears of this rank's collectives from here on.
 void TrainRun::listen() {
   if (comm_.size() == 1) return;
@@ -130,11 +134,10 @@ void TrainRun::open_timing() {
     const parallel::Mesh& mesh = trainer_->groups().mesh();
     timing_ = std::make_unique<TimingRows>(timing_rows_path(folder, rank), state_.step, rank,
                                            trainer_->groups().by_name(),
-                                           emulated(config_.precision.loaded.compute));
+                                           emulated(config_.precision.loaded.compute, *ops_));
     if (config_.timing.trace_first > 0) {
-      trace_ = std::make_unique<RunTrace>(config_, *trainer_,
-                                          training_memory(config_, comm_.size(), rank),
-                                          collectives_.get(), state_.step);
+      trace_ = std::make_unique<RunTrace>(config_, *trainer_, memory(rank), collectives_.get(),
+                                          state_.step);
     }
     timing_->run({.first_step = state_.step + 1,
                   .rank = rank,
@@ -144,7 +147,7 @@ void TrainRun::open_timing() {
                   .data_rank = mesh.data_rank(rank),
                   .threads = ops::max_threads(),
                   .note_ns = measure_note_ns(ops_->clock())},
-                 training_memory(config_, comm_.size(), rank));
+                 memory(rank));
   });
 }
 
@@ -244,7 +247,7 @@ void TrainRun::evaluate_now() {
                     .bits_per_byte = result.bits_per_byte,
                     .tokens = result.tokens,
                     .eval_ms = static_cast<double>(when.length()) * 1e-6,
-                    .precision = evaluation_text(config_)};
+                    .precision = evaluation_text(config_, *ops_)};
   output_->eval(row);
 }
 
@@ -311,9 +314,9 @@ void TrainRun::loop() {
 
 ExitCode TrainRun::run() {
   std::unique_ptr<CheckpointReader> checkpoint = open_checkpoint();
-  output_ = std::make_unique<RunOutput>(dir_, config_, store_.info(), comm_.size());
-  output_->header(training_memory(config_, comm_.size(), comm_.rank()), loader_->windows(),
-                  backend_text(*ops_, config_));
+  output_ = std::make_unique<RunOutput>(dir_, config_, store_.info(), comm_.size(),
+                                        emulated(config_, *ops_));
+  output_->header(memory(comm_.rank()), loader_->windows(), backend_text(*ops_, config_));
   agree(comm_, [&] { require_self_test(config_.precision.loaded, quantize_on_host(*ops_)); });
   trainer_ = std::make_unique<Trainer>(*ops_, config_, comm_);
   limit_.expect_save_of(12.0 * static_cast<double>(trainer_->shards().owned_total));

@@ -43,6 +43,7 @@ class TrainRun {
  private:
   std::unique_ptr<CheckpointReader> open_checkpoint();
   void resume(const CheckpointReader& checkpoint);
+  std::vector<MemoryRow> memory(int rank) const;
   void listen();
   void open_timing();
   void loop();

@@ -74,25 +74,26 @@ struct Trainer::Layout {
 };
 
 Trainer::Layout Trainer::lay_out(ops::Arena& arena, const Config& c, const ShardPlan& shards,
-                                 int n_data_ranks) {
+                                 int n_data_ranks, const NativeProducts& native) {
   const int64_t G = c.train.micros_per_step(), tensor = shards.tensor.size;
   return {.parameters = lay_out_parameters(arena, c.model, shards, c.compute_dtype()),
           .gradients =
               GradientSum::lay_out(arena, c.model, shards, c.parallel.reduction, G / n_data_ranks),
           .activations = lay_out_activations(arena, c.model, c.train.micro_batch, c.train.seq_len,
                                              c.compute_dtype(), Purpose::kTraining, tensor),
-          .precision =
-              PrecisionTensors::lay_out(arena, plan_precision(c), tensor_share(c.model, tensor),
-                                        c.train.micro_batch * c.train.seq_len, Purpose::kTraining),
+          .precision = PrecisionTensors::lay_out(
+              arena, plan_precision(c), tensor_share(c.model, tensor),
+              c.train.micro_batch * c.train.seq_len, Purpose::kTraining, native),
           .staging = lay_out_staging(arena, shards, c.parallel.gradients, n_data_ranks),
           .step_sums = arena.take("batch", Dtype::kF32, 1, G + shards.total / kShardUnit),
           .scalars = arena.take("batch", Dtype::kF32, 1, 3)};
 }
 
-std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank) {
+std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank,
+                                       const NativeProducts& native) {
   const parallel::Mesh mesh = mesh_of(config, n_ranks);
   ops::Arena measure;
-  Trainer::lay_out(measure, config, plan_of(config, mesh, rank), mesh.data);
+  Trainer::lay_out(measure, config, plan_of(config, mesh, rank), mesh.data, native);
   std::vector<MemoryRow> rows;
   for (const auto& [owner, bytes] : measure.bytes_by_owner()) rows.push_back({owner, bytes});
   std::stable_sort(rows.begin(), rows.end(),
@@ -112,10 +113,11 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
       shards_(plan_of(config, groups_.mesh(), world.rank())) {
   parallel::Comm& data = groups_.data();
   ops::Arena measure;
-  lay_out(measure, config, shards_, data.size());
+  const NativeProducts native(ops, config.compute_dtype());
+  lay_out(measure, config, shards_, data.size(), native);
   buffer_ = ops.allocate(measure.peak_bytes());
   ops::Arena place(buffer_);
-  Layout layout = lay_out(place, config, shards_, data.size());
+  Layout layout = lay_out(place, config, shards_, data.size(), native);
 
   parameters_ = std::move(layout.parameters);
   decay_stretches_ = decay_stretches(shards_);

@@ -57,7 +57,9 @@ struct MemoryRow {
 
 // Bytes per owner on rank `rank` of `n_ranks`, parallel.tensor of them a tensor group, of a
 // training run of this configuration, largest first; nothing is allocated.
-std::vector<MemoryRow> training_memory(const Config& config, int n_ranks = 1, int rank = 0);
+// native: what the backend multiplies by codes; of one that decodes everything otherwise.
+std::vector<MemoryRow> training_memory(const Config& config, int n_ranks = 1, int rank = 0,
+                                       const NativeProducts& native = {});
 
 class Trainer {
  public:
@@ -110,8 +112,9 @@ class Trainer {
   struct Layout;
   class Buckets;
   static Layout lay_out(ops::Arena& arena, const Config& config, const ShardPlan& shards,
-                        int n_data_ranks);
-  friend std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank);
+                        int n_data_ranks, const NativeProducts& native);
+  friend std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank,
+                                                const NativeProducts& native);
 
   void upload(const MicroBatch& batch);
   void sum_uncut_gradients();

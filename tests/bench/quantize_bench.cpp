@@ -20,7 +20,7 @@ void quantize(benchmark::State& state, const QuantizeCase& c, int64_t rows, int6
     auto row = ops::lay_out_quantized(arena, "row", c.row, Orientation::kRowwise, rows, cols);
     auto column =
         ops::lay_out_quantized(arena, "column", c.column, Orientation::kColumnwise, rows, cols,
-                               shared ? ops::TakeValues::kNo : ops::TakeValues::kYes);
+                               {.values = !shared});
     if (shared) column.values = row.values;
     return std::pair(row, column);
   };

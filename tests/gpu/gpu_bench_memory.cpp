@@ -125,7 +125,7 @@ GpuCase quantizer(const QuantizeCase& c) {
         ops::lay_out_quantized(t.arena(), "row", c.row, ops::Orientation::kRowwise, kRows, kCols);
     auto column =
         ops::lay_out_quantized(t.arena(), "column", c.column, ops::Orientation::kColumnwise, kRows,
-                               kCols, shared ? ops::TakeValues::kNo : ops::TakeValues::kYes);
+                               kCols, {.values = !shared});
     if (shared) column.values = row.values;
     return {[=](Ops& ops) { ops.quantize(row, column, x, {}); }};
   };

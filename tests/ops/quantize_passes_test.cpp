@@ -277,62 +277,6 @@ TEST(QuantizePasses, JoinsWhatTheCpuJoins) {
   }
 }
 
-// Codes of one orientation between sentinels, rows 16 bytes or more apart.
-struct Codes {
-  Codes(int64_t rows, int64_t k) : ld((k + 15) / 16 * 16), bytes(Dtype::kU8, rows, k, ld - k) {}
-  int64_t ld;
-  Guarded bytes;
-};
-
-// The codes that a GEMM of 8-bit operands reads, with the values and without: those of
-// quantize_encoded.
-TEST(QuantizePasses, Fp8Codes) {
-  QuantSpec e5m2 = default_spec(QuantFormat::kFp8E5m2);
-  QuantSpec delayed = default_spec(QuantFormat::kFp8E4m3);
-  delayed.amax = AmaxScope::kDelayed;
-  QuantSpec rows = default_spec(QuantFormat::kFp8E4m3);
-  rows.amax = AmaxScope::kRow;
-  uint64_t seed = 800;
-  for (const QuantSpec& spec : {default_spec(QuantFormat::kFp8E4m3), e5m2, delayed, rows}) {
-    for (const Shape shape : {Shape{128, 128}, Shape{257, 144}, Shape{70, 333}, Shape{1, 3}}) {
-      for (const bool with_values : {true, false}) {
-        const QuantInput in(kAllData[seed % std::size(kAllData)], shape,
-                            seed % 3 == 0 ? Dtype::kF32 : Dtype::kBf16, seed, seed % 2 * 8);
-        const std::string what = describe(spec) + " on " + in.what;
-        QuantSide row = in.side(spec, Orientation::kRowwise);
-        QuantSide column = in.side(spec, Orientation::kColumnwise);
-        Codes row_codes(shape.rows, shape.cols), column_codes(shape.cols, shape.rows);
-        row.q.codes = row_codes.bytes;
-        column.q.codes = column_codes.bytes;
-        if (!with_values) row.q.values = column.q.values = {};
-        HostQuantizeLaunch launch(seed % 2 == 0);
-        ops::device::quantize_with(launch, row.q, column.q, in.tensor, in.call);
-        for (const Orientation o : {Orientation::kRowwise, Orientation::kColumnwise}) {
-          const Codes& codes = o == Orientation::kRowwise ? row_codes : column_codes;
-          const QuantSide& side = o == Orientation::kRowwise ? row : column;
-          QuantSide expected = in.side(spec, o);
-          const ops::EncodedTensor e = ops::cpu::quantize_encoded(expected.q, in.tensor, in.call);
-          std::vector<uint8_t> found;
-          for (int64_t r = 0; r < e.rows; ++r) {
-            const auto* const line = codes.bytes.tensor().as<uint8_t>() + r * codes.ld;
-            found.insert(found.end(), line, line + e.k);
-          }
-          EXPECT_EQ(e.codes, found) << what;
-          codes.bytes.expect_guards_intact(what);
-          EXPECT_EQ(bits_of(expected.scale, expected.tile_scales),
-                    bits_of(side.scale, side.tile_scales))
-              << what;
-          if (with_values) {
-            EXPECT_EQ(expected.bits(), side.bits()) << what;
-          }
-        }
-        ++seed;
-        if (HasFailure()) return;
-      }
-    }
-  }
-}
-
 // The orientations of a weight share their memory: what is written once must not be read again.
 TEST(QuantizePasses, SharedValues) {
   const QuantSpec spec = with_block(nvfp4(), {16, 16});

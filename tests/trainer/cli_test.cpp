@@ -281,6 +281,10 @@ TEST_F(Cli, DoctorTellsTheMachine) {
   EXPECT_EQ(json["libraries"].size(), 4u);
   EXPECT_NE(json["cuda"]["usable"].get<bool>(),
             !json["cuda"]["why_not"].get<std::string>().empty());
+  // The products of a GPU are there where one is.
+  EXPECT_NE(json["cuda"]["products"].empty(), json["cuda"]["usable"].get<bool>());
+  EXPECT_EQ(contains(qstep("doctor").out, "products on a GPU\n  none: "),
+            !json["cuda"]["usable"].get<bool>());
 }
 
 TEST_F(Cli, BenchPeakMeasures) {

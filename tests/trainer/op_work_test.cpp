@@ -57,6 +57,22 @@ TEST(OpWork, AQuantizerReadsOnceAndWritesWhatItMakes) {
   EXPECT_EQ(quantize_work(row, own, x).kind, precision::describe(spec));
 }
 
+// What a GPU's matrix units read takes the place of decoded values.
+TEST(OpWork, CodesAndTheirScales) {
+  ops::Arena measure;
+  const auto spec = precision::default_spec(precision::QuantFormat::kNvfp4);
+  const Tensor x = tensor(Dtype::kBf16, 128, 64);
+  ops::QuantizedTensor q = ops::lay_out_quantized(measure, "test", spec, ops::Orientation::kRowwise,
+                                                  128, 64, {.values = false, .codes = true});
+  q.codes.data = q.block_scales.data = q.scale.data = memory;
+  const double codes = 128 * 64 / 2, scales = 128 * 4;
+  EXPECT_EQ(quantize_work(q, {}, x).bytes, 2.0 * 128 * 64 + codes + scales + 4);
+  const Tensor d = tensor(Dtype::kBf16, 128, 128);
+  const OpWork work = gemm_work(d, operand(q), operand(q), Accumulate::kNo, {});
+  EXPECT_EQ(work.bytes, 2.0 * 128 * 128 + 2 * (codes + scales));
+  EXPECT_EQ(work.flops, 2.0 * 128 * 128 * 64);
+}
+
 TEST(OpWork, AttentionByHand) {
   const ops::AttentionShape shape{
       .batch = 2, .seq_len = 8, .n_heads = 4, .n_kv_heads = 2, .head_dim = 16};

@@ -242,7 +242,7 @@ std::vector<float> delayed_scales(Trainer& trainer) {
 
 class Saturation final : public QuantLedger {
  public:
-  void add(int64_t, OperandSlot, const ops::QuantStats& stats) override {
+  void add(int64_t, OperandSlot, const ops::QuantStats& stats, bool) override {
     elements += stats.elements;
     saturated += stats.saturated;
     largest_share = std::max(largest_share, stats.saturated / stats.elements);
@@ -308,7 +308,7 @@ TEST(RecipeSwitch, PhasesShareTheirMemory) {
 
 class CountingLedger final : public QuantLedger {
  public:
-  void add(int64_t module, OperandSlot slot, const ops::QuantStats& stats) override {
+  void add(int64_t module, OperandSlot slot, const ops::QuantStats& stats, bool) override {
     ++counts[{module, slot}];
     elements[{module, slot}] = stats.elements;
   }

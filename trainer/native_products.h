@@ -1,0 +1,40 @@
+// Which products of the linear layers a backend multiplies by their codes, natively: asked of it,
+// for the shapes of this run. All others are emulated: operands are decoded to BF16, exactly.
+#pragma once
+
+#include <compare>
+#include <map>
+#include <tuple>
+
+#include "ops/ops.h"
+#include "trainer/layer_precision.h"
+
+namespace qstep::trainer {
+
+class NativeProducts {
+ public:
+  // Of a backend that decodes everything.
+  NativeProducts() = default;
+  // Asks `ops`, which outlives this. compute: the type of activations.
+  NativeProducts(ops::Ops& ops, ops::Dtype compute) : ops_(&ops), compute_(compute) {}
+
+  // A GEMM of a layer of this shape, with micro-batches of n_tokens.
+  bool has(const precision::OperandTable& table, precision::Gemm gemm, const LinearShape& shape,
+           int64_t n_tokens) const;
+
+ private:
+  using Question =
+      std::tuple<ops::NativeForm, ops::NativeForm, int64_t, int64_t, int64_t, ops::Dtype>;
+
+  ops::Ops* ops_ = nullptr;
+  ops::Dtype compute_ = ops::Dtype::kBf16;
+  mutable std::map<Question, bool> answers_;  // layers repeat each other
+};
+
+// d [m,n] of a GEMM: m, n and k.
+struct GemmShape {
+  int64_t m = 0, n = 0, k = 0;
+};
+GemmShape gemm_shape(precision::Gemm gemm, const LinearShape& shape, int64_t n_tokens);
+
+}  // namespace qstep::trainer
