@@ -76,6 +76,7 @@ pack() {
   add /usr/bin/pkg-config
   find "$staging/usr" -type f '(' -name '*.so*' -o -path '*/bin/*' ')' | loaded >"$staging/loaded"
   while read -r path; do add "$path"; done <"$staging/loaded"
+  /sbin/ldconfig -n "$staging"/usr/lib/*-linux-gnu # links by the names that programs load
   mkdir -p "$(dirname "$1")"
   tar -C "$staging" -czf "$1" usr
   echo "$1: $(du -h "$1" | cut -f1), $(du -sh "$staging/usr" | cut -f1) unpacked"
