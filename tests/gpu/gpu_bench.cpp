@@ -30,7 +30,7 @@ Tensor Tensors::tokens(int64_t n, int64_t vocab) {
   return fills_.back().tensor;
 }
 
-void Tensors::fill(ops::Ops& ops) const {
+void Tensors::fill() const {
   constexpr int64_t kPeriod = (int64_t{1} << 23) + 9;  // longer than rows, so that they differ
   for (const Fill& f : fills_) {
     const int64_t element = ops::size_bytes(f.tensor.dtype);
@@ -50,9 +50,9 @@ void Tensors::fill(ops::Ops& ops) const {
       }
     });
     for (int64_t first = 0; first < f.tensor.size(); first += n) {
-      ops.upload(ops::matrix(static_cast<std::byte*>(f.tensor.data) + first * element,
-                             f.tensor.dtype, 1, std::min(n, f.tensor.size() - first)),
-                 host.data());
+      ops_.upload(ops::matrix(static_cast<std::byte*>(f.tensor.data) + first * element,
+                              f.tensor.dtype, 1, std::min(n, f.tensor.size() - first)),
+                  host.data());
     }
   }
 }
@@ -118,13 +118,16 @@ trainer::OpWork work_of(ops::Ops& ops, const std::function<void(ops::Ops&)>& cal
 
 void run(benchmark::State& state, ops::Ops& ops, const GpuCase& c) {
   ops::Arena measure;
-  Tensors measured(measure);
-  c.make(measured);
+  Tensors measured(ops, measure);
+  if (!c.make(measured).timed) {
+    fmt::print("  {:<46} not on this GPU\n", c.name);
+    return state.SkipWithError("not on this GPU");
+  }
   const ops::Buffer memory = ops.allocate(measure.peak_bytes());
   ops::Arena place(memory);
-  Tensors placed(place);
+  Tensors placed(ops, place);
   const GpuCalls calls = c.make(placed);
-  placed.fill(ops);
+  placed.fill();
   if (calls.before) calls.before(ops);
   const trainer::OpWork work = work_of(ops, calls.timed);
   for (auto _ : state) state.SetIterationTime(seconds_each(ops, calls.timed));
@@ -139,7 +142,7 @@ class Lines final : public benchmark::BenchmarkReporter {
   bool ReportContext(const Context&) override { return true; }
   void ReportRuns(const std::vector<Run>& runs) override {
     for (const Run& r : runs) {
-      if (r.counters.count("flops") == 0) continue;  // it failed, which was said
+      if (r.counters.count("flops") == 0) continue;  // skipped, which was said
       const double seconds = r.real_accumulated_time / static_cast<double>(r.iterations);
       const double flops = r.counters.at("flops").value, bytes = r.counters.at("bytes").value;
       std::string rate = fmt::format("{:7.0f} GB/s {:6.1f} % of a copy", 1e-9 * bytes / seconds,

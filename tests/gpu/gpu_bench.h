@@ -19,8 +19,9 @@ using ops::Tensor;
 // The tensors of a case: laid out twice, by a measuring and by a placing arena, then filled.
 class Tensors {
  public:
-  explicit Tensors(ops::Arena& arena) : arena_(arena) {}
+  Tensors(ops::Ops& ops, ops::Arena& arena) : ops_(ops), arena_(arena) {}
 
+  ops::Ops& ops() { return ops_; }
   ops::Arena& arena() { return arena_; }
   Tensor zeros(Dtype dtype, int64_t rows, int64_t cols) {
     return arena_.take("bench", dtype, rows, cols);
@@ -30,18 +31,20 @@ class Tensors {
   // [1, n] int32 below `vocab`.
   Tensor tokens(int64_t n, int64_t vocab);
 
-  void fill(ops::Ops& ops) const;
+  void fill() const;
 
  private:
   struct Fill {
     Tensor tensor;
     int64_t vocab = 0;  // of tokens
   };
+  ops::Ops& ops_;
   ops::Arena& arena_;
   std::vector<Fill> fills_;
 };
 
 struct GpuCalls {
+  // Empty where this GPU does not have the operation.
   std::function<void(ops::Ops&)> timed;
   std::function<void(ops::Ops&)> before = {};  // once, not timed
 };

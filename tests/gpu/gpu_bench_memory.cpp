@@ -1,5 +1,7 @@
 // Operations bound by memory, on tensors many times the size of a GPU's cache.
-#include "ops/embedding.h"
+#include <fmt/format.h>
+
+#include "ops/native_form.h"
 #include "ops/reduce.h"
 #include "tests/bench/quantize_cases.h"
 #include "tests/gpu/gpu_bench.h"
@@ -116,20 +118,25 @@ GpuCalls adamw(Tensors& t) {
   }};
 }
 
-GpuCase quantizer(const QuantizeCase& c) {
+enum class Into : uint8_t { kValues, kCodes };
+
+GpuCase quantizer(const QuantizeCase& c, Into into) {
   constexpr int64_t kRows = 16384, kCols = 8192;
-  const auto make = [c](Tensors& t) -> GpuCalls {
+  const auto make = [=](Tensors& t) -> GpuCalls {
     const Tensor x = t.random(Dtype::kBf16, kRows, kCols);
-    const bool shared = precision::transposable(c.row, c.column);
-    const auto row =
-        ops::lay_out_quantized(t.arena(), "row", c.row, ops::Orientation::kRowwise, kRows, kCols);
-    auto column =
-        ops::lay_out_quantized(t.arena(), "column", c.column, ops::Orientation::kColumnwise, kRows,
-                               kCols, {.values = !shared});
+    const bool shared = into == Into::kValues && precision::transposable(c.row, c.column);
+    const bool codes = into == Into::kCodes;
+    const auto lay_out = [&](const QuantSpec& spec, ops::Orientation orientation, bool values) {
+      return ops::lay_out_quantized(t.arena(), "quantized", spec, orientation, kRows, kCols,
+                                    {.values = values, .codes = codes});
+    };
+    const auto row = lay_out(c.row, ops::Orientation::kRowwise, !codes);
+    auto column = lay_out(c.column, ops::Orientation::kColumnwise, !codes && !shared);
     if (shared) column.values = row.values;
     return {[=](Ops& ops) { ops.quantize(row, column, x, {}); }};
   };
-  return {std::string("quantize ") + c.name, make, 2.0 * kRows * kCols * (c.passes - 1)};
+  return {fmt::format("quantize {}{}", c.name, into == Into::kCodes ? ", codes" : ""), make,
+          2.0 * kRows * kCols * (c.passes - 1)};
 }
 
 }  // namespace
@@ -155,7 +162,12 @@ std::vector<GpuCase> memory_cases() {
 
 std::vector<GpuCase> quantizer_cases() {
   std::vector<GpuCase> cases;
-  for (const QuantizeCase& c : kQuantizeCases) cases.push_back(quantizer(c));
+  for (const QuantizeCase& c : kQuantizeCases) {
+    cases.push_back(quantizer(c, Into::kValues));
+    if (ops::native_form(c.row) && ops::native_form(c.column)) {
+      cases.push_back(quantizer(c, Into::kCodes));
+    }
+  }
   return cases;
 }
 

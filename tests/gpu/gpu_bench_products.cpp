@@ -1,6 +1,7 @@
 // GEMMs of every format, and attention: the shapes of Llama 3.2 1B on 16384 tokens, and a square.
 #include <fmt/format.h>
 
+#include "ops/native_form.h"
 #include "tests/bench/quantize_cases.h"
 #include "tests/gpu/gpu_bench.h"
 
@@ -41,13 +42,26 @@ GpuCase plain_wgrad(const Shape& s) {
   return {fmt::format("gemm bf16 {} wgrad {} x {} x {}", s.what, s.m, s.n, s.k), make};
 }
 
-GpuCase quantized(const char* format, const QuantSpec& left, const QuantSpec& right,
-                  const Shape& s) {
+// What a GEMM reads of its operands: the codes, natively, or BF16 that they were decoded to.
+enum class Reads : uint8_t { kCodes, kValues };
+
+GpuCase quantized(const char* format, const QuantSpec& left, const QuantSpec& right, const Shape& s,
+                  Reads reads) {
   const auto make = [=](Tensors& t) -> GpuCalls {
+    const bool codes = reads == Reads::kCodes;
+    if (codes && !t.ops().multiplies_codes({.a = ops::native_form(left),
+                                            .b = ops::native_form(right),
+                                            .m = s.m,
+                                            .n = s.n,
+                                            .k = s.k,
+                                            .out = Dtype::kBf16})) {
+      return {};
+    }
     const Tensor d = t.zeros(Dtype::kBf16, s.m, s.n);
     const Tensor a = t.random(Dtype::kBf16, s.m, s.k), b = t.random(Dtype::kBf16, s.n, s.k);
     const auto lay_out = [&](const QuantSpec& spec, int64_t rows) {
-      return ops::lay_out_quantized(t.arena(), "operand", spec, Orientation::kRowwise, rows, s.k);
+      return ops::lay_out_quantized(t.arena(), "operand", spec, Orientation::kRowwise, rows, s.k,
+                                    {.values = !codes, .codes = codes});
     };
     const QuantizedTensor qa = lay_out(left, s.m), qb = lay_out(right, s.n);
     return {
@@ -58,7 +72,9 @@ GpuCase quantized(const char* format, const QuantSpec& left, const QuantSpec& ri
               ops.quantize(qb, {}, b, {});
             }};
   };
-  return {fmt::format("gemm {} {} {} x {} x {}", format, s.what, s.m, s.n, s.k), make};
+  return {fmt::format("gemm {}{} {} {} x {} x {}", format,
+                      reads == Reads::kCodes ? "" : " (emulated)", s.what, s.m, s.n, s.k),
+          make};
 }
 
 enum class Pass : uint8_t { kForward, kBackward };
@@ -89,10 +105,13 @@ std::vector<GpuCase> product_cases() {
   for (const Shape& s : kShapes) {
     cases.push_back(plain(s));
     cases.push_back(plain_wgrad(s));
-    cases.push_back(quantized("fp8", fp8, fp8, s));
-    cases.push_back(quantized("fp8 1x128, 128x128", fp8_blocks(1), fp8_blocks(128), s));
-    cases.push_back(quantized("mxfp8", mxfp8, mxfp8, s));
-    cases.push_back(quantized("nvfp4", nvfp4(), nvfp4(), s));
+    for (const Reads reads : {Reads::kCodes, Reads::kValues}) {
+      if (reads == Reads::kValues && &s != kShapes) continue;  // BF16 products, one way or another
+      cases.push_back(quantized("fp8", fp8, fp8, s, reads));
+      cases.push_back(quantized("fp8 1x128 128x128", fp8_blocks(1), fp8_blocks(128), s, reads));
+      cases.push_back(quantized("mxfp8", mxfp8, mxfp8, s, reads));
+      cases.push_back(quantized("nvfp4", nvfp4(), nvfp4(), s, reads));
+    }
   }
   for (const ops::AttentionShape& s :
        {ops::AttentionShape{8, 2048, 32, 8, 64}, ops::AttentionShape{2, 8192, 32, 8, 64},
