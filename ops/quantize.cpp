@@ -85,9 +85,9 @@ void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& colum
     }
     check_codes(*q, x);
     check(has_tensor_scale(q->spec) == static_cast<bool>(q->scale), "quantize: scale");
-    const bool needs_tiles = q->values || !q->codes || q->spec.amax == AmaxScope::kRow;
-    check((scale_tile(q->spec).rows > 0 && needs_tiles) == static_cast<bool>(q->tile_scales),
-          "quantize: tile scales");
+    const bool reads_values = q->values || !q->codes || q->spec.amax == AmaxScope::kRow;
+    const bool has_tiles = scale_tile(q->spec).rows > 0;
+    check(q->tile_scales ? has_tiles : !has_tiles || !reads_values, "quantize: tile scales");
     if (q->spec.amax == AmaxScope::kDelayed) {
       expect_vector(call.delayed_scale, 1, "quantize: delayed scale");
     }

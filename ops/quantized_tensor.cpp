@@ -52,8 +52,7 @@ QuantizedTensor lay_out_quantized(Arena& arena, std::string_view owner, const Qu
   q.values = stored.values ? arena.take(owner, Dtype::kBf16, rows, cols)
                            : matrix(nullptr, Dtype::kBf16, rows, cols);
   if (has_tensor_scale(spec)) q.scale = arena.take(owner, Dtype::kF32, 1, 1);
-  if (const BlockShape tile = scale_tile(spec);
-      tile.rows > 0 && (stored.values || spec.amax == AmaxScope::kRow)) {
+  if (const BlockShape tile = scale_tile(spec); tile.rows > 0) {
     q.tile_scales = arena.take(owner, Dtype::kF32, divide_up(n, tile.rows),
                                tile.k == 0 ? 1 : divide_up(k, tile.k));
   }

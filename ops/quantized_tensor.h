@@ -30,8 +30,7 @@ struct QuantizedTensor {
   // rounded up. Empty elsewhere.
   Tensor tile_scales;
   // What a GPU's matrix units read, where a GEMM takes the format natively (ops/native_form.h);
-  // empty elsewhere, and on CPUs always. Values may be left out then (only their shape is there),
-  // and with them tile_scales, but for those of fp8 rows.
+  // empty elsewhere, and on CPUs always. Values may be left out then: only their shape is there.
   Tensor codes = {};         // bytes [operand rows, code_bytes]
   Tensor block_scales = {};  // [1, block_scale_count]; empty where there are none of blocks
 
