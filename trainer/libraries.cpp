@@ -135,7 +135,7 @@ Library mpi_library() {
                    "apt install libopenmpi-dev openmpi-bin"});
 }
 
-std::vector<Library> optional_libraries() {
+std::vector<Library> gpu_libraries() {
   const std::vector<Wanted> list = {
       {"CUDA driver", {"libcuda.so.1"}, cuda_driver_version, "needs an NVIDIA GPU and its driver"},
       {"cuBLASLt",
@@ -145,9 +145,15 @@ std::vector<Library> optional_libraries() {
       {"cuDNN", {"libcudnn.so.9"}, cudnn_version, "NVIDIA's package libcudnn9-cuda-13"},
       {"NCCL", {"libnccl.so.2"}, nccl_version, "NVIDIA's package libnccl2"},
   };
-  std::vector<Library> found{mpi_library()};
+  std::vector<Library> found;
   for (const Wanted& wanted : list) found.push_back(look_for(wanted));
   return found;
+}
+
+std::vector<Library> optional_libraries() {
+  std::vector<Library> all = gpu_libraries();
+  all.insert(all.begin(), mpi_library());
+  return all;
 }
 
 }  // namespace qstep::trainer

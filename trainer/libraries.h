@@ -17,9 +17,9 @@ struct Library {
 // Linked into every build: oneDNN, OpenMP, HDF5, SentencePiece.
 std::vector<Library> linked_libraries();
 
+// Looked for on this machine and not needed on one CPU.
 Library mpi_library();
-
-// Looked for on this machine and not needed on one CPU: MPI, CUDA driver, cuBLASLt, cuDNN, NCCL.
-std::vector<Library> optional_libraries();
+std::vector<Library> gpu_libraries();       // CUDA driver, cuBLASLt, cuDNN, NCCL
+std::vector<Library> optional_libraries();  // all of them
 
 }  // namespace qstep::trainer

@@ -28,7 +28,7 @@ FactGroup build_facts() {
                     {"instructions", std::string(ops::built_for())}}};
 }
 
-FactGroup machine_facts() {
+FactGroup machine_facts(std::string_view backend) {
   const Machine m = read_machine();
   return {.name = "machine",
           .facts = {{"processor", m.cpu_name},
@@ -37,15 +37,21 @@ FactGroup machine_facts() {
                     {"threads", fmt::format("{}", ops::max_threads())},
                     {"bf16", std::string(describe(m.bf16_support()))},
                     {"memory", bytes_text(m.memory_bytes)},
-                    {"huge_pages", m.huge_pages}}};
+                    {"huge_pages", m.huge_pages},
+                    {"device", std::string(backend)}}};
 }
 
-// MPI's where it is in use. Those of GPUs are left out: training does not run on them.
-FactGroup library_facts(int n_ranks) {
+// Those that are in use.
+FactGroup library_facts(int n_ranks, std::string_view backend) {
   std::vector<Library> libraries = linked_libraries();
   if (n_ranks > 1) libraries.push_back(mpi_library());
+  if (backend != "cpu") {
+    const std::vector<Library> of_gpus = gpu_libraries();
+    libraries.insert(libraries.end(), of_gpus.begin(), of_gpus.end());
+  }
   FactGroup group{.name = "libraries", .facts = {}};
   for (const Library& library : libraries) {
+    if (!library.present) continue;
     group.facts.emplace_back(library.name, library.note.empty()
                                                ? library.version
                                                : library.version + ", " + library.note);
@@ -74,8 +80,9 @@ bool is_recorded_variable(std::string_view name) {
                      [&](std::string_view prefix) { return name.starts_with(prefix); });
 }
 
-std::vector<FactGroup> run_facts(int n_ranks) {
-  return {build_facts(), machine_facts(), library_facts(n_ranks), environment_facts()};
+std::vector<FactGroup> run_facts(int n_ranks, std::string_view backend) {
+  return {build_facts(), machine_facts(backend), library_facts(n_ranks, backend),
+          environment_facts()};
 }
 
 }  // namespace qstep::trainer

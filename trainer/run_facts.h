@@ -15,8 +15,8 @@ struct FactGroup {
   std::vector<std::pair<std::string, std::string>> facts;
 };
 
-// Of this process, one of so many ranks.
-std::vector<FactGroup> run_facts(int n_ranks);
+// Of this process, one of so many ranks, on a backend of this name (Ops::name).
+std::vector<FactGroup> run_facts(int n_ranks, std::string_view backend);
 
 // Variables whose names begin with one of these decide how fast a run is.
 bool is_recorded_variable(std::string_view name);

@@ -17,7 +17,8 @@ void RunOutput::resumed(const std::string& path, int64_t step, const std::string
   if (report_) report_->resumed(path, step, note);
 }
 
-void RunOutput::open(const CheckpointState& state, const MachineModel& machine) {
+void RunOutput::open(const CheckpointState& state, const MachineModel& machine,
+                     std::string_view backend) {
   if (dir_ == nullptr) return;
   report_->peaks(machine);
   dir_->write_config(state.config_toml);
@@ -33,7 +34,7 @@ void RunOutput::open(const CheckpointState& state, const MachineModel& machine) 
                  .flops_per_token =
                      flops_per_token(config_.model, config_.train.seq_len, AttentionCount::kCausal),
                  .machine = machine});
-  metrics_->facts(state.step + 1, run_facts(n_ranks_));
+  metrics_->facts(state.step + 1, run_facts(n_ranks_, backend));
   const std::string path = dir_->ledger_jsonl();
   if (config_.precision.ledger_every == 0 || plan_precision(config_).plain()) {
     keep_rows(path, state.step, [](const auto&, int64_t) {});

@@ -28,8 +28,8 @@ class RunOutput {
               std::string_view backend);
   void resumed(const std::string& path, int64_t step, const std::string& note);
   // Opens the files: rows behind state.step are dropped.
-  // machine: what the steps will be held against.
-  void open(const CheckpointState& state, const MachineModel& machine);
+  // machine: what the steps will be held against. backend: as Ops::name has it.
+  void open(const CheckpointState& state, const MachineModel& machine, std::string_view backend);
   void begin(int64_t step);  // the loop starts behind this step
 
   void step(const StepRow& row, int64_t skipped_steps);

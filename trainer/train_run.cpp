@@ -327,7 +327,7 @@ ExitCode TrainRun::run() {
   machine_ = rank_machine(comm_, config_, ops_->name());
   least_ = std::make_unique<RunLeastTimes>(config_, comm_.size(), machine_);
   evaluated_step_ = std::stoll(text_of_first_rank(comm_, [&] {
-    output_->open(state_, machine_);
+    output_->open(state_, machine_, ops_->name());
     return fmt::format("{}", output_->last_eval_step());
   }));
   open_timing();
