@@ -53,6 +53,11 @@ struct AbbaResult {
 
 // Fewer blocks than this do not know their own spread: the verdict is then always inconclusive.
 inline constexpr int64_t kMinBlocks = 8;
+// Whether one side is faster at all, by more than the threshold or not: the interval leaves out 1.
+inline bool differs(const AbbaResult& result) {
+  return result.blocks >= kMinBlocks && (result.interval.low > 1 || result.interval.high < 1);
+}
+
 // Of at least one whole block.
 AbbaResult judge(std::span<const double> pair_logs, const AbbaOptions& options);
 

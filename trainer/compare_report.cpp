@@ -37,9 +37,14 @@ std::string verdict_text(const AbbaResult& result, double threshold, bool emulat
   if (result.blocks < kMinBlocks) {
     return fmt::format("inconclusive: fewer than {} blocks", kMinBlocks);
   }
+  const std::string what =
+      differs(result) ? fmt::format("{}, perhaps by less than {}",
+                                    result.gain > 1 ? "faster" : "slower", percent(threshold))
+                      : "inconclusive";
   if (result.blocks_needed > result.blocks) {
-    return fmt::format("inconclusive: {} blocks are needed (--blocks)", result.blocks_needed);
+    return fmt::format("{}: {} blocks are needed (--blocks)", what, result.blocks_needed);
   }
+  if (differs(result)) return what;
   return fmt::format("inconclusive: {} from 1 lies within the interval", percent(threshold));
 }
 

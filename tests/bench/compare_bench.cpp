@@ -78,6 +78,7 @@ bool run_tries(const Options& o, const std::string& folder, double share) {
   fmt::print("{}\n", share > 0 ? fmt::format("side B slowed by {:.3g} %", 100 * share)
                                : std::string("side B the same as side A"));
   std::map<std::string_view, int64_t> counts;
+  int64_t n_differ = 0;
   for (int64_t i = 0; i < o.tries; ++i) {
     CompareOptions options = o.compare;
     options.recipes = {o.recipe, o.recipe};
@@ -91,6 +92,7 @@ bool run_tries(const Options& o, const std::string& folder, double share) {
     const ComparePair& pair = state.pairs.at(0);
     const AbbaResult r = judge(pair_logs(pair.segments_ms), options.abba);
     ++counts[verdict_name(r.verdict)];
+    n_differ += differs(r) ? 1 : 0;
     fmt::print(
         "  {:>3}  step {:.2f} ms  gain {:.4f}  {:.4f} - {:.4f}  deviation {:.4f}  {:<12}  "
         "{:.1f} s\n",
@@ -100,7 +102,7 @@ bool run_tries(const Options& o, const std::string& folder, double share) {
   }
   fmt::print("  of {}:", o.tries);
   for (const auto& [name, n] : counts) fmt::print(" {} {}", n, name);
-  fmt::print("\n");
+  fmt::print("; the interval leaves out 1 in {}\n", n_differ);
   return true;
 }
 

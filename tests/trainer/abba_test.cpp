@@ -84,8 +84,17 @@ TEST(Abba, VerdictsFollowTheIntervalAndTheThreshold) {
   EXPECT_EQ(Verdict::kInconclusive, verdict(1.00, 0.05, 0.01));
 }
 
+// 0.5 % is a difference for sure and below a threshold of 1 %.
+TEST(Abba, WhatDiffersNeedNotReachTheThreshold) {
+  const AbbaResult slower = judge(Values(16, std::log(0.995)), {});
+  EXPECT_EQ(Verdict::kNeutral, slower.verdict);
+  EXPECT_TRUE(differs(slower));
+  EXPECT_FALSE(differs(judge(Values(16, 0.0), {})));
+}
+
 TEST(Abba, FewBlocksSayNothing) {
   const AbbaResult result = judge(Values(14, 0.5), {});
+  EXPECT_FALSE(differs(result));
   EXPECT_EQ(Verdict::kInconclusive, result.verdict);
   EXPECT_EQ(8, result.blocks_needed);
   EXPECT_EQ(Verdict::kGain, judge(Values(16, 0.5), {}).verdict);

@@ -103,6 +103,12 @@ TEST_F(Compare, SaysHowManyBlocksANoisyMachineNeeds) {
   const std::string text = compare_text(outcome.state, {});
   EXPECT_NE(std::string::npos, text.find(pair.at("blocks_needed").dump() + " blocks are needed"))
       << text;
+  // A difference that may or may not reach the threshold is said as such.
+  CompareOptions open = options({"fp32", "fp32"}, "open");
+  open.abba.threshold = 0.04;
+  const std::string open_text = compare_text(run_compare(open, simulated(0.02, 1.03)).state,
+                                             open.abba);
+  EXPECT_NE(std::string::npos, open_text.find("slower, perhaps by less than 4 %")) << open_text;
   CompareOptions few = options({"fp32", "fp32"}, "few");
   few.blocks = 7;
   const std::string few_text = compare_text(run_compare(few, simulated(0.002, 2)).state, {});
