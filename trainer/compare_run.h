@@ -41,8 +41,8 @@ struct CompareOutcome {
   CompareState state;
 };
 
-// Measures what the folder lacks, saves after every segment and run, writes compare.json and
-// compare.md. Says on stderr how far it is. Error (config) where the folder holds another
+// Measures what the folder lacks, saves every few seconds and behind every run, writes compare.json
+// and compare.md. Says on stderr how far it is. Error (config) where the folder holds another
 // comparison, or where something cannot be compared.
 CompareOutcome run_compare(const CompareOptions& options, const CompareSeams& seams = {});
 

@@ -14,7 +14,26 @@ namespace {
 using ops::Accumulate;
 using ops::Major;
 
-class ProductOnGpu : public OnGpu {};
+class ProductOnGpu : public OnGpu {
+ protected:
+  // product(gemm, tensors) with the GEMM of either side.
+  template <class Product>
+  void expect_same_products(const std::function<std::vector<Guarded>()>& make, Product&& product,
+                            std::string_view what, const std::function<double(size_t)>& bound) {
+    expect_same_on_gpu(
+        make,
+        [&](const Tensors& t) {
+          ops::cpu::Gemm gemm;
+          product(gemm, t);
+        },
+        [&](const Tensors& t, ops::CudaContext& context) {
+          ops::cuda::Gemm gemm(context);
+          product(gemm, t);
+          cudaStreamSynchronize(context.stream());
+        },
+        what, bound);
+  }
+};
 class AttentionOnGpu : public OnGpu {};
 
 struct Shape {
@@ -68,18 +87,7 @@ TEST_F(ProductOnGpu, AgreesWithTheCpu) {
           const double sum = static_cast<double>(s.k) + 2;
           const double bound =
               4 * sum * sum * kF32Roundoff + (out == Dtype::kBf16 ? 2 * kBf16Roundoff : 0);
-          expect_same_on_gpu(
-              make,
-              [&](const Tensors& t) {
-                ops::cpu::Gemm gemm;
-                product(gemm, t);
-              },
-              [&](const Tensors& t, ops::CudaContext& context) {
-                ops::cuda::Gemm gemm(context);
-                product(gemm, t);
-                cudaStreamSynchronize(context.stream());
-              },
-              what, [&](size_t i) { return i == 3 ? bound : 0.0; });
+          expect_same_products(make, product, what, [&](size_t i) { return i == 3 ? bound : 0.0; });
         }
       }
     }
@@ -113,19 +121,8 @@ TEST_F(ProductOnGpu, FactorsOfQuantizedOperandsAgreeWithTheCpu) {
       }
       gemm(t[4], a, b, 100.0f, Accumulate::kNo, {});
     };
-    expect_same_on_gpu(
-        make,
-        [&](const Tensors& t) {
-          ops::cpu::Gemm gemm;
-          product(gemm, t);
-        },
-        [&](const Tensors& t, ops::CudaContext& context) {
-          ops::cuda::Gemm gemm(context);
-          product(gemm, t);
-          cudaStreamSynchronize(context.stream());
-        },
-        fmt::format("tiles of {}", tile_k),
-        [&](size_t i) { return i == 4 ? 4.0 * k * k * kF32Roundoff : 0.0; });
+    expect_same_products(make, product, fmt::format("tiles of {}", tile_k),
+                         [&](size_t i) { return i == 4 ? 4.0 * k * k * kF32Roundoff : 0.0; });
   }
 }
 
