@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
 
+#include "tests/support/test_name.h"
 #include "tests/trainer/step_testing.h"
 
 namespace {
@@ -126,11 +126,7 @@ TEST_P(Allocation, StepsAllocateNothingAfterTheFirst) {
 INSTANTIATE_TEST_SUITE_P(Recipes, Allocation,
                          ::testing::Values("fp32", "bf16", "nvfp4", "fp8-delayed", "fp8-block-fp32",
                                            "quartet2", "tetrajet2"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 }  // namespace
 }  // namespace qstep::trainer::testing

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tests/support/test_name.h"
 #include "tests/support/thread_comm.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/ledger.h"
@@ -112,11 +113,7 @@ TEST_P(AnyNumberOfRanks, GivesTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Recipes, AnyNumberOfRanks,
                          ::testing::Values("fp32", "bf16", "fp8-delayed", "mxfp8", "nvfp4"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 TEST(DataParallel, ReplicatedOptimizerGivesTheSameBits) {
   Config config = recipe_config(load_recipe("nvfp4"), 4, kSteps);

@@ -3,9 +3,8 @@
 // memory, in every kind of recipe.
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
 #include "tests/support/fenced_ops.h"
+#include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/checkpoint_folders.h"
@@ -27,11 +26,7 @@ class DeviceMemory : public ::testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Recipes, DeviceMemory,
                          ::testing::Values("fp32", "bf16", "fp8-delayed", "fp8-block", "mxfp8",
                                            "nvfp4"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 std::vector<NamedTensor> all_tensors(Trainer& trainer) {
   std::vector<NamedTensor> tensors = named_tensors(trainer.shards(), trainer.parameters());

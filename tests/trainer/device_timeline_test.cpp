@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "tests/support/paced_device.h"
+#include "tests/support/test_name.h"
 #include "tests/trainer/step_testing.h"
 #include "trainer/breakdown.h"
 
@@ -258,11 +259,7 @@ TEST_P(PacedSteps, WaitOnceAllocateNothingAndAddUp) {
 }
 INSTANTIATE_TEST_SUITE_P(Recipes, PacedSteps,
                          ::testing::Values("bf16", "nvfp4", "fp8-delayed", "mxfp8"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 }  // namespace
 }  // namespace qstep::trainer::testing

@@ -9,6 +9,7 @@
 
 #include "precision/bf16.h"
 #include "tests/support/compare.h"
+#include "tests/support/test_name.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/model_precision.h"
 
@@ -217,11 +218,7 @@ TEST_P(LinearRecipe, IsNearTheExactLayer) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shipped, LinearRecipe, ::testing::ValuesIn(bf16_compute_recipes()),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 // dgrad reads the very codes of fprop where weights have square blocks, and other ones where they
 // do not.

@@ -10,6 +10,7 @@
 #include "ops/gemm_plan_key.h"
 #include "ops/quantize_passes.h"
 #include "tests/ops/quantize_host_launch.h"
+#include "tests/support/test_name.h"
 #include "tests/support/wrapped_ops.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/emulation.h"
@@ -129,11 +130,7 @@ class CodesTrain : public ::testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Recipes, CodesTrain,
                          ::testing::Values("fp8-current", "fp8-delayed", "fp8-block", "mxfp8",
                                            "nvfp4", "nvfp4-4over6"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 TEST_P(CodesTrain, WithTheBitsOfDecodedValuesAndWithoutTheirMemory) {
   const auto cpu = ops::make_cpu_ops();

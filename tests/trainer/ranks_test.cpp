@@ -1,9 +1,9 @@
 // Whole runs of the qstep executable on several ranks: the same bits as on one, and over any number
 // of interruptions with other numbers of ranks.
-#include <algorithm>
 #include <filesystem>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_name.h"
 #include "tests/trainer/ranks_fixture.h"
 
 namespace qstep::trainer::testing {
@@ -37,11 +37,7 @@ TEST_P(SameBits, OnAnyNumberOfRanks) {
 
 INSTANTIATE_TEST_SUITE_P(Recipes, SameBits,
                          ::testing::Values("bf16", "fp8-delayed", "mxfp8", "nvfp4"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 class ResumeOnRanks : public RanksTest {
  protected:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/generator.h"
@@ -195,20 +196,12 @@ TEST_P(RowByRow, CachedLogitsAreThoseOfTheWholeForwardPass) {
 
 INSTANTIATE_TEST_SUITE_P(Recipes, RowByRow,
                          ::testing::Values("mxfp8", "fp8-delayed", "fp8-block-fp32"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 INSTANTIATE_TEST_SUITE_P(Recipes, RecipeCheckpoint,
                          ::testing::Values("nvfp4", "fp8-delayed", "mxfp8", "fp8-block-fp32",
                                            "quartet2", "tetrajet2"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return test::test_name(test.param); });
 
 // The phase of the checkpoint's step: forward operands are BF16 from the switch on.
 TEST(RecipeCheckpointPhase, IsThatOfItsStep) {
