@@ -15,8 +15,8 @@ std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks) {
   if (device == Device::kCuda) {
     throw ops::Error(
         ops::ExitCode::kGpu,
-        fmt::format("run.device is cuda, but {}; set run.device = \"cpu\" or \"auto\", and see "
-                    "`qstep doctor`",
+        fmt::format("device cuda was asked for, but {}; choose run.device (--device) cpu or auto, "
+                    "and see `qstep doctor`",
                     why));
   }
   return ops::make_cpu_ops();

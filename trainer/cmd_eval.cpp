@@ -6,8 +6,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "trainer/backend.h"
 #include "trainer/commands.h"
+#include "trainer/device_option.h"
 #include "trainer/evaluation.h"
+#include "trainer/evaluator.h"
 #include "trainer/loaded_model.h"
 
 namespace qstep::trainer {
@@ -18,13 +21,14 @@ struct Options {
   std::string checkpoint;
   std::string data;
   std::string precision;
+  Device device = RunConfig{}.device;
   int64_t batches = 0;
   bool json = false;
 };
 
 void run(const Options& o) {
-  const auto ops = ops::make_cpu_ops();
-  const LoadedModel loaded(*ops, o.checkpoint, o.precision);
+  const auto ops = make_backend(o.device);
+  const LoadedModel loaded(*ops, o.checkpoint, o.precision, Passes::kMicroBatches);
   const Config& config = loaded.config();
   const data::TokenStore store =
       data::TokenStore::open(o.data.empty() ? config.data.train : o.data);
@@ -39,54 +43,30 @@ void run(const Options& o) {
                     store.path(), store.num_tokens(data::Part::kValidation), T + 1));
   }
 
-  ops::Arena measure;
-  const auto lay_out = [&](ops::Arena& arena) {
-    return std::pair(lay_out_activations(arena, config.model, B, T, config.compute_dtype(),
-                                         Purpose::kEvaluation),
-                     loaded.lay_out_precision(arena, B * T));
-  };
-  lay_out(measure);
-  const ops::Buffer buffer = ops->allocate(measure.peak_bytes());
-  ops::Arena place(buffer);
-  auto [activations, quantized] = lay_out(place);
-  const auto precision = loaded.precision(*ops, std::move(quantized));
-  Model model(*ops, config.model, loaded.weights(), activations, B, T, precision.get());
-  std::vector<float> losses(static_cast<size_t>(B * T));
-
+  Evaluator evaluator(*ops, loaded);
   const auto start = std::chrono::steady_clock::now();
   const EvalResult result =
       evaluate(store, loader, *parallel::make_single(),
                o.batches > 0 ? o.batches : std::numeric_limits<int64_t>::max(),
-               [&](const MicroBatch& batch) {
-                 ops->upload(model.activations().tokens, batch.tokens.data());
-                 ops->upload(model.activations().targets, batch.targets.data());
-                 model.forward(*ops);
-                 ops->download(losses.data(), model.activations().losses);
-                 double sum = 0;
-                 for (const float loss : losses) sum += static_cast<double>(loss);
-                 return static_cast<float>(sum / static_cast<double>(losses.size()));
-               });
+               [&](const MicroBatch& batch) { return evaluator.loss(batch); });
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double rate = static_cast<double>(result.tokens) / seconds;
   if (o.json) {
-    nlohmann::json out = {{"checkpoint", loaded.path()},
-                          {"step", loaded.state().step},
-                          {"data", store.path()},
-                          {"recipe", config.precision.recipe},
-                          {"loss", result.loss},
-                          {"tokens", result.tokens},
-                          {"tokens_per_s", rate},
-                          {"emulated", loaded.emulated()},
-                          {"precision", loaded.precision_text()}};
+    nlohmann::json out = {{"checkpoint", loaded.path()},   {"step", loaded.state().step},
+                          {"data", store.path()},          {"recipe", config.precision.recipe},
+                          {"loss", result.loss},           {"tokens", result.tokens},
+                          {"tokens_per_s", rate},          {"device", ops->name()},
+                          {"emulated", loaded.emulated()}, {"precision", loaded.precision_text()}};
     out["bits_per_byte"] = std::isfinite(result.bits_per_byte)
                                ? nlohmann::json(result.bits_per_byte)
                                : nlohmann::json(nullptr);
     fmt::print("{}\n", out.dump(2));
   } else {
-    fmt::print("step {} | loss {:.4f} nats | {:.4f} bits/byte | {} tokens, {:.0f} tok/s | {}\n",
-               loaded.state().step, result.loss, result.bits_per_byte, result.tokens, rate,
-               loaded.precision_text());
+    fmt::print(
+        "step {} | loss {:.4f} nats | {:.4f} bits/byte | {} tokens, {:.0f} tok/s | {} on {}\n",
+        loaded.state().step, result.loss, result.bits_per_byte, result.tokens, rate,
+        loaded.precision_text(), ops->name());
   }
 }
 
@@ -104,6 +84,7 @@ void add_eval_command(CLI::App& app, int&) {
       ->capture_default_str();
   cmd->add_option("--precision", o.precision,
                   "recipe (a name or a path); the run's own if not given");
+  add_device_option(*cmd, o.device);
   cmd->add_flag("--json", o.json, "result as JSON");
   cmd->footer("Example:\n  qstep eval --checkpoint runs/first --data corpus.h5");
   cmd->callback([options] { run(*options); });

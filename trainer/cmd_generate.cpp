@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "trainer/backend.h"
 #include "trainer/commands.h"
+#include "trainer/device_option.h"
 #include "trainer/generator.h"
 #include "trainer/signals.h"
 
@@ -20,6 +22,7 @@ struct Options {
   int64_t tokens = 128;
   SamplingOptions sampling;
   std::string precision;
+  Device device = RunConfig{}.device;
   bool ignore_eos = false;
   bool json = false;
 };
@@ -95,7 +98,7 @@ std::vector<int32_t> prompt_ids(const Options& o, const data::Tokenizer* tokeniz
 }
 
 void run(const Options& o) {
-  const auto ops = ops::make_cpu_ops();
+  const auto ops = make_backend(o.device);
   const LoadedModel loaded(*ops, o.checkpoint, o.precision);
   const auto tokenizer = o.prompt_tokens.empty() ? loaded.tokenizer() : nullptr;
   const std::vector<int32_t> prompt =
@@ -120,6 +123,7 @@ void run(const Options& o) {
     const nlohmann::json out = {{"checkpoint", loaded.path()},
                                 {"step", loaded.state().step},
                                 {"recipe", loaded.config().precision.recipe},
+                                {"device", ops->name()},
                                 {"precision", loaded.precision_text()},
                                 {"emulated", loaded.emulated()},
                                 {"text", text},
@@ -129,10 +133,11 @@ void run(const Options& o) {
                                 {"decode_tokens_per_s", decode}};
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   } else {
-    fmt::print(stderr,
-               "[step {} | {} | prompt {} tokens, {:.0f} tok/s | generated {}, {:.1f} tok/s]\n",
-               loaded.state().step, loaded.precision_text(), prompt.size(), prefill,
-               result.tokens.size(), decode);
+    fmt::print(
+        stderr,
+        "[step {} | {} on {} | prompt {} tokens, {:.0f} tok/s | generated {}, {:.1f} tok/s]\n",
+        loaded.state().step, loaded.precision_text(), ops->name(), prompt.size(), prefill,
+        result.tokens.size(), decode);
   }
 }
 
@@ -165,6 +170,7 @@ void add_generate_command(CLI::App& app, int&) {
   cmd->add_option("--seed", o.sampling.seed, "same seed, same text")->capture_default_str();
   cmd->add_option("--precision", o.precision,
                   "recipe (a name or a path); the run's own if not given");
+  add_device_option(*cmd, o.device);
   cmd->add_flag("--ignore-eos", o.ignore_eos, "go on after the end of a document");
   cmd->add_flag("--json", o.json, "text, tokens and rates as JSON");
   cmd->footer(

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <array>
+#include <span>
+
 #include "trainer/backend.h"
 #include "trainer/machine.h"
-#include "trainer/native_products.h"
 
 namespace qstep::trainer {
 
@@ -14,51 +16,63 @@ bool emulated(precision::ComputeType compute) {
   return emulates_bf16;
 }
 
-bool emulated(const Config& config, ops::Ops& ops) {
-  if (emulated(config.precision.loaded.compute, ops)) return true;
-  const NativeProducts native(ops, config.compute_dtype());
+namespace {
+
+using precision::Gemm;
+
+// Whether one of these products of quantized operands is decoded, in any layer and at any step.
+bool any_decoded(const Config& config, const PrecisionPlan& plan, int64_t n_tokens,
+                 std::span<const Gemm> gemms, const NativeProducts& native) {
   const ModelConfig share = tensor_share(config.model, config.parallel.tensor);
-  const int64_t n_tokens = config.train.micro_batch * config.train.seq_len;
-  for (const PrecisionPhase& phase : plan_precision(config).phases) {
+  for (const PrecisionPhase& phase : plan.phases) {
     for (size_t module = 0; module < phase.tables.size(); ++module) {
       const precision::OperandTable& table = phase.tables[module];
       const LinearShape shape = linear_shape(share, static_cast<int64_t>(module));
-      for (size_t gemm = 0; gemm < precision::kGemms.size(); ++gemm) {
+      for (const Gemm gemm : gemms) {
         const precision::GemmOperands& operands = precision::kGemms[gemm];
         const bool quantized =
             table[operands.left].quantized() || table[operands.right].quantized();
-        if (quantized && !native.has(table, static_cast<precision::Gemm>(gemm), shape, n_tokens)) {
-          return true;
-        }
+        if (quantized && !native.has(table, gemm, shape, n_tokens)) return true;
       }
     }
   }
   return false;
 }
 
+}  // namespace
+
+bool emulated(const Config& config, ops::Ops& ops) {
+  if (emulated(config.precision.loaded.compute, ops)) return true;
+  const int64_t n_tokens = config.train.micro_batch * config.train.seq_len;
+  return any_decoded(config, plan_precision(config), n_tokens,
+                     std::array{Gemm::kFprop, Gemm::kDgrad, Gemm::kWgrad},
+                     NativeProducts(ops, config.compute_dtype()));
+}
+
+bool emulated_forward(const Config& config, const PrecisionPlan& plan, int64_t n_tokens,
+                      const ops::Ops& ops, const NativeProducts& native) {
+  return emulated(config.precision.loaded.compute, ops) ||
+         any_decoded(config, plan, n_tokens, std::array{Gemm::kFprop}, native);
+}
+
 bool emulated_on_device(const Config& config, int n_ranks) {
   return emulated(config, *make_backend(config.run.device, n_ranks));
 }
 
-namespace {
-
-std::string text(const PrecisionConfig& precision, bool plain, bool emulated) {
+std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan,
+                           bool emulated) {
   const precision::ComputeType compute = precision.loaded.compute;
-  return fmt::format("{} {}", plain ? name(compute) : std::string_view(precision.recipe),
+  return fmt::format("{} {}", plan.plain() ? name(compute) : std::string_view(precision.recipe),
                      emulation_text(emulated));
 }
 
-}  // namespace
-
-std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan) {
-  return text(precision, plan.plain(), emulated(plan, precision.loaded.compute));
-}
-
 std::string evaluation_text(const Config& config, ops::Ops& ops) {
-  const bool in_recipe =
-      config.precision.eval == EvalPrecision::kRecipe && !plan_precision(config).plain();
-  return text(config.precision, !in_recipe,
-              in_recipe ? emulated(config, ops) : emulated(config.precision.loaded.compute, ops));
+  PrecisionPlan plan = plan_precision(config);
+  if (config.precision.eval != EvalPrecision::kRecipe) plan = {};
+  const int64_t n_tokens = config.train.micro_batch * config.train.seq_len;
+  return precision_text(
+      config.precision, plan,
+      emulated_forward(config, plan, n_tokens, ops, NativeProducts(ops, config.compute_dtype())));
 }
 
 }  // namespace qstep::trainer

@@ -9,6 +9,7 @@
 #include "ops/ops.h"
 #include "trainer/config.h"
 #include "trainer/layer_precision.h"
+#include "trainer/native_products.h"
 
 namespace qstep::trainer {
 
@@ -28,11 +29,9 @@ inline bool emulated(const precision::Recipe& recipe) {
   return (recipe.quantized() && kQuantizedEmulated) || emulated(recipe.compute);
 }
 // What runs in a model, in any layer and at any step.
-inline bool emulated(const PrecisionPlan& plan, precision::ComputeType compute) {
-  return (!plan.plain() && kQuantizedEmulated) || emulated(compute);
-}
 inline bool emulated(const Config& config) {
-  return emulated(plan_precision(config), config.precision.loaded.compute);
+  return (!plan_precision(config).plain() && kQuantizedEmulated) ||
+         emulated(config.precision.loaded.compute);
 }
 
 // A run on that backend: any of its products, in any layer and at any step. A run that is emulated
@@ -49,9 +48,15 @@ constexpr std::string_view emulation_text(bool emulated) {
   return emulated ? "emulated" : "native";
 }
 
+// Forward passes in micro-batches of n_tokens: any of their products. native: asked of `ops`; empty
+// where operands are laid out decoded.
+bool emulated_forward(const Config& config, const PrecisionPlan& plan, int64_t n_tokens,
+                      const ops::Ops& ops, const NativeProducts& native);
+
 // What forward passes under this plan compute in: "nvfp4 emulated", or "bf16 native" where none of
 // them is quantized.
-std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan);
+std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan,
+                           bool emulated);
 // The same of a run's evaluations (precision.eval), on its backend.
 std::string evaluation_text(const Config& config, ops::Ops& ops);
 

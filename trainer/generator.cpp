@@ -58,7 +58,7 @@ Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_posit
   Layout layout = lay_out(place, loaded, max_positions);
   caches_ = std::move(layout.caches);
   logits_ = layout.logits;
-  precision_ = loaded.precision(ops, std::move(layout.precision));
+  precision_ = loaded.precision(std::move(layout.precision));
   model_ = std::make_unique<Model>(ops, model, loaded.weights(), layout.activations, 1,
                                    max_positions, precision_.get());
   host_logits_.resize(static_cast<size_t>(vocab_size_));

@@ -22,7 +22,8 @@ class Layout {
   Layout(ops::Arena& arena, const OperandTable& table, const LinearShape& shape, int64_t n_tokens,
          Purpose purpose, const NativeProducts& native)
       : arena_(arena), table_(table), shape_(shape), n_tokens_(n_tokens) {
-    for (size_t gemm = 0; gemm < native_.size() && purpose == Purpose::kTraining; ++gemm) {
+    const size_t n_gemms = purpose == Purpose::kTraining ? native_.size() : 1;  // fprop
+    for (size_t gemm = 0; gemm < n_gemms; ++gemm) {
       native_[gemm] = native.has(table, static_cast<precision::Gemm>(gemm), shape, n_tokens);
     }
   }

@@ -71,8 +71,8 @@ struct LinearTensors {
 };
 
 // What lives from call to call: the weight's operands, and x's for backward. Without training,
-// only what the forward pass reads. Operands of native products are stored as codes, in training,
-// where passes are of one size.
+// only what the forward pass reads. Operands of native products are stored as codes; then every
+// pass is of n_tokens.
 void lay_out_kept(ops::Arena& arena, LinearTensors& t, const precision::OperandTable& table,
                   const LinearShape& shape, int64_t n_tokens, Purpose purpose,
                   const NativeProducts& native);

@@ -57,8 +57,9 @@ Config checkpoint_config(const CheckpointState& state, const std::string& path) 
   return config;
 }
 
-LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe)
-    : path_(resolve_checkpoint(path)) {
+LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe,
+                         Passes passes)
+    : ops_(ops), path_(resolve_checkpoint(path)) {
   const CheckpointReader reader(path_);
   state_ = reader.state();
   config_ = checkpoint_config(state_, path_);
@@ -74,6 +75,7 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   if (config_.precision.eval == EvalPrecision::kRecipe) plan_ = plan_precision(config_);
 
   const Dtype dtype = config_.compute_dtype();
+  if (passes == Passes::kMicroBatches) native_ = NativeProducts(ops, dtype);
   const ShardPlan plan = plan_shards(config_.model);
   ops::Arena measure;
   lay_out_group(measure, config_.model, plan, "weights", dtype);
@@ -111,25 +113,26 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
 }
 
 bool LoadedModel::emulated() const {
-  return trainer::emulated(plan_, config_.precision.loaded.compute);
+  const int64_t n_tokens = config_.train.micro_batch * config_.train.seq_len;
+  return emulated_forward(config_, plan_, n_tokens, ops_, native_);
 }
 
 std::string LoadedModel::precision_text() const {
-  return trainer::precision_text(config_.precision, plan_);
+  return trainer::precision_text(config_.precision, plan_, emulated());
 }
 
 PrecisionTensors LoadedModel::lay_out_precision(ops::Arena& arena, int64_t n_tokens) const {
-  return PrecisionTensors::lay_out(arena, plan_, config_.model, n_tokens, Purpose::kEvaluation);
+  return PrecisionTensors::lay_out(arena, plan_, config_.model, n_tokens, Purpose::kEvaluation,
+                                   native_);
 }
 
-std::unique_ptr<ModelPrecision> LoadedModel::precision(ops::Ops& ops,
-                                                       PrecisionTensors tensors) const {
+std::unique_ptr<ModelPrecision> LoadedModel::precision(PrecisionTensors tensors) const {
   auto precision =
-      std::make_unique<ModelPrecision>(ops, plan_, std::move(tensors), config_.train.seed);
+      std::make_unique<ModelPrecision>(ops_, plan_, std::move(tensors), config_.train.seed);
   for (const NamedTensor& named : precision->named_tensors()) {
-    ops.upload(named.tensor, delayed_state_.at(named.name).data());
+    ops_.upload(named.tensor, delayed_state_.at(named.name).data());
   }
-  precision->restored(ops, state_.step);
+  precision->restored(ops_, state_.step);
   precision->begin_evaluation(state_.step, EvalPrecision::kRecipe);
   return precision;
 }

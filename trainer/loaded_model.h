@@ -31,11 +31,18 @@ void check_tokenizer(const CheckpointState& state, const std::string& path,
 // Configuration of the run that saved it.
 Config checkpoint_config(const CheckpointState& state, const std::string& path);
 
+// The forward passes that a model is loaded for. Those of micro-batches, all of one size, multiply
+// codes where the backend does, as the run's own; those of any number of tokens, as generation has
+// them, decode their operands.
+enum class Passes : uint8_t { kMicroBatches, kAnySize };
+
 // The weights and scales that forward passes need, without optimizer state.
 class LoadedModel {
  public:
-  // `path` as resolve_checkpoint takes it; `recipe` a name or path, empty for the run's own.
-  LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe);
+  // `path` as resolve_checkpoint takes it; `recipe` a name or path, empty for the run's own. `ops`
+  // outlives this.
+  LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe,
+              Passes passes = Passes::kAnySize);
 
   const std::string& path() const { return path_; }
   const CheckpointState& state() const { return state_; }
@@ -47,17 +54,19 @@ class LoadedModel {
   // For forward passes of up to n_tokens as the run's own evaluations do them (precision.eval), or
   // in the recipe that was asked for.
   PrecisionTensors lay_out_precision(ops::Arena& arena, int64_t n_tokens) const;
-  std::unique_ptr<ModelPrecision> precision(ops::Ops& ops, PrecisionTensors tensors) const;
+  std::unique_ptr<ModelPrecision> precision(PrecisionTensors tensors) const;
   // Error (config) when the checkpoint has none (imported models).
   std::unique_ptr<data::Tokenizer> tokenizer() const;
 
  private:
+  ops::Ops& ops_;
   std::string path_;
   CheckpointState state_;
   Config config_;
   ops::Buffer buffer_;
   ParameterGroup group_;
   PrecisionPlan plan_;
+  NativeProducts native_;
   std::map<std::string, std::vector<float>> delayed_state_;  // by name in the checkpoint
 };
 

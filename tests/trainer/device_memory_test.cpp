@@ -8,6 +8,7 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/checkpoint_folders.h"
+#include "trainer/evaluator.h"
 #include "trainer/generator.h"
 #include "trainer/host_tensors.h"
 #include "trainer/loaded_model.h"
@@ -85,6 +86,23 @@ TEST_P(DeviceMemory, TrainsSavesAndResumesWithTheBitsOfTheCpu) {
 
   FixedBatches batches(learnable_batches(1, 800));
   EXPECT_EQ(expected.evaluate(batches.next()), on_device.evaluate(batches.next()));
+}
+
+TEST_P(DeviceMemory, EvaluatesACheckpointWithTheLossOfTheCpu) {
+  const auto cpu = ops::make_cpu_ops();
+  test::FencedOps fenced;
+  const TemporaryFolder folder;
+  Trainer trainer(*cpu, config_);
+  train(trainer, 0);
+  save(*cpu, config_, trainer, folder.path());
+  const auto loss_on = [&](ops::Ops& ops) {
+    const LoadedModel loaded(ops, folder.path(), "", Passes::kMicroBatches);
+    FixedBatches batches(learnable_batches(1, 800));
+    return Evaluator(ops, loaded).loss(batches.next());
+  };
+  FixedBatches batches(learnable_batches(1, 800));
+  EXPECT_EQ(trainer.evaluate(batches.next()), loss_on(*cpu));
+  EXPECT_EQ(loss_on(*cpu), loss_on(fenced));
 }
 
 TEST_P(DeviceMemory, GeneratesWithTheLogitsOfTheCpu) {

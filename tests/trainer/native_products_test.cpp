@@ -12,8 +12,11 @@
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/support/test_name.h"
 #include "tests/support/wrapped_ops.h"
+#include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/emulation.h"
+#include "trainer/evaluator.h"
+#include "trainer/generator.h"
 #include "trainer/ledger.h"
 
 namespace qstep::trainer::testing {
@@ -161,7 +164,44 @@ TEST(NativeProducts, AreMixedWithDecodedOnes) {
   EXPECT_EQ(train(expected), train(found));
   EXPECT_GT(codes.n_native, 0);
   EXPECT_TRUE(emulated(config, codes));
-  EXPECT_EQ("nvfp4 emulated", evaluation_text(config, codes));
+  EXPECT_EQ("nvfp4 native", evaluation_text(config, codes));  // has no wgrad
+}
+
+// Passes of one size multiply codes, as the run did; those of generation decode.
+TEST(NativeProducts, EvaluateACheckpointButDoNotGenerate) {
+  const Config config = recipe_config(load_recipe("nvfp4"), 2, 2 * kSteps);
+  const auto cpu = ops::make_cpu_ops();
+  Trainer trainer(*cpu, config);
+  train(trainer);
+  const TemporaryFolder folder;
+  CheckpointState state;
+  state.step = kSteps;
+  state.vocab_size = config.model.vocab_size;
+  state.config_toml = to_toml(config);
+  state.recipe_toml = to_toml(config.precision.loaded);
+  save_checkpoint(folder.path(), state, named_tensors(trainer.shards(), trainer.parameters()), 0);
+
+  CodeOps codes;
+  FixedBatches batches(learnable_batches(1, 910));
+  const MicroBatch batch = batches.next();
+  const LoadedModel passes(codes, folder.path(), "", Passes::kMicroBatches);
+  EXPECT_EQ(trainer.evaluate(batch), Evaluator(codes, passes).loss(batch));
+  EXPECT_GT(codes.n_native, 0);
+  EXPECT_EQ("nvfp4 native", passes.precision_text());
+  EXPECT_EQ("bf16 native",
+            LoadedModel(codes, folder.path(), "bf16", Passes::kMicroBatches).precision_text());
+
+  codes.n_native = 0;
+  const LoadedModel any_size(codes, folder.path(), "", Passes::kAnySize);
+  EXPECT_EQ("nvfp4 emulated", any_size.precision_text());
+  const auto text = [&](ops::Ops& ops, const LoadedModel& loaded) {
+    return Generator(ops, loaded, 12, config.model.vocab_size)
+        .generate(std::vector<int32_t>{3, 1, 4}, 8, {.temperature = 0}, -1,
+                  [](int32_t) { return true; })
+        .tokens;
+  };
+  EXPECT_EQ(text(*cpu, LoadedModel(*cpu, folder.path(), "")), text(codes, any_size));
+  EXPECT_EQ(0, codes.n_native);
 }
 
 // A backward operand that is made from the forward one's values, which are there then.

@@ -8,6 +8,7 @@
 #include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
+#include "trainer/evaluator.h"
 #include "trainer/generator.h"
 #include "trainer/loaded_model.h"
 
@@ -45,7 +46,7 @@ struct OneSequence {
     };
     buffer = ops.allocate(lay_out(ops::Arena()));
     lay_out(ops::Arena(buffer));
-    precision = loaded.precision(ops, std::move(quantized));
+    precision = loaded.precision(std::move(quantized));
     model = std::make_unique<Model>(ops, m, loaded.weights(), activations, 1, kRecipeSeqLen,
                                     precision.get());
   }
@@ -77,27 +78,8 @@ class RecipeCheckpoint : public ::testing::TestWithParam<std::string> {
 
   // Mean loss of the checkpoint, as `qstep eval --precision` computes it.
   double loaded_loss(const std::string& precision) const {
-    const LoadedModel loaded(*ops_, folder_.path(), precision);
-    const auto lay_out = [&](ops::Arena& arena) {
-      return std::pair(
-          lay_out_activations(arena, loaded.config().model, kRecipeBatch, kRecipeSeqLen,
-                              loaded.config().compute_dtype(), Purpose::kEvaluation),
-          loaded.lay_out_precision(arena, kRecipeBatch * kRecipeSeqLen));
-    };
-    ops::Arena measure;
-    lay_out(measure);
-    const ops::Buffer buffer = ops_->allocate(measure.peak_bytes());
-    ops::Arena place(buffer);
-    auto [activations, quantized] = lay_out(place);
-    const auto layers = loaded.precision(*ops_, std::move(quantized));
-    Model model(*ops_, loaded.config().model, loaded.weights(), activations, kRecipeBatch,
-                kRecipeSeqLen, layers.get());
-    ops_->upload(activations.tokens, batch_.tokens.data());
-    ops_->upload(activations.targets, batch_.targets.data());
-    model.forward(*ops_);
-    float loss = 0;
-    ops_->mean(ops::view(std::span(&loss, 1)), activations.losses);
-    return static_cast<double>(loss);
+    const LoadedModel loaded(*ops_, folder_.path(), precision, Passes::kMicroBatches);
+    return static_cast<double>(Evaluator(*ops_, loaded).loss({batch_.tokens, batch_.targets}));
   }
 
   // Of the tokens of batch_'s first sequence, by one forward pass.

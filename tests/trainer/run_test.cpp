@@ -500,6 +500,7 @@ TEST_F(Run, ReportsSayWhatTheyComputedIn) {
   for (Words words : {eval, generate}) {
     ASSERT_EQ(0, run(words)) << text_of(log());
     EXPECT_EQ("fp8-current emulated", Json::parse(text_of(log())).at("precision"));
+    EXPECT_EQ("cpu", Json::parse(text_of(log())).at("device"));
     words.insert(words.end(), {"--precision", "fp32"});
     ASSERT_EQ(0, run(words)) << text_of(log());
     EXPECT_EQ("fp32 native", Json::parse(text_of(log())).at("precision"));

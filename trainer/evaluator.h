@@ -1,0 +1,29 @@
+// Losses of a checkpoint's model, a micro-batch at a time.
+#pragma once
+
+#include <memory>
+
+#include "trainer/loaded_model.h"
+#include "trainer/model.h"
+#include "trainer/trainer.h"
+
+namespace qstep::trainer {
+
+class Evaluator {
+ public:
+  // In the run's micro-batches: train.micro_batch sequences of train.seq_len. `loaded`, for
+  // Passes::kMicroBatches, and `ops` outlive this.
+  Evaluator(ops::Ops& ops, const LoadedModel& loaded);
+
+  // Mean over the targets, nats: with the bits of the run's own evaluations on such a backend.
+  float loss(const MicroBatch& batch);
+
+ private:
+  ops::Ops& ops_;
+  ops::Buffer buffer_;
+  std::unique_ptr<ModelPrecision> precision_;
+  std::unique_ptr<Model> model_;
+  ops::Tensor loss_;  // [1]
+};
+
+}  // namespace qstep::trainer
