@@ -22,6 +22,16 @@ std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks) {
   return ops::make_cpu_ops();
 }
 
+std::unique_ptr<ops::Ops> ask_gpu(std::string& why) {
+  try {
+    return ops::make_cuda_ops(why);
+  } catch (const ops::Error& e) {
+    if (e.code() != ops::ExitCode::kOutOfMemory) throw;
+    why = e.what();
+    return nullptr;
+  }
+}
+
 std::string backend_text(const ops::Ops& ops, const Config& config) {
   std::string text(ops.name());
   if (config.run.device == Device::kCpu || ops.in_host_memory()) return text;

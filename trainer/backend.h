@@ -13,6 +13,10 @@ namespace qstep::trainer {
 // demanded and cannot be had.
 std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks = 1);
 
+// The GPU's, to be asked what it can do; null, with the reason in `why`, where there is none, or
+// where others have its memory.
+std::unique_ptr<ops::Ops> ask_gpu(std::string& why);
+
 // For people: Ops::name, and of a GPU which kernels compute the run's attention, backward being
 // what decides its time ("NVIDIA H200, attention by cuDNN 9.19.0, engine 6, 128 MiB of scratch").
 std::string backend_text(const ops::Ops& ops, const Config& config);

@@ -6,6 +6,9 @@
 #include <map>
 
 #include "trainer/bench_step.h"
+#include "trainer/machine.h"
+#include "trainer/rank_peaks.h"
+#include "trainer/timing_rows.h"
 
 namespace qstep::trainer {
 
@@ -54,19 +57,21 @@ std::vector<OpRow> op_rows(std::span<const TimeSpan> spans, std::span<const Logg
     row.work.flops += logged.work.flops;
     row.work.bytes += logged.work.bytes;
     row.work.type = logged.work.type;
+    const bool fp32 = logged.work.type == ops::Dtype::kF32;
+    row.format = span.call == "gemm" ? runs_as(span.gemm)
+                 : fp32              ? ProductFormat::kFp32
+                                     : ProductFormat::kBf16;
   }
   std::vector<OpRow> list;
   for (auto& [key, row] : rows) list.push_back(std::move(row));
   return list;
 }
 
-void set_bounds(std::vector<OpRow>& rows, const PeakRates& peak) {
+void set_bounds(std::vector<OpRow>& rows, const MachineModel& machine) {
+  const auto ms_at = [](double amount, double rate) { return rate > 0 ? 1e3 * amount / rate : 0; };
   for (OpRow& row : rows) {
-    // Where a processor has no BF16 product it widens the operands.
-    const double bf16 = peak.bf16_flops_per_s(), fp32 = peak.fp32_flops_per_s();
-    const double rate = row.work.type == ops::Dtype::kBf16 && bf16 > 0 ? bf16 : fp32;
-    const double flops_ms = 1e3 * row.work.flops / rate;
-    const double bytes_ms = 1e3 * row.work.bytes / peak.triad_bytes_per_s;
+    const double flops_ms = ms_at(row.work.flops, machine.product(row.format).peak);
+    const double bytes_ms = ms_at(row.work.bytes, machine.memory.peak);
     row.bound = flops_ms > bytes_ms ? OpBound::kFlops : OpBound::kBytes;
     row.bound_ms = std::max(flops_ms, bytes_ms);
   }
@@ -75,10 +80,13 @@ void set_bounds(std::vector<OpRow>& rows, const PeakRates& peak) {
 OpsBench bench_ops(const Config& given, parallel::Comm& world, int64_t warmup, int64_t steps) {
   constexpr double kPeakSeconds = 0.3;
   OpsBench result;
-  result.peak = measure_peak(kPeakSeconds);
   Config config = given;
   config.timing.level = TimingLevel::kOps;
   StepBench bench(config, world);
+  result.device = bench.device();
+  const bool measures = result.device == kMeasuredMachine;
+  PeakRates peak;
+  if (measures) peak = measure_peak(kPeakSeconds);
   for (int64_t i = 0; i < warmup; ++i) bench.warm_up();
   std::vector<std::vector<OpRow>> rows;
   WorkLog log;
@@ -89,9 +97,15 @@ OpsBench bench_ops(const Config& given, parallel::Comm& world, int64_t warmup, i
     rows.push_back(op_rows(bench.trainer().timeline().spans(), log));
   }
   result.step_ms = bench.result().step_ms;
-  result.peak = best_of(result.peak, measure_peak(kPeakSeconds));
+  if (measures) {
+    const Machine machine = read_machine();
+    result.machine = measured_machine(best_of(peak, measure_peak(kPeakSeconds)), machine.cpu_name,
+                                      machine.memory_bytes);
+  } else {
+    result.machine = rank_machine(world, config, result.device);
+  }
   result.rows = medians(rows);
-  set_bounds(result.rows, result.peak);
+  set_bounds(result.rows, result.machine);
   std::stable_sort(result.rows.begin(), result.rows.end(),
                    [](const OpRow& a, const OpRow& b) { return a.lost_ms() > b.lost_ms(); });
   return result;

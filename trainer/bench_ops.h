@@ -11,7 +11,7 @@
 
 #include "parallel/comm.h"
 #include "trainer/config.h"
-#include "trainer/peak.h"
+#include "trainer/machines.h"
 #include "trainer/timed_ops.h"
 
 namespace qstep::trainer {
@@ -27,7 +27,8 @@ struct OpRow {
   int64_t calls = 0;   // of a step, as the following
   double ms = 0;       // median of the steps
   OpWork work;
-  double bound_ms = 0;
+  ProductFormat format = ProductFormat::kFp32;  // what its flops need of the hardware
+  double bound_ms = 0;                          // 0: not known, as a GPU's outside the table
   OpBound bound = OpBound::kBytes;
 
   double lost_ms() const { return ms - bound_ms; }
@@ -39,13 +40,15 @@ struct OpRow {
 struct OpsBench {
   std::vector<OpRow> rows;  // by what they lose to their bounds, the most first
   double step_ms = 0;       // median, with what lies between the calls
-  PeakRates peak;           // the larger of before and behind the steps
+  std::string device;       // Ops::name
+  // A processor's peaks, the larger of before and behind the steps, or a GPU's of the table.
+  MachineModel machine;
 };
 
 // What a step's spans and the work of its calls add up to; ms is the step's own.
 std::vector<OpRow> op_rows(std::span<const TimeSpan> spans, std::span<const LoggedWork> log);
 // Against these peaks.
-void set_bounds(std::vector<OpRow>& rows, const PeakRates& peak);
+void set_bounds(std::vector<OpRow>& rows, const MachineModel& machine);
 
 // `warmup` steps on synthetic tokens, then `steps` that count. All ranks of `world` together; the
 // rows are this rank's, without what it waited for others, the peaks what it has beside them.

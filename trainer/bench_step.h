@@ -38,6 +38,7 @@ class StepBench {
   BenchStepResult result() const;
 
   Trainer& trainer() { return trainer_; }
+  std::string_view device() const { return ops_->name(); }
 
  private:
   StepResult step();

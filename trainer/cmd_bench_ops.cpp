@@ -9,6 +9,7 @@
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
+#include "trainer/rank_peaks.h"
 
 namespace qstep::trainer {
 
@@ -40,9 +41,13 @@ void print_json(const Options& o, const Config& config, int n_ranks, const OpsBe
   out["precision"] = o.precision;
   out["emulated"] = emulated_on_device(config, n_ranks);
   out["steps"] = o.steps;
-  out["bf16_flops_per_s"] = bench.peak.bf16_flops_per_s();
-  out["fp32_flops_per_s"] = bench.peak.fp32_flops_per_s();
-  out["triad_bytes_per_s"] = bench.peak.triad_bytes_per_s;
+  out["device"] = bench.device;
+  out["peak_flops_per_s"] = Json::object();
+  for (size_t i = 0; i < kProductFormatNames.size(); ++i) {
+    const double peak = bench.machine.products[i].peak;
+    if (peak > 0) out["peak_flops_per_s"][kProductFormatNames[i]] = peak;
+  }
+  out["peak_bytes_per_s"] = bench.machine.memory.peak;
   const Sums sums = sums_of(bench);
   out["step_ms"] = bench.step_ms;
   out["ops_ms"] = sums.ms;
@@ -72,19 +77,20 @@ void print_table(const Options& o, const Config& config, int n_ranks, const OpsB
              emulated_on_device(config, n_ranks) ? " (emulated)" : "", o.workload.text(n_ranks),
              o.steps);
   if (n_ranks > 1) fmt::print("of the first rank, without what it waited for the others\n");
-  fmt::print("peaks, measured: bf16 {}, fp32 {}, memory {}\n",
-             si_text(bench.peak.bf16_flops_per_s(), "FLOP/s"),
-             si_text(bench.peak.fp32_flops_per_s(), "FLOP/s"),
-             si_text(bench.peak.triad_bytes_per_s, "B/s"));
+  fmt::print("peaks of {}: {}\n", bench.device, peaks_text(bench.machine));
   fmt::print("\n{:<{}}  {:<{}}{:>7}{:>10}{:>9}{:>10}{:>10}  {:<6}{:>9}{:>10}\n", "op", op_width, "",
              detail_width, "calls", "ms", "GB/s", "GFLOP/s", "bound ms", "", "of bound", "lost ms");
   for (const OpRow& row : bench.rows) {
     const std::string flops =
         row.work.flops > 0 ? fmt::format("{:.1f}", 1e-9 * row.flops_per_s()) : "-";
-    fmt::print("{:<{}}  {:<{}}{:>7}{:>10.3f}{:>9.2f}{:>10}{:>10.3f}  {:<6}{:>7.0f} %{:>10.3f}\n",
-               row.op, op_width, row.detail, detail_width, row.calls, row.ms,
-               1e-9 * row.bytes_per_s(), flops, row.bound_ms, name(row.bound), 100 * row.share(),
-               row.lost_ms());
+    fmt::print("{:<{}}  {:<{}}{:>7}{:>10.3f}{:>9.2f}{:>10}", row.op, op_width, row.detail,
+               detail_width, row.calls, row.ms, 1e-9 * row.bytes_per_s(), flops);
+    if (row.bound_ms > 0) {
+      fmt::print("{:>10.3f}  {:<6}{:>7.0f} %{:>10.3f}\n", row.bound_ms, name(row.bound),
+                 100 * row.share(), row.lost_ms());
+    } else {
+      fmt::print("{:>10}\n", "not known");
+    }
   }
   const Sums sums = sums_of(bench);
   fmt::print("{:<{}}  {:<{}}{:>7}{:>10.3f}{:>9}{:>10}{:>10.3f}  {:<6}{:>7.0f} %{:>10.3f}\n", "sum",

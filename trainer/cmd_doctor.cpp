@@ -7,6 +7,7 @@
 
 #include "ops/cpu_library.h"
 #include "ops/ops.h"
+#include "trainer/backend.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/format.h"
@@ -31,7 +32,7 @@ struct Findings {
   std::vector<FormatRow> gpu_products;
 
   Findings() {
-    const std::unique_ptr<ops::Ops> ops = ops::make_cuda_ops(why_no_cuda);
+    const std::unique_ptr<ops::Ops> ops = ask_gpu(why_no_cuda);
     if (ops == nullptr) return;
     gpu = ops->name();
     gpu_products = product_matrix(*ops);
@@ -170,6 +171,9 @@ void print_text(const Findings& found) {
   fmt::print("  {:<14} {}\n", "free", bytes_text(found.disk.free_bytes));
 
   const std::vector<std::string> advice = advice_on(found);
+  if (!found.gpu.empty()) {
+    fmt::print("ready to train on the {} with run.device=cuda\n", found.gpu);
+  }
   fmt::print("{}\n", advice.empty() ? "ready to train on the CPU" : "advice");
   for (const std::string& text : advice) fmt::print("  {}\n", text);
 }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "trainer/backend.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
 #include "trainer/layer_precision.h"
@@ -36,11 +37,43 @@ std::string operand_text(const OperandTable& table, OperandSlot slot, const Reci
   return table[slot].quantized() ? describe(table[slot]) : std::string(name(recipe.compute));
 }
 
-// How this processor makes the product: "native" or "emulated". Of a GPU `qstep doctor` says it.
-std::string_view how_it_runs(const OperandTable& table, const GemmOperands& gemm,
-                             const Recipe& recipe) {
-  return emulation_text(emulated(table[gemm.left], recipe.compute) ||
-                        emulated(table[gemm.right], recipe.compute));
+// Where recipes would run: on this machine's GPU, otherwise on its processor.
+class Place {
+ public:
+  explicit Place(Device device) {
+    std::string why;
+    if (device == Device::kCuda) {
+      ops_ = make_backend(device);
+    } else if (device == Device::kAuto) {
+      ops_ = ask_gpu(why);
+    }
+    if (ops_ == nullptr) ops_ = ops::make_cpu_ops();
+  }
+  ops::Ops& ops() const { return *ops_; }
+  std::string text() const {
+    return ops_->in_host_memory() ? "this processor" : fmt::format("the {}", ops_->name());
+  }
+  // Any product of the recipe, in layers of a size that no library has objections to.
+  bool emulates(const Recipe& recipe) const {
+    Config config = load_model_words({"llama-1b"}).config;
+    config.model.vocab_size = kAssumedVocab;
+    config.precision.loaded = recipe;
+    return emulated(config, *ops_);
+  }
+
+ private:
+  std::unique_ptr<ops::Ops> ops_;
+};
+
+// How the product is made in these layers: "emulated" where it is in one of them.
+std::string_view how_it_runs(const Config& config, const LayerGroup& group,
+                             const GemmOperands& gemm, const Place& place,
+                             const NativeProducts& native) {
+  const auto which = static_cast<precision::Gemm>(&gemm - kGemms.data());
+  return emulation_text(
+      std::any_of(group.modules.begin(), group.modules.end(), [&](int64_t module) {
+        return emulated(config, module, group.table, which, place.ops(), native);
+      }));
 }
 
 struct Widths {
@@ -61,24 +94,26 @@ std::string gemm_line(const GemmOperands& gemm, const OperandTable& table, const
                      operand_text(table, gemm.right, recipe), widths.right);
 }
 
-Json prose_json(const Recipe& recipe) {
+Json prose_json(const Recipe& recipe, const Place& place) {
   Json json = {{"name", recipe.name}};
   for_each_prose(recipe, [&](const char* key, const std::string& text) { json[key] = text; });
   json["compute"] = name(recipe.compute);
-  json["emulated"] = emulated(recipe);
+  json["device"] = place.ops().name();
+  json["emulated"] = place.emulates(recipe);
   return json;
 }
 
 // ---- list ------------------------------------------------------------------------------------
 
 void list_recipes(bool as_json) {
+  const Place place(Device::kAuto);
   std::vector<Recipe> recipes;
   for (const std::string_view name : recipe_names()) {
     recipes.push_back(load_recipe(std::string(name)));
   }
   if (as_json) {
     Json json = Json::array();
-    for (const Recipe& recipe : recipes) json.push_back(prose_json(recipe));
+    for (const Recipe& recipe : recipes) json.push_back(prose_json(recipe, place));
     fmt::print("{}\n", json.dump(2));
     return;
   }
@@ -91,8 +126,9 @@ void list_recipes(bool as_json) {
              title_width, "source");
   for (const Recipe& recipe : recipes) {
     fmt::print("{:<{}}  {:<9}  {:<{}}  {}\n", recipe.name, name_width,
-               emulation_text(emulated(recipe)), recipe.title, title_width, recipe.paper);
+               emulation_text(place.emulates(recipe)), recipe.title, title_width, recipe.paper);
   }
+  fmt::print("here: {}\n", place.text());
 }
 
 // ---- show ------------------------------------------------------------------------------------
@@ -115,14 +151,16 @@ Json operands_json(const OperandTable& table) {
 // The text is a recipe file itself: the table per GEMM stands in comments.
 void show_recipe(const std::string& name_or_path, bool as_json) {
   const Recipe recipe = load_recipe(name_or_path);
+  const Place place(Device::kAuto);
   if (as_json) {
-    Json json = prose_json(recipe);
+    Json json = prose_json(recipe, place);
     json["operands"] = operands_json(recipe.operands);
     json["toml"] = to_toml(recipe);
     fmt::print("{}\n", json.dump(2));
     return;
   }
-  fmt::print("# {}, {} on this processor\n#\n", recipe.name, emulation_text(emulated(recipe)));
+  fmt::print("# {}, {} on {}\n#\n", recipe.name, emulation_text(place.emulates(recipe)),
+             place.text());
   const Widths widths = widths_of(recipe.operands, recipe);
   for (const GemmOperands& gemm : kGemms) {
     fmt::print("# {}\n", gemm_line(gemm, recipe.operands, recipe, widths));
@@ -132,14 +170,16 @@ void show_recipe(const std::string& name_or_path, bool as_json) {
 
 // ---- check -----------------------------------------------------------------------------------
 
-Json check_json(const Config& config) {
+Json check_json(const Config& config, const Place& place) {
   const Recipe& recipe = config.precision.loaded;
+  const NativeProducts native(place.ops(), config.compute_dtype());
   Json json = {{"recipe", recipe.name},
                {"model", config.model.preset},
                {"n_layers", config.model.n_layers},
                {"micro_batch", config.train.micro_batch},
                {"seq_len", config.train.seq_len},
                {"steps", config.train.steps},
+               {"device", place.ops().name()},
                {"phases", Json::array()}};
   for (const PhaseGroups& phase : groups_of(config)) {
     Json groups = Json::array();
@@ -149,7 +189,7 @@ Json check_json(const Config& config) {
         gemms[std::string(gemm.name)] = {
             {slot_name(gemm.left), operand_text(group.table, gemm.left, recipe)},
             {slot_name(gemm.right), operand_text(group.table, gemm.right, recipe)},
-            {"runs", how_it_runs(group.table, gemm, recipe)}};
+            {"runs", how_it_runs(config, group, gemm, place, native)}};
       }
       groups.push_back({{"layers", module_names(group.modules)}, {"gemms", gemms}});
     }
@@ -159,12 +199,13 @@ Json check_json(const Config& config) {
   return json;
 }
 
-void print_check(const Config& config) {
+void print_check(const Config& config, const Place& place) {
   const Recipe& recipe = config.precision.loaded;
+  const NativeProducts native(place.ops(), config.compute_dtype());
   const TrainConfig& t = config.train;
-  fmt::print("{} on {}: {} blocks, micro-batches of {} x {} tokens, {} steps\n", recipe.name,
+  fmt::print("{} in {}: {} blocks, micro-batches of {} x {} tokens, {} steps; on {}\n", recipe.name,
              config.model.preset.empty() ? "a model by its dimensions" : config.model.preset,
-             config.model.n_layers, t.micro_batch, t.seq_len, t.steps);
+             config.model.n_layers, t.micro_batch, t.seq_len, t.steps, place.text());
   for (const PhaseGroups& phase : groups_of(config)) {
     fmt::print("steps {} to {}\n", phase.first_step, phase.last_step);
     for (const LayerGroup& group : phase.groups) {
@@ -172,7 +213,7 @@ void print_check(const Config& config) {
       const Widths widths = widths_of(group.table, recipe);
       for (const GemmOperands& gemm : kGemms) {
         const std::string line = gemm_line(gemm, group.table, recipe, widths);
-        fmt::print("    {}  {}\n", line, how_it_runs(group.table, gemm, recipe));
+        fmt::print("    {}  {}\n", line, how_it_runs(config, group, gemm, place, native));
       }
     }
   }
@@ -182,13 +223,17 @@ void print_check(const Config& config) {
 
 void check_recipe(const std::string& name_or_path, std::vector<std::string> words, bool as_json) {
   words.push_back("precision.recipe=" + name_or_path);
-  Config config = load_model_words(words).config;
+  LoadedConfig loaded = load_model_words(words);
+  Config& config = loaded.config;
+  // On the device of a run that is described, otherwise on the best there is.
+  const bool says_device = loaded.origins.at("run.device") != "default";
+  const Place place(says_device ? config.run.device : Device::kAuto);
   const int64_t given = config.model.vocab_size;  // 0: a corpus says
   finish_model(config, given == 0 ? kAssumedVocab : given);
   if (as_json) {
-    fmt::print("{}\n", check_json(config).dump(2));
+    fmt::print("{}\n", check_json(config, place).dump(2));
   } else {
-    print_check(config);
+    print_check(config, place);
   }
 }
 

@@ -20,19 +20,25 @@ namespace {
 
 using precision::Gemm;
 
-// Whether one of these products of quantized operands is decoded, in any layer and at any step.
+// A product of quantized operands that are multiplied by what they decode to.
+bool decoded(const Config& config, int64_t module, const precision::OperandTable& table, Gemm gemm,
+             int64_t n_tokens, const NativeProducts& native) {
+  const precision::GemmOperands& operands = precision::kGemms[gemm];
+  if (!table[operands.left].quantized() && !table[operands.right].quantized()) return false;
+  const ModelConfig share = tensor_share(config.model, config.parallel.tensor);
+  return !native.has(table, gemm, linear_shape(share, module), n_tokens);
+}
+
+// One of these, in any layer and at any step.
 bool any_decoded(const Config& config, const PrecisionPlan& plan, int64_t n_tokens,
                  std::span<const Gemm> gemms, const NativeProducts& native) {
-  const ModelConfig share = tensor_share(config.model, config.parallel.tensor);
   for (const PrecisionPhase& phase : plan.phases) {
     for (size_t module = 0; module < phase.tables.size(); ++module) {
-      const precision::OperandTable& table = phase.tables[module];
-      const LinearShape shape = linear_shape(share, static_cast<int64_t>(module));
       for (const Gemm gemm : gemms) {
-        const precision::GemmOperands& operands = precision::kGemms[gemm];
-        const bool quantized =
-            table[operands.left].quantized() || table[operands.right].quantized();
-        if (quantized && !native.has(table, gemm, shape, n_tokens)) return true;
+        if (decoded(config, static_cast<int64_t>(module), phase.tables[module], gemm, n_tokens,
+                    native)) {
+          return true;
+        }
       }
     }
   }
@@ -47,6 +53,13 @@ bool emulated(const Config& config, ops::Ops& ops) {
   return any_decoded(config, plan_precision(config), n_tokens,
                      std::array{Gemm::kFprop, Gemm::kDgrad, Gemm::kWgrad},
                      NativeProducts(ops, config.compute_dtype()));
+}
+
+bool emulated(const Config& config, int64_t module, const precision::OperandTable& table, Gemm gemm,
+              const ops::Ops& ops, const NativeProducts& native) {
+  const int64_t n_tokens = config.train.micro_batch * config.train.seq_len;
+  return emulated(config.precision.loaded.compute, ops) ||
+         decoded(config, module, table, gemm, n_tokens, native);
 }
 
 bool emulated_forward(const Config& config, const PrecisionPlan& plan, int64_t n_tokens,

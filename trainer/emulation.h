@@ -21,14 +21,7 @@ inline bool emulated(precision::ComputeType compute, const ops::Ops& ops) {
 }
 // A quantized operand is decoded to BF16, exactly, on a CPU.
 inline constexpr bool kQuantizedEmulated = true;
-inline bool emulated(const precision::QuantSpec& spec, precision::ComputeType compute) {
-  return (spec.quantized() && kQuantizedEmulated) || emulated(compute);
-}
-// Any of its operands, whatever the model; of a run a plan says more.
-inline bool emulated(const precision::Recipe& recipe) {
-  return (recipe.quantized() && kQuantizedEmulated) || emulated(recipe.compute);
-}
-// What runs in a model, in any layer and at any step.
+// What runs in a model on a CPU, in any layer and at any step.
 inline bool emulated(const Config& config) {
   return (!plan_precision(config).plain() && kQuantizedEmulated) ||
          emulated(config.precision.loaded.compute);
@@ -37,6 +30,9 @@ inline bool emulated(const Config& config) {
 // A run on that backend: any of its products, in any layer and at any step. A run that is emulated
 // in part is emulated: its time is no figure of the format.
 bool emulated(const Config& config, ops::Ops& ops);
+// One product of a linear layer in micro-batches of the run. native: asked of `ops`.
+bool emulated(const Config& config, int64_t module, const precision::OperandTable& table,
+              precision::Gemm gemm, const ops::Ops& ops, const NativeProducts& native);
 // On the backend that run.device picks.
 bool emulated_on_device(const Config& config, int n_ranks = 1);
 

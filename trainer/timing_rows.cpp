@@ -31,7 +31,8 @@ std::string kept(const std::string& path, int64_t last_step) {
 
 double ms(double ns) { return ns * 1e-6; }
 
-// What the multipliers of a call are for. Decoded operands are BF16.
+}  // namespace
+
 ProductFormat runs_as(const GemmCall& gemm) {
   if (!gemm.native) {
     const bool fp32 = gemm.a == GemmFormat::kFp32 && gemm.b == GemmFormat::kFp32;
@@ -49,8 +50,6 @@ ProductFormat runs_as(const GemmCall& gemm) {
       return ProductFormat::kFp8;
   }
 }
-
-}  // namespace
 
 std::string timing_rows_path(const std::string& folder, int rank) {
   return fmt::format("{}/metrics.rank{:05}.jsonl", folder, rank);

@@ -11,6 +11,7 @@
 
 #include "trainer/collective_times.h"
 #include "trainer/json_lines.h"
+#include "trainer/machines.h"
 #include "trainer/rank_groups.h"
 #include "trainer/timeline.h"
 #include "trainer/trainer.h"
@@ -18,6 +19,9 @@
 namespace qstep::trainer {
 
 inline constexpr int kTimingSchema = 1;
+
+// What the multipliers of a call are for. Decoded operands are BF16.
+ProductFormat runs_as(const GemmCall& gemm);
 
 // "<folder>/metrics.rank00000.jsonl"
 std::string timing_rows_path(const std::string& folder, int rank);

@@ -160,6 +160,12 @@ TEST_F(Cli, RecipesAreListedShownAndChecked) {
   const Outcome list = qstep("recipe list --json");
   ASSERT_EQ(list.code, 0) << list.err;
   EXPECT_GE(nlohmann::json::parse(list.out).size(), 17u);
+  // A run that is described says what it runs on.
+  const Outcome on_cpu = qstep("recipe check mxfp8 llama-15m run.device=cpu --json");
+  ASSERT_EQ(on_cpu.code, 0) << on_cpu.err;
+  const auto checked = nlohmann::json::parse(on_cpu.out);
+  EXPECT_EQ("cpu", checked.at("device"));
+  EXPECT_EQ("emulated", checked.at("phases")[0].at("groups")[0].at("gemms").at("fprop").at("runs"));
   // What is shown is a recipe, the same one.
   const Outcome shown = qstep("recipe show nvfp4-late-bf16");
   ASSERT_EQ(shown.code, 0) << shown.err;

@@ -215,6 +215,27 @@ TEST(NativeProducts, KeepValuesThatAnotherOperandIsMadeFrom) {
   }
 }
 
+// As `qstep recipe check` says it, product by product.
+TEST(NativeProducts, AreToldApartByLayerAndGemm) {
+  Config config = recipe_config(load_recipe("fp8-current"), 1, 4);
+  CodeOps codes([](const CodeProduct& p) { return p.out != ops::Dtype::kF32 && p.n > 128; });
+  const NativeProducts native(codes, config.compute_dtype());
+  const PrecisionPhase phase = plan_precision(config).phases.at(0);
+  const auto emulates = [&](LinearKind kind, Gemm gemm) {
+    const int64_t module = module_id(0, kind);
+    return emulated(config, module, phase.tables[static_cast<size_t>(module)], gemm, codes, native);
+  };
+  const ModelConfig& m = config.model;
+  ASSERT_GT(m.up_width(), 128);
+  ASSERT_LE(m.width, 128);
+  EXPECT_FALSE(emulates(LinearKind::kUp, Gemm::kFprop));
+  EXPECT_TRUE(emulates(LinearKind::kUp, Gemm::kDgrad));  // n is the width
+  EXPECT_TRUE(emulates(LinearKind::kUp, Gemm::kWgrad));
+  EXPECT_TRUE(emulates(LinearKind::kAttnOut, Gemm::kFprop));
+  // What nobody quantized is what it is.
+  EXPECT_FALSE(emulated(config, 0, {}, Gemm::kWgrad, codes, native));
+}
+
 TEST(NativeProducts, AskForTheShapesOfARunOnce) {
   CodeOps codes;
   const NativeProducts native(codes, ops::Dtype::kBf16);

@@ -182,14 +182,17 @@ TEST(BenchOps, TheLongerOfFlopsAndBytesBounds) {
   peak.bf16_gemm_flops_per_s = 2e9;
   peak.fp32_gemm_flops_per_s = 1e9;
   peak.triad_bytes_per_s = 1e6;
-  const auto bound = [&](OpWork work) {
+  MachineModel machine = measured_machine(peak, "a processor", 1);
+  const auto bound = [&](OpWork work, ProductFormat format = ProductFormat::kFp32) {
     std::vector<OpRow> rows(1);
     rows[0].ms = 8;
     rows[0].work = work;
-    set_bounds(rows, peak);
+    rows[0].format = format;
+    set_bounds(rows, machine);
     return rows[0];
   };
-  OpRow row = bound({.flops = 4e6, .bytes = 1e3, .type = Dtype::kBf16, .kind = {}});
+  const OpWork product{.flops = 4e6, .bytes = 1e3, .type = Dtype::kBf16, .kind = {}};
+  OpRow row = bound(product, ProductFormat::kBf16);
   EXPECT_EQ(row.bound, OpBound::kFlops);
   EXPECT_DOUBLE_EQ(row.bound_ms, 2);
   EXPECT_DOUBLE_EQ(row.lost_ms(), 6);
@@ -199,6 +202,14 @@ TEST(BenchOps, TheLongerOfFlopsAndBytesBounds) {
   row = bound({.flops = 0, .bytes = 3e3, .type = Dtype::kF32, .kind = {}});
   EXPECT_EQ(row.bound, OpBound::kBytes);
   EXPECT_DOUBLE_EQ(row.bound_ms, 3);
+
+  // A GPU's native products are held against the peak of their format; of a GPU that nobody knows
+  // against nothing.
+  machine = machine_model("b200");
+  EXPECT_DOUBLE_EQ(bound(product, ProductFormat::kNvfp4).bound_ms, 1e3 * 4e6 / 9e15);
+  EXPECT_DOUBLE_EQ(bound(product, ProductFormat::kBf16).bound_ms, 1e3 * 4e6 / 2.25e15);
+  machine = {};
+  EXPECT_EQ(bound(product, ProductFormat::kBf16).bound_ms, 0);
 }
 
 }  // namespace
