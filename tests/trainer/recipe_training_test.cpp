@@ -8,6 +8,7 @@
 #include <map>
 #include <numeric>
 
+#include "tests/support/test_name.h"
 #include "tests/trainer/recipe_testing.h"
 
 namespace qstep::trainer::testing {
@@ -24,13 +25,6 @@ std::vector<std::string> all_recipes() {
   std::vector<std::string> names;
   for (const std::string_view name : recipe_names()) names.emplace_back(name);
   return names;
-}
-
-std::string test_name(const ::testing::TestParamInfo<std::string>& test) {
-  std::string name = test.param;
-  std::replace_if(
-      name.begin(), name.end(), [](char c) { return std::isalnum(c) == 0; }, '_');
-  return name;
 }
 
 // What training leaves behind: weights, moments, the state of the recipe.
@@ -167,7 +161,8 @@ TEST_P(RecipeTraining, EvaluationLeavesNoTrace) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shipped, RecipeTraining, ::testing::ValuesIn(all_recipes()), test_name);
+INSTANTIATE_TEST_SUITE_P(Shipped, RecipeTraining, ::testing::ValuesIn(all_recipes()),
+                         [](const auto& test) { return test::test_name(test.param); });
 
 // ---- BF16 stays what it was --------------------------------------------------------------
 

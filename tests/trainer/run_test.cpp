@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/process.h"
 #include "tests/trainer/run_records.h"
@@ -106,16 +107,13 @@ TEST_P(Resume, ContinuesWithTheSameBits) {
 }
 
 // nvfp4-late-bf16 switches at step 10, fp8-delayed has state of its own.
-INSTANTIATE_TEST_SUITE_P(Recipes, Resume,
-                         ::testing::Combine(::testing::Values("fp32", "bf16", "nvfp4-late-bf16",
-                                                              "fp8-delayed"),
-                                            ::testing::Values("tree", "rank")),
-                         [](const auto& test) {
-                           std::string name =
-                               std::get<0>(test.param) + "_" + std::get<1>(test.param);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, Resume,
+    ::testing::Combine(::testing::Values("fp32", "bf16", "nvfp4-late-bf16", "fp8-delayed"),
+                       ::testing::Values("tree", "rank")),
+    [](const auto& test) {
+      return test::test_name(std::get<0>(test.param) + "_" + std::get<1>(test.param));
+    });
 
 // Every step row against the peaks of the run's first row: SOL is at most 1, as no step multiplies
 // faster than the best that was measured.
