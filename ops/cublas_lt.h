@@ -6,23 +6,28 @@
 
 #include <string_view>
 
+#include "ops/shared_library.h"
+
 namespace qstep::ops {
 
+#define QSTEP_CUBLASLT_FUNCTIONS(row)                        \
+  row(version, cublasLtGetVersion);                          \
+  row(status_string, cublasLtGetStatusString);               \
+  row(create, cublasLtCreate);                               \
+  row(destroy, cublasLtDestroy);                             \
+  row(desc_create, cublasLtMatmulDescCreate);                \
+  row(desc_destroy, cublasLtMatmulDescDestroy);              \
+  row(desc_set, cublasLtMatmulDescSetAttribute);             \
+  row(layout_create, cublasLtMatrixLayoutCreate);            \
+  row(layout_destroy, cublasLtMatrixLayoutDestroy);          \
+  row(preference_create, cublasLtMatmulPreferenceCreate);    \
+  row(preference_destroy, cublasLtMatmulPreferenceDestroy);  \
+  row(preference_set, cublasLtMatmulPreferenceSetAttribute); \
+  row(heuristic, cublasLtMatmulAlgoGetHeuristic);            \
+  row(matmul, cublasLtMatmul);
+
 struct CublasLt {
-  decltype(&::cublasLtGetVersion) version;
-  decltype(&::cublasLtGetStatusString) status_string;
-  decltype(&::cublasLtCreate) create;
-  decltype(&::cublasLtDestroy) destroy;
-  decltype(&::cublasLtMatmulDescCreate) desc_create;
-  decltype(&::cublasLtMatmulDescDestroy) desc_destroy;
-  decltype(&::cublasLtMatmulDescSetAttribute) desc_set;
-  decltype(&::cublasLtMatrixLayoutCreate) layout_create;
-  decltype(&::cublasLtMatrixLayoutDestroy) layout_destroy;
-  decltype(&::cublasLtMatmulPreferenceCreate) preference_create;
-  decltype(&::cublasLtMatmulPreferenceDestroy) preference_destroy;
-  decltype(&::cublasLtMatmulPreferenceSetAttribute) preference_set;
-  decltype(&::cublasLtMatmulAlgoGetHeuristic) heuristic;
-  decltype(&::cublasLtMatmul) matmul;
+  QSTEP_CUBLASLT_FUNCTIONS(QSTEP_LIBRARY_MEMBER)
 
   // Throws an Error (gpu) that names the call, unless status is success.
   void check(cublasStatus_t status, std::string_view call) const;

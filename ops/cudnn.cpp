@@ -1,7 +1,6 @@
 #include "ops/cudnn.h"
 
 #include "ops/error.h"
-#include "ops/shared_library.h"
 
 namespace qstep::ops {
 
@@ -28,23 +27,12 @@ void Cudnn::check(cudnnStatus_t status, std::string_view call) const {
 
 const Cudnn& cudnn() {
   static const Cudnn functions = [] {
-    const SharedLibrary library({"libcudnn.so.9"},
-                                "it is NVIDIA's package cudnn9-cuda-13, or the wheel "
-                                "nvidia-cudnn-cu13");
-    Cudnn f{};
-    library.find(f.version, "cudnnGetVersion");
-    library.find(f.status_string, "cudnnGetErrorString");
-    library.find(f.last_error, "cudnnGetLastErrorString");
-    library.find(f.create, "cudnnCreate");
-    library.find(f.destroy, "cudnnDestroy");
-    library.find(f.set_stream, "cudnnSetStream");
-    library.find(f.descriptor_create, "cudnnBackendCreateDescriptor");
-    library.find(f.descriptor_destroy, "cudnnBackendDestroyDescriptor");
-    library.find(f.set_attribute, "cudnnBackendSetAttribute");
-    library.find(f.get_attribute, "cudnnBackendGetAttribute");
-    library.find(f.finalize, "cudnnBackendFinalize");
-    library.find(f.execute, "cudnnBackendExecute");
-    return f;
+    const SharedLibrary from({"libcudnn.so.9"},
+                             "it is NVIDIA's package cudnn9-cuda-13, or the wheel "
+                             "nvidia-cudnn-cu13");
+    Cudnn found;
+    QSTEP_CUDNN_FUNCTIONS(QSTEP_LIBRARY_FIND)
+    return found;
   }();
   return functions;
 }

@@ -11,21 +11,27 @@
 #include <string_view>
 #include <vector>
 
+#include "ops/shared_library.h"
+
 namespace qstep::ops {
 
+// version: 91900 is 9.19.0.
+#define QSTEP_CUDNN_FUNCTIONS(row)                        \
+  row(version, cudnnGetVersion);                          \
+  row(status_string, cudnnGetErrorString);                \
+  row(last_error, cudnnGetLastErrorString);               \
+  row(create, cudnnCreate);                               \
+  row(destroy, cudnnDestroy);                             \
+  row(set_stream, cudnnSetStream);                        \
+  row(descriptor_create, cudnnBackendCreateDescriptor);   \
+  row(descriptor_destroy, cudnnBackendDestroyDescriptor); \
+  row(set_attribute, cudnnBackendSetAttribute);           \
+  row(get_attribute, cudnnBackendGetAttribute);           \
+  row(finalize, cudnnBackendFinalize);                    \
+  row(execute, cudnnBackendExecute);
+
 struct Cudnn {
-  decltype(&::cudnnGetVersion) version;  // 91900: 9.19.0
-  decltype(&::cudnnGetErrorString) status_string;
-  decltype(&::cudnnGetLastErrorString) last_error;
-  decltype(&::cudnnCreate) create;
-  decltype(&::cudnnDestroy) destroy;
-  decltype(&::cudnnSetStream) set_stream;
-  decltype(&::cudnnBackendCreateDescriptor) descriptor_create;
-  decltype(&::cudnnBackendDestroyDescriptor) descriptor_destroy;
-  decltype(&::cudnnBackendSetAttribute) set_attribute;
-  decltype(&::cudnnBackendGetAttribute) get_attribute;
-  decltype(&::cudnnBackendFinalize) finalize;
-  decltype(&::cudnnBackendExecute) execute;
+  QSTEP_CUDNN_FUNCTIONS(QSTEP_LIBRARY_MEMBER)
 
   std::string name() const;  // "cuDNN 9.19.0"
   // Throws an Error (gpu) with describe(status), unless status is success.

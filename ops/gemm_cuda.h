@@ -1,8 +1,6 @@
 // Products on a GPU through cuBLASLt, FP32 accumulation (no TF32):
 //   d = round(factor sum (+ bias) (+ d)), factor = gemm_factor                   ops/gemm.h
-// One plan per GemmPlanKey, made at first use and kept. Of the kernels that the library proposes
-// the fastest is taken among those that give the bits of its first proposal, timed once on the
-// operands of the first call: what is computed does not depend on the timing.
+// Which kernel computes it: ops/gemm_plans.h.
 //
 // Where both operands hold codes and the library has a kernel for them, it multiplies those
 // (ops/native_form.h): FP8 with FP32 scales per tensor, row or 128 elements, MXFP8, NVFP4. It
@@ -31,8 +29,8 @@ class Gemm {
   bool multiplies_codes(const CodeProduct& product);
 
  private:
-  struct Plans;
-  std::unique_ptr<Plans> plans_;
+  struct Products;
+  std::unique_ptr<Products> products_;
 };
 
 }  // namespace qstep::ops::cuda

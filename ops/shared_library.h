@@ -2,6 +2,7 @@
 // missing.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 
 namespace qstep::ops {
@@ -24,5 +25,10 @@ class SharedLibrary {
   void* handle_ = nullptr;
   std::string file_;
 };
+
+// What becomes of a list of a library's functions, row(member, function); for each: members of a
+// struct, with the types of the library's header; and where `from` has them, in `found`.
+#define QSTEP_LIBRARY_MEMBER(member, function) decltype(&::function) member = nullptr
+#define QSTEP_LIBRARY_FIND(member, function) from.find(found.member, #function)
 
 }  // namespace qstep::ops
