@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Builds qstep for the GPU of this machine, runs every GPU test, measures kernels and training steps, and prints a
-# short table last: in one call, of less than ten minutes on 16 cores.
+# Builds qstep for the GPU of this machine, runs every GPU test, lets compute-sanitizer watch the small ones, measures
+# kernels and training steps, and prints a short table last, for tests/gpu/RESULTS.md: in one call, of less than ten
+# minutes on 16 cores. A build from nothing takes 1400 seconds of a processor core (GCC 12, nvcc 13.0, a shared EPYC; one
+# file takes 45 of them): about two minutes.
 #
 #   scripts/gpu_check.sh [--seconds N]    N: when it ends at the latest (570); what is left out is said
 #   scripts/gpu_check.sh --carry          beforehand, where the packages of scripts/install_deps.sh are installed: packs
@@ -10,7 +12,7 @@
 # Needs nvcc 12.8 or later, g++, cmake and ninja. cuBLAS, cuDNN and NCCL are taken from the toolkit or from Python's
 # packages. Logs and the table (results.txt) go to the folder $OUT, or to build/gpu_check/logs. Ends with
 #   0   the tests passed, everything was measured
-#   1   the build, a test or a benchmark failed or was stopped by the time
+#   1   the build, a test or a benchmark failed or was stopped by the time, or compute-sanitizer found something
 #   50  no GPU here: it was built, and tests that need a GPU were skipped
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,7 +33,7 @@ case "${1-}" in
     fi
     ;;
   *)
-    sed -n '2,16s/^# \?//p' scripts/gpu_check.sh
+    sed -n '2,18s/^# \?//p' scripts/gpu_check.sh
     [[ $1 = --help || $1 = -h ]] || exit 2
     exit
     ;;
@@ -40,7 +42,7 @@ esac
 SECONDS=0
 readonly logs=${OUT:-$build/logs}
 mkdir -p $build "$logs"
-rm -f "$logs"/{build,tests,kernels,steps}.log "$logs/results.txt"
+rm -f "$logs"/{build,tests,sanitizer,kernels,steps}.log "$logs/results.txt"
 problems=()
 stage() { printf '==== %s [%d s]\n' "$*" "$SECONDS"; }
 # until PERCENT COMMAND...: the command, stopped when so much of the time has gone
@@ -122,8 +124,8 @@ headers=$(sed 's/::*/:/g; s/^://; s/:$//' <<<"$headers") # an empty entry would 
 
 stage "build for sm_$architecture"
 {
-  until_percent 60 cmake -Wno-dev -S . -B $build -G Ninja "${settings[@]}" &&
-    until_percent 60 cmake --build $build --target gpu_check
+  until_percent 55 cmake -Wno-dev -S . -B $build -G Ninja "${settings[@]}" &&
+    until_percent 55 cmake --build $build --target gpu_check
 } >"$logs/build.log" 2>&1
 code=$?
 if [ $code != 0 ]; then
@@ -137,7 +139,7 @@ stage "tests"
 programs=("$build"/tests/gpu/gpu*_test)
 for program in "${programs[@]}"; do
   {
-    OMP_NUM_THREADS=$(($(nproc) / 4 + 1)) until_percent 74 "$program" 2>&1
+    OMP_NUM_THREADS=$(($(nproc) / 4 + 1)) until_percent 68 "$program" 2>&1
     echo "[ PROGRAM  ] ${program##*/} $?"
   } >"$program.log" &
 done
@@ -161,6 +163,66 @@ if [ -z "$gpu" ]; then
   finish 50
 fi
 
+# What compute-sanitizer watches: a tool, a program, its tests. They run side by side, on small sizes; the products of
+# libraries, which take it long, are left to a few tests. initcheck knows nothing of what libraries write.
+readonly checks="\
+memcheck gpu_memory_ops_test RowOps*:StateOps*
+memcheck gpu_quantize_test Quantize*:CodesOnGpu.AreThoseOfTheHost
+memcheck gpu_product_test Attention*:*FactorsOfQuantizedOperands*
+memcheck gpu_attention_test *
+memcheck gpu_training_test OnGpu/TwoBackends.LossesFollowTheCpus/bf16:OnGpu/TwoBackends.LossesFollowTheCpus/nvfp4
+racecheck gpu_memory_ops_test RowOps*:StateOps*
+racecheck gpu_quantize_test Quantize*:CodesOnGpu.AreThoseOfTheHost
+racecheck gpu_product_test Attention*
+synccheck gpu_memory_ops_test RowOps*:StateOps*
+synccheck gpu_product_test Attention*
+initcheck gpu_memory_ops_test RowOps*:StateOps*
+initcheck gpu_quantize_test Quantize*"
+readonly found_something=99
+# watched TOOL PROGRAM TESTS LOG: the code of what it runs, found_something, 124 after its time
+watched() {
+  local seconds_left=$((seconds * 78 / 100 - SECONDS))
+  [ $seconds_left -lt 90 ] || seconds_left=90
+  # Calls that libraries try and do without are no errors; those of qstep throw.
+  QSTEP_SMALL_SIZES=1 OMP_NUM_THREADS=1 timeout -k 5 $((seconds_left > 1 ? seconds_left : 1)) "$sanitizer" \
+    --tool "$1" --error-exitcode $found_something --require-cuda-init no --report-api-errors no \
+    "$build/tests/gpu/$2" --gtest_filter="$3" >"$4" 2>&1
+}
+sanitizer=$(command -v compute-sanitizer ||
+  ls "$toolkit"/{bin,compute-sanitizer,extras/compute-sanitizer}/compute-sanitizer 2>/dev/null | head -n 1)
+readonly sanitizer
+if [ -z "$sanitizer" ]; then
+  echo "sanitizer no compute-sanitizer here" >>"$logs/results.txt"
+else
+  stage "compute-sanitizer"
+  while read -r tool program tests; do
+    if [ ! -e "$build/tests/gpu/$program" ]; then continue; fi
+    log=$build/tests/gpu/$program.$tool.log
+    {
+      watched "$tool" "$program" "$tests" "$log"
+      echo "[ PROGRAM  ] $tool $program $?" >>"$log"
+    } &
+  done <<<"$checks"
+  wait
+  cat "$build"/tests/gpu/*.*check.log >"$logs/sanitizer.log"
+  rm "$build"/tests/gpu/*.*check.log
+  clean=0
+  if grep -q 'Device not supported' "$logs/sanitizer.log"; then
+    echo "sanitizer compute-sanitizer does not support this device" >>"$logs/results.txt"
+    : >"$logs/sanitizer.log"
+  fi
+  while read -r tool program code; do
+    case $code in
+      0) clean=$((clean + 1)) ;;
+      "$found_something") problems+=("$tool of $program found something (sanitizer.log)") ;;
+      124 | 137) echo "sanitizer $tool of $program did not end in its time" >>"$logs/results.txt" ;;
+      *) problem "$code" "$tool of $program (sanitizer.log)" ;;
+    esac
+  done < <(sed -n 's/^\[ PROGRAM  \] //p' "$logs/sanitizer.log")
+  [ ! -s "$logs/sanitizer.log" ] || echo "sanitizer $clean of $(grep -c '^\[ PROGRAM' "$logs/sanitizer.log") checks passed on small sizes:" \
+    "memcheck, racecheck, synccheck, initcheck" >>"$logs/results.txt"
+fi
+
 # measure PERCENT LOG COMMAND...: what it prints goes into the table, too
 measure() {
   until_percent "$1" "${@:3}" 2>&1 | tee -a "$logs/$2" >>"$logs/results.txt"
@@ -168,10 +230,10 @@ measure() {
   [ "$code" = 0 ] || problem "$code" "${*:3}"
 }
 stage "kernels"
-measure 84 kernels.log $build/tests/gpu/qstep_bench_gpu
+measure 86 kernels.log $build/tests/gpu/qstep_bench_gpu
 
 stage "training steps"
-for part in 92:2048 98:8192; do
+for part in 93:2048 98:8192; do
   measure "${part%:*}" steps.log $build/qstep bench step --model $model --batch $((tokens / ${part#*:})) --seq "${part#*:}" \
     --precision $recipes --warmup 3 --steps 6 run.device=cuda
 done

@@ -153,5 +153,47 @@ TEST_F(AttentionOnGpu, StaysWithinTheBoundsOfItsFormulas) {
   }
 }
 
+// Pieces of a sequence, as text is generated: each row within the bounds of one forward pass.
+TEST_F(AttentionOnGpu, CachedStaysWithinTheBoundsOfForward) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBf16}) {
+    for (const ops::AttentionShape& shape :
+         {attention::make_shape(1, 150, 3, 3, 20), attention::make_shape(1, 290, 6, 2, 64),
+          attention::make_shape(1, 20, 20, 1, 7)}) {
+      SCOPED_TRACE(attention::describe(shape, dtype));
+      Random random(34);
+      Guarded qkv(dtype, shape.seq_len, shape.qkv_width(), 3);
+      qkv.fill(random, -1.5, 1.5);
+      Guarded k(dtype, shape.seq_len + 3, shape.kv_width(), 2),
+          v(dtype, shape.seq_len + 3, shape.kv_width(), 4);
+      Guarded o(dtype, shape.seq_len, shape.q_width(), 1);
+      DeviceCopy on_qkv(qkv), on_k(k), on_v(v), on_o(o);
+      ops::CudaContext context;
+      int64_t position = 0;
+      for (const int64_t n :
+           {int64_t{11}, int64_t{1}, int64_t{1}, shape.seq_len - 14, int64_t{1}}) {
+        ops::AttentionShape step = shape;
+        step.seq_len = n;
+        ops::cuda::attention_cached(on_o.tensor().row_range(position, n), on_k.tensor(),
+                                    on_v.tensor(), on_qkv.tensor().row_range(position, n), step,
+                                    position, context);
+        position += n;
+      }
+      ops::cuda_check(cudaStreamSynchronize(context.stream()), "attention_cached");
+      EXPECT_TRUE(on_o.download() && on_k.download() && on_v.download()) << "written around";
+      Guarded d_o(dtype, shape.seq_len, shape.q_width());
+      d_o.fill(0.0);
+      const attention::Reference r = attention::reference(shape, qkv.values(), d_o.values(), dtype);
+      attention::expect_bounded(r.o, o, r.o_bound, "o");
+      for (int64_t t = 0; t < shape.seq_len; ++t) {
+        for (int64_t d = 0; d < shape.kv_width(); ++d) {
+          ASSERT_EQ(qkv.at(t, shape.q_width() + d), k.at(t, d));
+          ASSERT_EQ(qkv.at(t, shape.q_width() + shape.kv_width() + d), v.at(t, d));
+        }
+      }
+      EXPECT_TRUE(std::isnan(k.at(shape.seq_len, 0)) && std::isnan(v.at(shape.seq_len, 0)));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace qstep::test

@@ -1,6 +1,11 @@
-// cuda::quantize against cpu::quantize, bit for bit: every spec, shapes of every size class.
-#include "ops/quantize.h"
+// cuda::quantize against cpu::quantize, bit for bit: every spec, shapes of every size class; and
+// the counts for a ledger.
+#include <array>
+#include <cmath>
+#include <cstring>
+
 #include "tests/gpu/on_gpu.h"
+#include "tests/ops/quantize_host_launch.h"
 #include "tests/ops/quantize_testing.h"
 
 namespace qstep::test {
@@ -27,42 +32,103 @@ struct SideOnGpu {
   ops::QuantizedTensor q;
 };
 
-std::vector<std::byte> bits_of_sides(const QuantSide& row, const QuantSide& column) {
-  std::vector<std::byte> bits = row.bits();
-  const std::vector<std::byte> more = column.bits();
-  bits.insert(bits.end(), more.begin(), more.end());
-  return bits;
+// What a call leaves: both orientations, the raised amax and the flag, bit for bit; the counts.
+struct Found {
+  std::vector<std::byte> bits;
+  std::array<ops::QuantStats, 2> stats;
+};
+std::vector<std::byte> bits(const QuantSide& row, const QuantSide& column, const Guarded& amax,
+                            const Guarded& flag) {
+  return bits_of(row.values, row.scale, row.tile_scales, column.values, column.scale,
+                 column.tile_scales, amax, flag);
 }
 
-std::vector<std::byte> found_on_gpu(const QuantSpec& row_spec, const QuantSpec& column_spec,
-                                    const QuantInput& in, ops::CudaContext& context) {
+Found found_on_gpu(const QuantSpec& row_spec, const QuantSpec& column_spec, const QuantInput& in,
+                   bool counted, ops::CudaContext& context) {
   const QuantSide row = in.side(row_spec, Orientation::kRowwise);
   const QuantSide column = in.side(column_spec, Orientation::kColumnwise);
+  Guarded amax(Dtype::kF32, 1, 1), flag(Dtype::kI32, 1, 1);
+  amax.fill(0.125);
+  flag.set(0, 0, 0);
   SideOnGpu gpu_row(row), gpu_column(column);
   const DeviceCopy x(in.tensor), delayed(in.delayed_scale);
+  DeviceCopy gpu_amax(amax), gpu_flag(flag);
+  Found found;
   ops::QuantCall call = in.call;
   call.delayed_scale = delayed.tensor();
+  call.delayed_amax = gpu_amax.tensor();
+  call.non_finite = gpu_flag.tensor();
+  call.row_stats = counted ? &found.stats[0] : nullptr;
+  call.column_stats = counted ? &found.stats[1] : nullptr;
+  poison_scratch(context);
   ops::cuda::quantize(gpu_row.q, gpu_column.q, x.tensor(), call, context);
   cuda_check(cudaStreamSynchronize(context.stream()), "cudaStreamSynchronize");
   gpu_row.download();
   gpu_column.download();
-  return bits_of_sides(row, column);
+  EXPECT_TRUE(gpu_amax.download() && gpu_flag.download()) << "amax or flag are written around";
+  found.bits = bits(row, column, amax, flag);
+  return found;
 }
 
-std::vector<std::byte> expected_on_host(const QuantSpec& row_spec, const QuantSpec& column_spec,
-                                        const QuantInput& in) {
-  const QuantSide row = in.side(row_spec, Orientation::kRowwise);
-  const QuantSide column = in.side(column_spec, Orientation::kColumnwise);
-  Quantizer()(row.q, column.q, in);
-  return bits_of_sides(row, column);
+// Bits of the CPU's quantizers; counts of the kernels, run on the host: sums in the same order.
+Found expected_on_host(const QuantSpec& row_spec, const QuantSpec& column_spec,
+                       const QuantInput& in, bool counted) {
+  const auto run = [&](const auto& quantize, bool counts) {
+    const QuantSide row = in.side(row_spec, Orientation::kRowwise);
+    const QuantSide column = in.side(column_spec, Orientation::kColumnwise);
+    Guarded amax(Dtype::kF32, 1, 1), flag(Dtype::kI32, 1, 1);
+    amax.fill(0.125);
+    flag.set(0, 0, 0);
+    Found found;
+    ops::QuantCall call = in.call;
+    call.delayed_amax = amax;
+    call.non_finite = flag;
+    call.row_stats = counts ? &found.stats[0] : nullptr;
+    call.column_stats = counts ? &found.stats[1] : nullptr;
+    quantize(row.q, column.q, call);
+    found.bits = bits(row, column, amax, flag);
+    return found;
+  };
+  ops::Workspace workspace;
+  Found expected = run(
+      [&](const auto& row, const auto& column, const ops::QuantCall& call) {
+        ops::cpu::quantize(row, column, in.tensor, call, workspace);
+      },
+      false);
+  if (!counted) return expected;
+  expected.stats =
+      run(
+          [&](const auto& row, const auto& column, const ops::QuantCall& call) {
+            ops::device::quantize_with(HostQuantizeLaunch(), row, column, in.tensor, call);
+          },
+          true)
+          .stats;
+  return expected;
+}
+
+void expect_same_counts(const ops::QuantStats& expected, const ops::QuantStats& found,
+                        const std::string& what) {
+  constexpr size_t kCounts = sizeof(ops::QuantStats) / sizeof(double);
+  double a[kCounts], b[kCounts];
+  std::memcpy(a, &expected, sizeof a);
+  std::memcpy(b, &found, sizeof b);
+  for (size_t i = 0; i < kCounts; ++i) {
+    EXPECT_TRUE(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))
+        << what << ": count " << i << ", " << a[i] << " and " << b[i];
+  }
 }
 
 void expect_same(const QuantSpec& row_spec, const QuantSpec& column_spec, const QuantInput& in,
-                 ops::CudaContext& context) {
+                 bool counted, ops::CudaContext& context) {
   const std::string what = describe(row_spec) + " / " + describe(column_spec) + " on " + in.what;
-  const auto found = found_on_gpu(row_spec, column_spec, in, context);
-  EXPECT_EQ(expected_on_host(row_spec, column_spec, in), found) << what;
-  EXPECT_EQ(found, found_on_gpu(row_spec, column_spec, in, context)) << what << ", again";
+  const Found expected = expected_on_host(row_spec, column_spec, in, counted);
+  for (int run = 0; run < 2; ++run) {
+    const Found found = found_on_gpu(row_spec, column_spec, in, counted, context);
+    EXPECT_EQ(expected.bits, found.bits) << what << ", run " << run;
+    for (size_t side = 0; side < 2; ++side) {
+      expect_same_counts(expected.stats[side], found.stats[side], what);
+    }
+  }
 }
 
 TEST_F(QuantizeOnGpu, EverySpec) {
@@ -74,12 +140,12 @@ TEST_F(QuantizeOnGpu, EverySpec) {
       const QuantInput in(kAllData[seed % std::size(kAllData)],
                           {u * (1 + base.rows / u), u * (1 + base.cols / u)},
                           seed % 3 == 0 ? Dtype::kF32 : Dtype::kBf16, seed, seed % 2 * 3);
-      expect_same(spec, spec, in, context);
+      expect_same(spec, spec, in, seed % 5 == 0, context);
       ++seed;
     }
     if (spec.hadamard == 0) {
       const QuantInput in(kAllData[seed % std::size(kAllData)], {37, 53}, Dtype::kBf16, seed);
-      expect_same(spec, spec, in, context);
+      expect_same(spec, spec, in, seed % 5 == 0, context);
     }
     if (HasFailure()) return;
   }
@@ -87,6 +153,7 @@ TEST_F(QuantizeOnGpu, EverySpec) {
 
 // What training asks for, at a size of many waves of thread blocks.
 TEST_F(QuantizeOnGpu, LargePairs) {
+  if (small_sizes_only()) GTEST_SKIP() << "QSTEP_SMALL_SIZES is set";
   ops::CudaContext context;
   QuantSpec turned = nvfp4();
   turned.hadamard = 16;
@@ -106,7 +173,7 @@ TEST_F(QuantizeOnGpu, LargePairs) {
   uint64_t seed = 50;
   for (const auto& [row, column] : pairs) {
     const QuantInput in(Data::kNarrow, {2048, 1536}, Dtype::kBf16, seed++);
-    expect_same(row, column, in, context);
+    expect_same(row, column, in, false, context);
     if (HasFailure()) return;
   }
 }

@@ -24,10 +24,12 @@ namespace device = ops::device;
 const HostLaunch kHost;
 constexpr float kEps = 1e-5f;
 
-// And widths of models, teams of every size, rows of several blocks of work.
+// And widths of models, teams of every size, rows of several blocks of work, more rows than a GPU
+// works on at a time.
 template <class F>
 void for_each_case(F&& f) {
-  constexpr RowShape kWide[] = {{130, 768, 0}, {67, 4096, 8}, {3, 20008, 0}, {5, 30001, 3}};
+  constexpr RowShape kWide[] = {
+      {130, 768, 0}, {67, 4096, 8}, {3, 20008, 0}, {5, 30001, 3}, {5003, 200, 8}};
   const auto traced = [&](Dtype dtype, const RowShape& s) {
     SCOPED_TRACE(describe(dtype, s));
     f(dtype, s);
@@ -185,7 +187,8 @@ constexpr ops::AttentionShape kHeads[] = {
     {.batch = 1, .seq_len = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 2},
     {.batch = 2, .seq_len = 35, .n_heads = 3, .n_kv_heads = 1, .head_dim = 14},
     {.batch = 3, .seq_len = 40, .n_heads = 4, .n_kv_heads = 2, .head_dim = 64},
-    {.batch = 1, .seq_len = 67, .n_heads = 8, .n_kv_heads = 2, .head_dim = 128}};
+    {.batch = 1, .seq_len = 67, .n_heads = 8, .n_kv_heads = 2, .head_dim = 128},
+    {.batch = 5, .seq_len = 250, .n_heads = 12, .n_kv_heads = 4, .head_dim = 64}};
 
 TEST_F(RowOpsOnGpu, QkNorm) {
   for (const Dtype dtype : kFloatTypes) {
@@ -277,8 +280,12 @@ TEST_F(RowOpsOnGpu, Activations) {
 // as many roundings as a thread has turns; the loss's is absolute.
 TEST_F(RowOpsOnGpu, CrossEntropy) {
   for (const Dtype dtype : kFloatTypes) {
-    for (const RowShape& s :
-         {RowShape{1, 8, 0}, {3, 24, 5}, {7, 264, 0}, {5, 5008, 8}, {3, 50304, 0}}) {
+    for (const RowShape& s : {RowShape{1, 8, 0},
+                              {3, 24, 5},
+                              {7, 264, 0},
+                              {5, 5008, 8},
+                              {3, 50304, 0},
+                              {2003, 520, 0}}) {
       const int64_t vocab = s.cols - 5;
       const auto targets = [&] {
         Guarded t(Dtype::kI32, 1, s.rows);

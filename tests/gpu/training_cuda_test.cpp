@@ -1,10 +1,17 @@
-// Whole steps on a GPU against the CPU, per recipe; and what a machine without one says.
+// Whole steps on a GPU against the CPU, per recipe; and what a machine without one says. What
+// compares two backends also runs with another CPU backend in the GPU's place, so that it has run
+// where there is no GPU.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
+#include "tests/support/test_name.h"
+#include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
+#include "tests/trainer/saved_trainer.h"
 #include "trainer/backend.h"
 #include "trainer/host_tensors.h"
 #include "trainer/self_test.h"
@@ -13,17 +20,137 @@ namespace qstep::trainer::testing {
 namespace {
 
 constexpr int64_t kSteps = 20;
+constexpr double kLr = 1e-3;  // gentle: paths do not part by themselves
 
-std::vector<float> losses(ops::Ops& ops, const Config& config) {
-  Trainer trainer(ops, config);
-  FixedBatches batches(learnable_batches(kSteps, 900));
-  std::vector<float> found;
-  for (int64_t step = 1; step <= kSteps; ++step)
-    found.push_back(trainer.step(batches, 3e-3, step).loss);
-  return found;
+// Steps first .. last, from 1.
+std::vector<float> train(Trainer& trainer, int64_t first, int64_t last) {
+  FixedBatches batches(learnable_batches(last - first + 1, 900 + static_cast<uint64_t>(first)));
+  std::vector<float> losses;
+  for (int64_t step = first; step <= last; ++step) {
+    losses.push_back(trainer.step(batches, kLr, step).loss);
+  }
+  return losses;
 }
 
-class TrainingOnGpu : public ::testing::TestWithParam<const char*> {
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  float largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
+  return largest;
+}
+
+std::vector<std::byte> state_of(ops::Ops& ops, Trainer& trainer) {
+  const HostTensors all(ops, all_tensors(trainer));
+  std::vector<std::byte> bytes;
+  for (const NamedTensor& named : all.tensors()) {
+    const auto* const first = static_cast<const std::byte*>(named.tensor.data);
+    bytes.insert(bytes.end(), first, first + named.tensor.bytes());
+  }
+  return bytes;
+}
+
+std::vector<std::string> all_recipes() {
+  const std::vector<std::string_view> names = recipe_names();
+  return {names.begin(), names.end()};
+}
+
+enum class Place : uint8_t { kGpu, kCpu };
+
+class TwoBackends : public ::testing::TestWithParam<std::tuple<std::string, Place>> {
+ protected:
+  void SetUp() override {
+    if (std::get<Place>(GetParam()) == Place::kCpu) {
+      other_ = ops::make_cpu_ops();
+      return;
+    }
+    std::string why;
+    other_ = ops::make_cuda_ops(why);
+    if (other_ == nullptr) GTEST_SKIP() << "needs an NVIDIA GPU: " << why;
+  }
+
+  // How far apart the paths of two runs are that differ by rounding is a property of model, data
+  // and recipe, and the CPU can measure it: it trains again from weights that are off, at random,
+  // by what the GPU's operations may be off by, a roundoff of the compute type or the 2^-18 of its
+  // special functions (tests/gpu/row_ops_cuda_test.cpp). The largest change of a loss, times a
+  // factor for sums in another order, is the band.
+  float band(const std::vector<float>& expected) {
+    constexpr float kFactor = 2;
+    const double error = std::max(test::roundoff(config_.compute_dtype()), 0x1p-18);
+    float largest = 0;
+    for (const uint64_t seed : {71, 72}) {
+      Trainer trainer(*cpu_, config_);
+      disturb(trainer, error, seed);
+      largest = std::max(largest, largest_difference(expected, train(trainer, 1, kSteps)));
+    }
+    EXPECT_GT(largest, 0.0f);
+    EXPECT_LT(kFactor * largest, 0.25f) << "a band that says nothing";
+    return kFactor * largest;
+  }
+
+  Config config_ = recipe_config(load_recipe(std::get<std::string>(GetParam())), 1, kSteps);
+  std::unique_ptr<ops::Ops> cpu_ = ops::make_cpu_ops(), other_;
+};
+
+TEST_P(TwoBackends, LossesFollowTheCpus) {
+  Trainer on_cpu(*cpu_, config_), on_other(*other_, config_), again(*other_, config_);
+  const std::vector<float> expected = train(on_cpu, 1, kSteps), found = train(on_other, 1, kSteps);
+  const float difference = largest_difference(expected, found), largest = band(expected);
+  EXPECT_LE(difference, largest);
+  RecordProperty("difference_over_band", fmt::format("{:.3f}", difference / largest));
+  EXPECT_EQ(found, train(again, 1, kSteps)) << "not the same bits twice";
+  EXPECT_EQ(state_of(*other_, on_other), state_of(*other_, again)) << "not the same bits twice";
+}
+
+// Each goes on from its own checkpoint with the bits of the run that was not interrupted, and from
+// the other's as that would have.
+TEST_P(TwoBackends, EachResumesWhatTheOtherSaved) {
+  constexpr int64_t kSaved = kSteps / 2;
+  struct Run {
+    Run(ops::Ops& its_ops, const Config& config) : ops(its_ops), trainer(ops, config) {
+      losses = train(trainer, 1, kSaved);
+      save_trainer(ops, trainer, kSaved, folder.path());
+      state = state_of(ops, trainer);
+      const std::vector<float> more = train(trainer, kSaved + 1, kSteps);
+      losses.insert(losses.end(), more.begin(), more.end());
+    }
+    std::vector<float> rest() const { return {losses.begin() + kSaved, losses.end()}; }
+
+    ops::Ops& ops;
+    Trainer trainer;
+    TemporaryFolder folder;
+    std::vector<float> losses;
+    std::vector<std::byte> state;  // as saved
+  };
+  const Run on_cpu(*cpu_, config_), on_other(*other_, config_);
+  const float largest = band(on_cpu.losses);
+  for (const Run* const saved : {&on_cpu, &on_other}) {
+    for (const Run* const resumes : {&on_cpu, &on_other}) {
+      SCOPED_TRACE(
+          fmt::format("saved on {}, resumed on {}", saved->ops.name(), resumes->ops.name()));
+      Trainer trainer(resumes->ops, config_);
+      load_trainer(resumes->ops, trainer, kSaved, saved->folder.path());
+      EXPECT_EQ(saved->state, state_of(resumes->ops, trainer));
+      const std::vector<float> found = train(trainer, kSaved + 1, kSteps);
+      EXPECT_LE(largest_difference(saved->rest(), found), largest);
+      if (saved == resumes) {
+        EXPECT_EQ(saved->rest(), found);
+      }
+    }
+  }
+}
+
+std::string name_of(const ::testing::TestParamInfo<TwoBackends::ParamType>& test) {
+  return test::test_name(std::get<std::string>(test.param));
+}
+INSTANTIATE_TEST_SUITE_P(OnGpu, TwoBackends,
+                         ::testing::Combine(::testing::ValuesIn(all_recipes()),
+                                            ::testing::Values(Place::kGpu)),
+                         name_of);
+INSTANTIATE_TEST_SUITE_P(OnCpu, TwoBackends,
+                         ::testing::Combine(::testing::Values("fp32", "fp8-delayed", "nvfp4"),
+                                            ::testing::Values(Place::kCpu)),
+                         name_of);
+
+class TrainingOnGpu : public ::testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
     gpu_ = ops::make_cuda_ops(why_);
@@ -32,22 +159,8 @@ class TrainingOnGpu : public ::testing::TestWithParam<const char*> {
   std::unique_ptr<ops::Ops> gpu_;
   std::string why_;
 };
-INSTANTIATE_TEST_SUITE_P(Recipes, TrainingOnGpu,
-                         ::testing::Values("fp32", "bf16", "fp8-delayed", "fp8-current",
-                                           "fp8-block", "mxfp8", "nvfp4", "quartet2", "tetrajet2"));
-
-// Sums in another order: in FP32 the losses part slowly; where activations are rounded, a value on
-// the edge may fall the other way, by one step of the format for one of many.
-TEST_P(TrainingOnGpu, LossesFollowTheCpus) {
-  const Config config = recipe_config(load_recipe(GetParam()), 1, kSteps);
-  const auto cpu = ops::make_cpu_ops();
-  const std::vector<float> expected = losses(*cpu, config), found = losses(*gpu_, config);
-  const double band = std::string_view(GetParam()) == "fp32" ? 1e-3 : 0.03;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    EXPECT_NEAR(static_cast<double>(expected[i]), static_cast<double>(found[i]), band) << i;
-  }
-  EXPECT_EQ(found, losses(*gpu_, config)) << "not the same bits twice";
-}
+INSTANTIATE_TEST_SUITE_P(Recipes, TrainingOnGpu, ::testing::ValuesIn(all_recipes()),
+                         [](const auto& test) { return test::test_name(test.param); });
 
 TEST_P(TrainingOnGpu, SaysWhichKernelsComputeAttention) {
   Config config = recipe_config(load_recipe(GetParam()), 1, kSteps);
@@ -65,7 +178,7 @@ TEST_P(TrainingOnGpu, TimesOfAStepAreTheGpus) {
   Trainer trainer(*gpu_, config);
   FixedBatches batches(learnable_batches(kSteps, 900));
   for (int64_t step = 1; step <= 3; ++step) {
-    const StepResult found = trainer.step(batches, 3e-3, step);
+    const StepResult found = trainer.step(batches, kLr, step);
     const double step_ms = total_ms(found.phases_ms);
     EXPECT_NEAR(step_ms,
                 std::accumulate(found.breakdown_ms->begin(), found.breakdown_ms->end(), 0.0), 1e-6);

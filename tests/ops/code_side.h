@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "ops/quantize_passes.h"
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/ops/quantize_testing.h"
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "ops/quantize_passes.h"
 #include "ops/team.h"
 #include "ops/workspace.h"
 
@@ -53,3 +54,9 @@ class HostQuantizeLaunch {
 };
 
 }  // namespace qstep::test
+
+// Compiled once, in quantize_host_launch.cpp: the quantizers of every spec.
+namespace qstep::ops::device {
+extern template void quantize_with(const test::HostQuantizeLaunch&, const QuantizedTensor&,
+                                   const QuantizedTensor&, const Tensor&, const QuantCall&);
+}  // namespace qstep::ops::device

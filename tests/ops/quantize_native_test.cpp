@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <set>
 
-#include "ops/quantize_passes.h"
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/ops/quantize_testing.h"
 

@@ -7,7 +7,7 @@
 #include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/checkpoint_folders.h"
+#include "tests/trainer/saved_trainer.h"
 #include "trainer/evaluator.h"
 #include "trainer/generator.h"
 #include "trainer/host_tensors.h"
@@ -29,12 +29,6 @@ INSTANTIATE_TEST_SUITE_P(Recipes, DeviceMemory,
                                            "nvfp4"),
                          [](const auto& test) { return test::test_name(test.param); });
 
-std::vector<NamedTensor> all_tensors(Trainer& trainer) {
-  std::vector<NamedTensor> tensors = named_tensors(trainer.shards(), trainer.parameters());
-  for (NamedTensor& t : trainer.precision_state()) tensors.push_back(std::move(t));
-  return tensors;
-}
-
 // Steps first + 1 .. first + kSteps.
 std::vector<float> train(Trainer& trainer, int64_t first) {
   FixedBatches batches(learnable_batches(kMicros * kSteps, 700 + static_cast<uint64_t>(first)));
@@ -47,40 +41,20 @@ std::vector<float> train(Trainer& trainer, int64_t first) {
   return results;
 }
 
-void save(ops::Ops& ops, const Config& config, Trainer& trainer, const std::string& folder) {
-  CheckpointState state;
-  state.step = kSteps;
-  state.vocab_size = config.model.vocab_size;
-  state.config_toml = to_toml(config);
-  state.recipe_toml = to_toml(config.precision.loaded);
-  state.tokenizer = "bytes";
-  const HostTensors saved(ops, all_tensors(trainer));
-  save_checkpoint(folder, state, saved.tensors(), 0);
-}
-
-void load(ops::Ops& ops, Trainer& trainer, const std::string& folder) {
-  const CheckpointReader checkpoint(folder + "/" + step_folder(kSteps));
-  HostTensors tensors(ops, all_tensors(trainer));
-  for (const NamedTensor& tensor : tensors.tensors()) checkpoint.read(tensor);
-  tensors.upload();
-  trainer.refresh_weights();
-  trainer.set_steps_done(kSteps);
-}
-
 TEST_P(DeviceMemory, TrainsSavesAndResumesWithTheBitsOfTheCpu) {
   const auto cpu = ops::make_cpu_ops();
   test::FencedOps fenced;
   const TemporaryFolder cpu_folder, fenced_folder;
   Trainer expected(*cpu, config_), found(fenced, config_);
   EXPECT_EQ(train(expected, 0), train(found, 0));
-  save(*cpu, config_, expected, cpu_folder.path());
-  save(fenced, config_, found, fenced_folder.path());
+  save_trainer(*cpu, expected, kSteps, cpu_folder.path());
+  save_trainer(fenced, found, kSteps, fenced_folder.path());
   const std::vector<float> goes_on = train(expected, kSteps);
 
   // Each continues what the other saved.
   Trainer on_cpu(*cpu, config_), on_device(fenced, config_);
-  load(*cpu, on_cpu, fenced_folder.path());
-  load(fenced, on_device, cpu_folder.path());
+  load_trainer(*cpu, on_cpu, kSteps, fenced_folder.path());
+  load_trainer(fenced, on_device, kSteps, cpu_folder.path());
   EXPECT_EQ(goes_on, train(on_cpu, kSteps));
   EXPECT_EQ(goes_on, train(on_device, kSteps));
 
@@ -94,7 +68,7 @@ TEST_P(DeviceMemory, EvaluatesACheckpointWithTheLossOfTheCpu) {
   const TemporaryFolder folder;
   Trainer trainer(*cpu, config_);
   train(trainer, 0);
-  save(*cpu, config_, trainer, folder.path());
+  save_trainer(*cpu, trainer, kSteps, folder.path());
   const auto loss_on = [&](ops::Ops& ops) {
     const LoadedModel loaded(ops, folder.path(), "", Passes::kMicroBatches);
     FixedBatches batches(learnable_batches(1, 800));
@@ -111,7 +85,7 @@ TEST_P(DeviceMemory, GeneratesWithTheLogitsOfTheCpu) {
   const TemporaryFolder folder;
   Trainer trainer(*cpu, config_);
   train(trainer, 0);
-  save(*cpu, config_, trainer, folder.path());
+  save_trainer(*cpu, trainer, kSteps, folder.path());
   const auto generate = [&](ops::Ops& ops) {
     const LoadedModel loaded(ops, folder.path(), GetParam());
     Generator generator(ops, loaded, 12, loaded.config().model.vocab_size);

@@ -30,6 +30,8 @@ class GpuCheck : public testing::Test {
             "echo '[       OK ] One.Works (3 ms)'; echo '[  SKIPPED ] One.Needs2 (0 ms)'; "
             "echo '[  SKIPPED ] 1 test, listed below:'; echo '[  SKIPPED ] One.Needs2'");
     program("built/gpu_two_test", "echo '[       OK ] Two.Works (3 ms)'");
+    program("built/gpu_memory_ops_test", "echo '[       OK ] Ops.Work (3 ms)'");
+    program("bin/compute-sanitizer", "while [[ $1 == --* ]]; do shift 2; done; exec \"$@\"");
     program("built/qstep_bench_gpu", "echo '  AdamW 3500 GB/s'");
     program("qstep", "echo \"qstep $*\"");
   }
@@ -74,7 +76,8 @@ TEST_F(GpuCheck, EverythingPassedAndWasMeasured) {
   EXPECT_EQ(check(), 0) << table_;
   expect_line("GPU       NVIDIA H200, driver 580.159.04\n");
   expect_line("for sm_90a, nvcc 13.0, g++ 13.3.0\n");
-  expect_line("tests     2 passed, 0 failed, 1 skipped\n");
+  expect_line("tests     3 passed, 0 failed, 1 skipped\n");
+  expect_line("sanitizer 4 of 4 checks passed on small sizes: ");
   expect_line("  AdamW 3500 GB/s\n");
   expect_line("qstep bench step --model llama-1b --batch 8 --seq 2048 ");
   expect_line("qstep bench step --model llama-1b --batch 2 --seq 8192 ");
@@ -96,7 +99,7 @@ TEST_F(GpuCheck, FailedTestsAreNamed) {
   program("built/gpu_two_test",
           "echo '[  FAILED  ] Two.Works (3 ms)'; echo '[  FAILED  ] Two.Works'; exit 1");
   EXPECT_EQ(check(), 1);
-  expect_line("tests     1 passed, 1 failed, 1 skipped\n");
+  expect_line("tests     2 passed, 1 failed, 1 skipped\n");
   expect_line("FAILED: Two.Works (tests.log)\n");
   expect_line("  AdamW 3500 GB/s\n");
 }
@@ -105,7 +108,7 @@ TEST_F(GpuCheck, ProgramsThatEndThemselvesFail) {
   program("built/gpu_two_test", "kill -SEGV $$");
   program("qstep", "exit 51");
   EXPECT_EQ(check(), 1);
-  expect_line("tests     1 passed, 0 failed, 1 skipped\n");
+  expect_line("tests     2 passed, 0 failed, 1 skipped\n");
   expect_line("FAILED: gpu_two_test (tests.log) ended with 139\n");
   expect_line("run.device=cuda ended with 51\n");
 }
@@ -114,6 +117,27 @@ TEST_F(GpuCheck, WhatTakesTooLongIsStopped) {
   program("built/gpu_two_test", "exec sleep 600");
   EXPECT_EQ(check(4), 1);
   expect_line("FAILED: gpu_two_test (tests.log) was stopped after ");
+}
+
+TEST_F(GpuCheck, WhatASanitizerFindsFails) {
+  program("bin/compute-sanitizer", R"(
+case "$*" in
+  *racecheck*) echo '========= RACECHECK SUMMARY: 1 hazard displayed'; exit 99 ;;
+  *synccheck*) exit 124 ;;
+  *initcheck*) exit 1 ;;
+esac)");
+  EXPECT_EQ(check(), 1);
+  expect_line("FAILED: racecheck of gpu_memory_ops_test found something (sanitizer.log)\n");
+  expect_line("FAILED: initcheck of gpu_memory_ops_test (sanitizer.log) ended with 1\n");
+  expect_line("sanitizer synccheck of gpu_memory_ops_test did not end in its time\n");
+  expect_line("sanitizer 1 of 4 checks passed on small sizes: ");
+  EXPECT_NE(read(folder_ / "out/sanitizer.log").find("1 hazard displayed"), std::string::npos);
+}
+
+TEST_F(GpuCheck, ASanitizerThatCannotWorkIsLeftOut) {
+  program("bin/compute-sanitizer", "echo '========= Error: Device not supported'; exit 1");
+  EXPECT_EQ(check(), 0) << table_;
+  expect_line("sanitizer compute-sanitizer does not support this device\n");
 }
 
 TEST_F(GpuCheck, ABuildThatFailsEndsIt) {
@@ -127,7 +151,7 @@ TEST_F(GpuCheck, WithoutAGpuNothingIsMeasured) {
   program("bin/nvidia-smi", "echo 'NVIDIA-SMI has failed'; exit 9");
   EXPECT_EQ(check(), 50);
   expect_line("GPU       none: nvidia-smi finds no NVIDIA GPU\n");
-  expect_line("tests     2 passed, 0 failed, 1 skipped\n");
+  expect_line("tests     3 passed, 0 failed, 1 skipped\n");
   expect_line("Nothing was measured: there is no GPU here.\n");
   EXPECT_EQ(table_.find("AdamW"), std::string::npos) << table_;
 }

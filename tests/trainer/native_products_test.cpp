@@ -8,7 +8,6 @@
 #include <functional>
 
 #include "ops/gemm_plan_key.h"
-#include "ops/quantize_passes.h"
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/support/test_name.h"
 #include "tests/support/wrapped_ops.h"

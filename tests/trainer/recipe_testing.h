@@ -61,6 +61,18 @@ inline std::vector<test::Batch> learnable_batches(int64_t n, uint64_t seed) {
   return batches;
 }
 
+// Changes every weight at random by at most so much of itself; of a rank that has all of them, in
+// host memory.
+inline void disturb(Trainer& trainer, double relative, uint64_t seed) {
+  test::Random random(seed);
+  const ops::Tensor& master = trainer.parameters().master.flat;
+  for (int64_t i = 0; i < master.size(); ++i) {
+    float& w = master.as<float>()[i];
+    w = static_cast<float>(static_cast<double>(w) * (1 + relative * random.uniform(-1, 1)));
+  }
+  trainer.refresh_weights();
+}
+
 // The recipe with other operands from a step on.
 inline precision::Recipe with_switch(precision::Recipe recipe, int64_t from_step,
                                      const precision::OperandTable& operands) {

@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "tests/support/compare.h"
+#include "tests/support/test_name.h"
 #include "tests/support/thread_comm.h"
 #include "tests/trainer/gradient_bounds.h"
 #include "tests/trainer/recipe_testing.h"
@@ -214,19 +215,6 @@ void put(std::vector<float>& whole, const ShardPlan& plan, const ops::Tensor& ow
   }
 }
 
-// Of the compute type, to every weight of a rank that has all of them.
-void add_roundoff(Trainer& trainer, uint64_t seed) {
-  const bool fp32 = trainer.config().compute_dtype() == ops::Dtype::kF32;
-  const double roundoff = fp32 ? test::kF32Roundoff : test::kBf16Roundoff;
-  test::Random random(seed);
-  const ops::Tensor& master = trainer.parameters().master.flat;
-  for (int64_t i = 0; i < master.size(); ++i) {
-    float& w = master.as<float>()[i];
-    w = static_cast<float>(static_cast<double>(w) * (1 + roundoff * random.uniform(-1, 1)));
-  }
-  trainer.refresh_weights();
-}
-
 // noise_seed: 0: none.
 Outcome train(const Config& config, int n_data, int64_t n_steps, double lr = kLr,
               uint64_t noise_seed = 0) {
@@ -241,7 +229,9 @@ Outcome train(const Config& config, int n_data, int64_t n_steps, double lr = kLr
     omp_set_num_threads(1);
     const auto ops = ops::make_cpu_ops();
     Trainer trainer(*ops, config, world);
-    if (noise_seed != 0) add_roundoff(trainer, noise_seed);
+    if (noise_seed != 0) {
+      disturb(trainer, test::roundoff(trainer.config().compute_dtype()), noise_seed);
+    }
     const parallel::Mesh& mesh = trainer.groups().mesh();
     std::vector<test::Batch> mine;
     for (int64_t step = 0; step < n_steps; ++step) {
@@ -286,9 +276,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 std::string recipe_name(const ::testing::TestParamInfo<std::string>& test) {
-  std::string name = test.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
+  return test::test_name(test.param);
 }
 
 class SharedLayers : public ::testing::TestWithParam<std::string> {};
