@@ -44,6 +44,7 @@ class CudaOps final : public Ops {
   bool in_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) override {
     Buffer buffer = allocate_device(bytes);
+    if (bytes == 0) return buffer;
     cuda_check(cudaMemsetAsync(buffer.data(), 0, static_cast<size_t>(bytes), context_.stream()),
                "cudaMemset");
     return buffer;

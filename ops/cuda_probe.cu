@@ -6,6 +6,16 @@ namespace qstep::ops::cuda {
 
 namespace {
 __global__ void probe() {}
+
+// "9.0, 10.0, 12.0": what nvcc was told to compile for.
+std::string compiled_for() {
+  std::string list;
+  for (const int architecture : {__CUDA_ARCH_LIST__}) {
+    list += (list.empty() ? "" : ", ") + std::to_string(architecture / 100) + "." +
+            std::to_string(architecture / 10 % 10);
+  }
+  return list;
+}
 }  // namespace
 
 std::string why_no_device() {
@@ -38,10 +48,8 @@ std::string why_no_device() {
   }
   return std::string("this qstep holds no code for the ") + properties.name +
          " (compute capability " + std::to_string(properties.major) + "." +
-         std::to_string(properties.minor) +
-         "), only for 9.0, 10.0 and 12.0; add its architecture to CMAKE_CUDA_ARCHITECTURES and "
-         "build "
-         "again";
+         std::to_string(properties.minor) + "), only for " + compiled_for() +
+         "; add its architecture to CMAKE_CUDA_ARCHITECTURES and build again";
 }
 
 }  // namespace qstep::ops::cuda

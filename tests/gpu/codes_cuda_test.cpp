@@ -42,6 +42,7 @@ struct OnDevice {
     for (const Tensor& t : {codes.tensor(), scales.tensor(), scale.tensor()}) {
       cuda_check(cudaMemset(t.data, 0xFF, static_cast<size_t>(t.bytes())), "cudaMemset");
     }
+    wait_for_default_stream();
   }
   DeviceCopy codes, scales, scale, tile_scales;
   ops::QuantizedTensor q;

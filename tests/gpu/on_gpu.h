@@ -32,6 +32,12 @@ class OnGpu : public testing::Test {
   }
 };
 
+// cudaMemcpy from pageable memory and cudaMemset may return before the bytes are there, and the
+// streams of the backend do not wait for the default one ("API synchronization behavior").
+inline void wait_for_default_stream() {
+  ops::cuda_check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
 // A copy of a tensor in device memory, with sentinels around it and between its rows.
 class DeviceCopy {
  public:
@@ -46,6 +52,7 @@ class DeviceCopy {
     ops::cuda_check(
         cudaMemcpy(device_.data(), memory_.data(), memory_.size(), cudaMemcpyHostToDevice),
         "cudaMemcpy");
+    wait_for_default_stream();
   }
 
   Tensor tensor() const {
