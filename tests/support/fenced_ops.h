@@ -1,10 +1,11 @@
 // A CPU backend whose memory the host can touch within an operation only, as if it were a GPU's:
 // any other access ends the process with SIGSEGV. What runs on it reaches tensors through
-// operations alone.
+// operations alone, and hands no other memory to them: an Error where it does.
 #pragma once
 
 #include <sys/mman.h>
 
+#include <iterator>
 #include <map>
 
 #include "tests/support/wrapped_ops.h"
@@ -27,17 +28,30 @@ class FencedOps final : public WrappedOps {
   }
 
  private:
+  void look_at(std::string_view call, const Tensors& tensors) override {
+    for (const Tensor& x : tensors) {
+      if (x.data != nullptr && x.size() > 0) ops::check(is_own(x), call);
+    }
+  }
   void run(std::string_view, const std::function<void()>& f) override {
     const Open open;
     f();
   }
-  static std::map<void*, size_t>& memory() {
-    static std::map<void*, size_t> sizes;
+  static bool is_own(const Tensor& x) {
+    const auto* const first = static_cast<const char*>(x.data);
+    const int64_t bytes = ((x.rows - 1) * x.ld + x.cols) * ops::size_bytes(x.dtype);
+    const auto above = memory().upper_bound(x.data);
+    if (above == memory().begin()) return false;
+    const auto& [data, size] = *std::prev(above);
+    return first + bytes <= static_cast<const char*>(data) + size;
+  }
+  static std::map<const void*, size_t>& memory() {
+    static std::map<const void*, size_t> sizes;
     return sizes;
   }
   static void protect(int access) {
     for (const auto& [data, bytes] : memory()) {
-      ops::check(mprotect(data, bytes, access) == 0, "mprotect");
+      ops::check(mprotect(const_cast<void*>(data), bytes, access) == 0, "mprotect");
     }
   }
   // While one lives, all memory can be touched.
