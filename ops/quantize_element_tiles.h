@@ -40,8 +40,8 @@ struct AmaxElements {
       for (int64_t i = 0; i < kPerThread; ++i) {
         add_group((block * kPerThread + i) * kThreads + thread, largest, with_nan);
       }
-      raise(found, largest);
-      raise(found + 1, with_nan);
+      raise_together(found, largest);
+      raise_together(found + 1, with_nan);
     });
     team.sync();
     team.each(2, [&](int64_t i) {
@@ -197,7 +197,7 @@ struct QuantizeElements {
         own.elements += n;
       }
     }
-    if (recorded_amax != nullptr) raise(found, largest);
+    if (recorded_amax != nullptr) raise_together(found, largest);
     if (with_nan >= 0x7F800000u && non_finite != nullptr) *non_finite = 1;
     if (words == nullptr) return;
     QSTEP_UNROLL(8)

@@ -6,8 +6,7 @@
 // 1 byte per block. AmaxTiles reads 2 more, where a factor of the tensor or of a row comes first.
 // Columnwise codes pass through shared memory.
 //
-// Units of 16, 32 and 64 stay in registers; one of 128 elements is too long for them and lies in
-// the thread's local memory (L1).
+// Units of 16 and 32 stay in registers; longer ones lie in the thread's local memory (L1).
 //
 // The bodies run on the host too (ops/team.h).
 #pragma once
@@ -130,6 +129,7 @@ struct AmaxTiles : TileWork<kUnit> {
     team.each(2 * kTile, [&](int64_t i) { found[i] = 0; });
     with_tile<kTile>(source, shared, [&](const auto& tile) { tile.load(team, source, at); });
     team.sync();
+    uint32_t of_thread[2] = {};  // the largest of its units, for the tensor
     team.each(n_sides * kJobs, [&](int64_t i) {
       const auto job = this->job_of(at, i);
       const TileSide& side = sides[job.side];
@@ -138,10 +138,21 @@ struct AmaxTiles : TileWork<kUnit> {
       this->load_unit(shared, job, v);
       precision::hadamard_unit<kUnit>(side.lines.plan, v);
       const auto own = precision::amax_of<kUnit>(v);
-      const int line = !side.per_line() ? 0 : side.lines.along_rows ? job.row : job.col;
-      raise(found + job.side * kTile + line,
-            side.lines.keeps_nan() ? own.raw : precision::bits(own.amax));
+      const uint32_t amax = side.lines.keeps_nan() ? own.raw : precision::bits(own.amax);
+      if (side.per_line()) {
+        const int line = side.lines.along_rows ? job.row : job.col;
+        raise_in_block(found + job.side * kTile + line, amax);
+      } else {
+        QSTEP_UNROLL(2)
+        for (int s = 0; s < 2; ++s) {
+          of_thread[s] = precision::max_bits(of_thread[s], s == job.side ? amax : 0u);
+        }
+      }
       this->note(own.raw);
+    });
+    team.each(Base::kThreads, [&](int64_t) {
+      QSTEP_UNROLL(2)
+      for (int s = 0; s < 2; ++s) raise_together(found + s * kTile, of_thread[s]);
     });
     team.sync();
     team.each(n_sides * kTile, [&](int64_t i) {
@@ -245,8 +256,8 @@ struct QuantizeTiles : TileWork<kUnit> {
     float v[kUnit];
     this->load_unit(shared, job, v);
     const auto own = precision::amax_of<kUnit>(v);
-    raise(reinterpret_cast<uint32_t*>(shared + squares_at()) + square_of(job),
-          side.lines.keeps_nan() ? own.raw : precision::bits(own.amax));
+    raise_in_block(reinterpret_cast<uint32_t*>(shared + squares_at()) + square_of(job),
+                   side.lines.keeps_nan() ? own.raw : precision::bits(own.amax));
   }
 
   // What a unit learns from outside.
