@@ -16,11 +16,9 @@ std::string compiled_for() {
   }
   return list;
 }
-}  // namespace
 
-std::string why_no_device() {
-  int n_devices = 0;
-  const cudaError_t counted = cudaGetDeviceCount(&n_devices);
+// Empty where there are devices.
+std::string why_none(cudaError_t counted, int n_devices) {
   if (counted == cudaErrorInsufficientDriver) {
     int driver = 0;
     (void)cudaDriverGetVersion(&driver);
@@ -32,7 +30,21 @@ std::string why_no_device() {
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
     return "the NVIDIA driver lists no GPU (is CUDA_VISIBLE_DEVICES empty?)";
   }
-  if (counted != cudaSuccess) return cudaGetErrorString(counted);
+  return counted == cudaSuccess ? "" : cudaGetErrorString(counted);
+}
+
+}  // namespace
+
+int count_devices(std::string& why) {
+  int n_devices = 0;
+  const cudaError_t counted = cudaGetDeviceCount(&n_devices);
+  why = why_none(counted, n_devices);
+  return why.empty() ? n_devices : 0;
+}
+
+std::string why_no_device() {
+  std::string why;
+  if (count_devices(why) == 0) return why;
   cudaFuncAttributes attributes;
   const cudaError_t code = cudaFuncGetAttributes(&attributes, probe);
   if (code == cudaSuccess) return "";

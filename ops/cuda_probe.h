@@ -1,12 +1,15 @@
-// Whether this machine can run the kernels of this binary.
+// Which devices CUDA lists, and whether they can run the kernels of this binary.
 #pragma once
 
 #include <string>
 
 namespace qstep::ops::cuda {
 
-// Empty where it can; otherwise why not: no driver or one that is too old, no GPU, or one that the
-// binary holds no code for. Of the current device.
+// How many it lists; with none, why. Touches none of them.
+int count_devices(std::string& why);
+
+// Empty where the current device can run them; otherwise why not: no driver or one that is too old,
+// no GPU, or one that the binary holds no code for.
 std::string why_no_device();
 
 }  // namespace qstep::ops::cuda

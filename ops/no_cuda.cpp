@@ -1,5 +1,6 @@
 // Stands where the CUDA backend would: says why there is none.
 #include "ops/attention_path.h"
+#include "ops/gpus.h"
 #include "ops/ops.h"
 
 namespace qstep::ops {
@@ -13,6 +14,13 @@ std::unique_ptr<Ops> make_cuda_ops(std::string& why) {
   why = kWhy;
   return nullptr;
 }
+
+int count_gpus(std::string& why) {
+  why = kWhy;
+  return 0;
+}
+
+std::string take_gpu(int /*index*/) { throw Error(ExitCode::kGpu, kWhy); }
 
 std::string attention_path_on_gpu(const AttentionShape& /*shape*/, Dtype /*dtype*/,
                                   Direction /*direction*/) {

@@ -1,7 +1,8 @@
 // What a world tells whoever watches over it, and what it asks: the hooks of a watchdog.
 //
-// A world makes all these calls from its communication thread, one at a time. They must neither
-// block nor throw, nor call the world.
+// A world makes all these calls from one thread, one at a time: the one that communicates, or with
+// GPUs the caller's. They must neither block nor throw, nor call the world. Who observes two worlds
+// is called by both at once.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ namespace qstep::parallel {
 
 // One collective, or a send or receive, of one rank.
 struct CollectiveRecord {
-  // Comm::group(): "world", and "<parent>/<number of the split>:<color>" for the groups split from
-  // it. Lives as long as the group.
+  // Comm::group(): kHostsGroup or kGpusGroup, and "<parent>/<number of the split>:<color>" for the
+  // groups split from it. Lives as long as the group.
   std::string_view group;
   // The first collective of a group is 1; ranks that stand in the same collective have the same
   // number. Sends and receives, of which other ranks know nothing, are numbered apart from those.
@@ -25,6 +26,9 @@ struct CollectiveRecord {
   int64_t bytes = 0;           // of the whole tensor
   ops::Dtype dtype = ops::Dtype::kU8;
   int peer = -1;  // rank in the group that a send goes to or a receive comes from; otherwise -1
+  // In left(), of worlds that call late, as a GPU's host does: when it ran, ns of the steady clock.
+  // Otherwise 0: between the two calls.
+  int64_t begin_ns = 0, end_ns = 0;
 };
 
 // Why collectives that were handed over will never be done: kPeerDied or kHang, and the text for

@@ -1,9 +1,10 @@
 // A group of ranks that run the same program, and its collectives.
 //
 // A collective is handed over and runs beside what the caller goes on to compute, in the order of
-// the calls; wait() joins the two again. All ranks of a group make the same calls in the same
-// order. Sums are formed in the tree of reduction_tree.h with the ranks as its leaves, in FP32:
-// equal bits for an equal number of ranks, whatever carries the messages.
+// the calls; wait() joins the two again. A world's tensors are in one kind of memory: the host's,
+// or that of the ranks' GPUs. All ranks of a group make the same calls in the same order. Sums are
+// formed in the tree of reduction_tree.h with the ranks as its leaves, in FP32: equal bits for an
+// equal number of ranks, whatever carries the messages.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,6 @@ using Bounds = std::span<const int64_t>;
 // Since the start of the group, all groups of a world together.
 struct CommTimes {
   double busy_ms = 0;      // collectives were running
-  double exposed_ms = 0;   // the caller stood still in wait()
   int64_t bytes_sent = 0;  // to other ranks
   int64_t messages_sent = 0;
 };
@@ -40,7 +40,7 @@ class Comm {
   virtual ~Comm() = default;
   virtual std::string_view name() const = 0;  // "single", "mpi", "nccl"
   // What records of this group's collectives call it (CollectiveRecord::group): equal on all its
-  // ranks, different for different groups.
+  // ranks, different for different groups, also of different worlds.
   virtual std::string_view group() const = 0;
   virtual int rank() const = 0;
   virtual int size() const = 0;
@@ -67,9 +67,15 @@ class Comm {
   virtual Ticket receive(const ops::Tensor& x, int from) = 0;
   virtual Ticket barrier() = 0;
 
-  // Returns when this collective and all before it are done. Throws Error (peer died, hang) when
-  // they never will be.
+  // What the caller does from here on comes behind this collective and all before it. On the host:
+  // returns when they are done. On a GPU its stream waits, and the host goes on at once. Throws
+  // Error (peer died, hang) when they never will be done, as far as that is known.
   virtual void wait(Ticket ticket) = 0;
+  // Ahead of where the host itself waits for its GPU: returns when that is done with all that its
+  // stream was given, waits for collectives included. Throws as wait does, also while it waits:
+  // nothing else tells a host whose GPU stands still for a rank that died. On the host there is
+  // nothing left to wait for.
+  virtual void synchronize() {}
 
   // The ranks that call with the same color, in the order of their key, then of their rank. A
   // collective itself, and done on return. Its collectives are ordered with those of this group.
@@ -82,6 +88,9 @@ class Comm {
   // or is taken back. A world of one rank has nothing to tell.
   virtual void observe(CollectiveObserver*) {}
 };
+
+// Comm::group() of whole worlds: over memory of hosts and of GPUs.
+inline constexpr std::string_view kHostsGroup = "world", kGpusGroup = "gpus";
 
 // One rank: every collective leaves its tensor as it is.
 std::unique_ptr<Comm> make_single();

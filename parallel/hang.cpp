@@ -9,6 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "parallel/comm.h"
+
 namespace qstep::parallel {
 
 namespace {
@@ -68,11 +70,11 @@ std::string who_waits(std::span<const Waiter> waiters, const LoggedCollective& i
                      describe(in));
 }
 
-// The last collective of the group that the rank entered; none of ranks outside of the group. The
-// world alone is known to have all ranks as members, also those that entered nothing yet.
+// The last collective of the group that the rank entered; none of ranks outside of the group. Whole
+// worlds alone are known to have all ranks as members, also those that entered nothing yet.
 std::optional<uint64_t> last_entered(const RankReport& report, const std::string& group) {
   std::optional<uint64_t> last;
-  if (group == "world") last = 0;
+  if (group == kHostsGroup || group == kGpusGroup) last = 0;
   for (const LoggedCollective& c : report.standing.collectives) {
     if (c.group == group && c.peer < 0) last = std::max(last.value_or(0), c.sequence);
   }

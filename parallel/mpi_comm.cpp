@@ -22,7 +22,7 @@ class MpiComm final : public Comm {
  public:
   explicit MpiComm(std::unique_ptr<MpiThread> thread)
       : owned_thread_(std::move(thread)), thread_(*owned_thread_) {
-    group_.name = "world";
+    group_.name = kHostsGroup;
     group_.rank = thread_.world_rank();
     for (int r = 0; r < thread_.world_size(); ++r) group_.members.push_back(r);
   }

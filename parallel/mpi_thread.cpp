@@ -70,12 +70,10 @@ void MpiThread::wait(Comm::Ticket ticket) {
   std::unique_lock lock(mutex_);
   ops::check(ticket <= last_ticket_, "wait: no such ticket");
   if (done_ticket_ < ticket && !failure_) {
-    const Clock::time_point start = Clock::now();
     ++n_waiting_;
     work_.notify_one();
     progress_.wait(lock, [&] { return done_ticket_ >= ticket || failure_; });
     --n_waiting_;
-    exposed_ms_ += ms(Clock::now() - start);
   }
   if (failure_) throw ops::Error(failure_->code, failure_->text);
 }
@@ -102,7 +100,6 @@ void MpiThread::observe(CollectiveObserver* observer) {
 CommTimes MpiThread::times() const {
   const std::lock_guard lock(mutex_);
   return {.busy_ms = busy_ms_,
-          .exposed_ms = exposed_ms_,
           .bytes_sent = traffic_.bytes_sent,
           .messages_sent = traffic_.messages_sent};
 }

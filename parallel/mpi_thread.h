@@ -115,7 +115,6 @@ class MpiThread {
   bool stop_ = false;
   std::optional<Failure> failure_;
   double busy_ms_ = 0;
-  double exposed_ms_ = 0;
   std::atomic<int> n_waiting_{0};  // callers that stand still
   std::atomic<bool> abandoned_{false};
 

@@ -83,7 +83,7 @@ void MpiThread::serve() {
 // block.
 void MpiThread::end_mpi() {
   check_alive();
-  MpiGroup world{.name = "world", .members = {}, .rank = world_rank_, .id = 0};
+  MpiGroup world{.name = std::string(kHostsGroup), .members = {}, .rank = world_rank_, .id = 0};
   for (int r = 0; r < world_size_; ++r) world.members.push_back(r);
   MpiCommand barrier;
   barrier.group = &world;

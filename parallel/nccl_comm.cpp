@@ -1,15 +1,13 @@
 // The NCCL world and the groups split from it. Collectives are sends and receives in one NCCL
 // group, straight to the rank that needs the data, and a kernel that adds what came.
-#include <sched.h>
-
 #include <algorithm>
 #include <exception>
 #include <string>
 #include <utility>
 
 #include "parallel/comm_arguments.h"
-#include "parallel/cpu_share.h"
 #include "parallel/device_reduce_tree.h"
+#include "parallel/nccl.h"
 #include "parallel/nccl_queue.h"
 #include "parallel/nccl_world.h"
 #include "parallel/reduce_tree.h"
@@ -47,31 +45,20 @@ DeviceReduce device_reduce(Dtype dtype, Reduce reduce) {
 
 class NcclComm final : public Comm {
  public:
-  NcclComm(std::unique_ptr<NcclQueue> queue, ncclComm_t comm, int rank, int size)
-      : owned_queue_(std::move(queue)),
-        queue_(*owned_queue_),
-        comm_(comm),
-        rank_(rank),
-        size_(size) {}
+  // The world.
+  NcclComm(std::unique_ptr<NcclQueue> queue, ncclComm_t comm)
+      : NcclComm(*queue, comm, std::string(kGpusGroup)) {
+    owned_queue_ = std::move(queue);
+  }
+  // A communicator that the queue knows.
   NcclComm(NcclQueue& queue, ncclComm_t comm, std::string name)
       : queue_(queue), comm_(comm), name_(std::move(name)) {
-    check_nccl(ncclCommUserRank(comm_, &rank_), "ncclCommUserRank");
-    check_nccl(ncclCommCount(comm_, &size_), "ncclCommCount");
+    nccl().check(nccl().comm_rank(comm_, &rank_), "ncclCommUserRank");
+    nccl().check(nccl().comm_size(comm_, &size_), "ncclCommCount");
   }
   // Waits for what was handed over, unless an exception or a failure ends the world: then it ends
   // what is under way.
-  ~NcclComm() override {
-    if (std::uncaught_exceptions() == exceptions_at_birth_ && queue_.drain(comm_)) {
-      ncclCommFinalize(comm_);
-      ncclResult_t state = ncclInProgress;
-      while (ncclCommGetAsyncError(comm_, &state) == ncclSuccess && state == ncclInProgress) {
-        sched_yield();
-      }
-      ncclCommDestroy(comm_);
-    } else {
-      ncclCommAbort(comm_);
-    }
-  }
+  ~NcclComm() override { queue_.remove(comm_, std::uncaught_exceptions() == exceptions_at_birth_); }
 
   std::string_view name() const override { return "nccl"; }
   std::string_view group() const override { return name_; }
@@ -101,7 +88,7 @@ class NcclComm final : public Comm {
     check_rank(root, size_, "broadcast: root");
     return collective("broadcast", x, [&] {
       const auto bytes = static_cast<size_t>(x.bytes());
-      settle(ncclBroadcast(x.data, x.data, bytes, ncclUint8, root, comm_, queue_.stream()),
+      settle(nccl().broadcast(x.data, x.data, bytes, ncclUint8, root, comm_, queue_.stream()),
              "ncclBroadcast");
     });
   }
@@ -124,12 +111,16 @@ class NcclComm final : public Comm {
   Ticket receive(const Tensor& x, int from) override { return point_to_point("receive", x, from); }
   Ticket barrier() override { return meet("barrier"); }
 
-  void wait(Ticket ticket) override { queue_.wait(ticket, comm_); }
+  void wait(Ticket ticket) override { queue_.wait(ticket); }
+  void synchronize() override { queue_.synchronize(); }
 
+  // NCCL wants nothing under way meanwhile.
   std::unique_ptr<Comm> split(int color, int key) override {
-    wait(meet("split"));
+    meet("split");
+    queue_.finish();
     ncclComm_t part = nullptr;
-    settle(ncclCommSplit(comm_, color, key, &part, nullptr), "ncclCommSplit");
+    settle(nccl().comm_split(comm_, color, key, &part, nullptr), "ncclCommSplit");
+    queue_.add(part);
     queue_.settle(part, ncclInProgress, "ncclCommSplit");
     return std::make_unique<NcclComm>(queue_, part,
                                       fmt::format("{}/{}:{}", name_, n_splits_++, color));
@@ -179,22 +170,22 @@ class NcclComm final : public Comm {
   // f(other) for all other ranks, in one group: what it sends and receives is under way together.
   template <class F>
   void exchange(F&& f) {
-    check_nccl(ncclGroupStart(), "ncclGroupStart");
+    nccl().check(nccl().group_start(), "ncclGroupStart");
     for (int i = 1; i < size_; ++i) f((rank_ + i) % size_);
-    settle(ncclGroupEnd(), "ncclGroupEnd");
+    settle(nccl().group_end(), "ncclGroupEnd");
   }
   void send(const void* data, int64_t bytes, int to) {
     if (bytes == 0) return;
     const ncclResult_t code =
-        ncclSend(data, static_cast<size_t>(bytes), ncclUint8, to, comm_, queue_.stream());
-    if (code != ncclInProgress) check_nccl(code, "ncclSend");
+        nccl().send(data, static_cast<size_t>(bytes), ncclUint8, to, comm_, queue_.stream());
+    if (code != ncclInProgress) nccl().check(code, "ncclSend");
     queue_.sent(bytes);
   }
   void receive(void* data, int64_t bytes, int from) {
     if (bytes == 0) return;
     const ncclResult_t code =
-        ncclRecv(data, static_cast<size_t>(bytes), ncclUint8, from, comm_, queue_.stream());
-    if (code != ncclInProgress) check_nccl(code, "ncclRecv");
+        nccl().receive(data, static_cast<size_t>(bytes), ncclUint8, from, comm_, queue_.stream());
+    if (code != ncclInProgress) nccl().check(code, "ncclRecv");
   }
   // Where the elements of another rank lie among those of all others.
   int place(int other) const { return other < rank_ ? other : other - 1; }
@@ -257,7 +248,7 @@ class NcclComm final : public Comm {
   NcclQueue& queue_;
   ncclComm_t comm_;
   int rank_ = 0, size_ = 1;
-  std::string name_ = "world";
+  std::string name_;
   int exceptions_at_birth_ = std::uncaught_exceptions();
   // CollectiveRecord::sequence.
   uint64_t n_collectives_ = 0;
@@ -265,57 +256,25 @@ class NcclComm final : public Comm {
   int n_splits_ = 0;
 };
 
-[[noreturn]] void fail(const std::string& text) { throw ops::Error(ops::ExitCode::kGpu, text); }
-
-// Makes the GPU of this rank the current one: its own number on the node, or the only one that the
-// launcher lets it see.
-void take_device(Comm& hosts, const Launch& launch) {
-  int n_devices = 0;
-  const cudaError_t code = cudaGetDeviceCount(&n_devices);
-  if (code != cudaSuccess || n_devices == 0) {
-    fail(
-        fmt::format("there is no GPU here that qstep can use ({}): \"qstep doctor\" says what is "
-                    "missing; or train on CPUs",
-                    code == cudaSuccess ? "none found" : cudaGetErrorString(code)));
-  }
-  const int device = n_devices == 1 ? 0 : launch.local_rank;
-  if (device >= n_devices) {
-    fail(
-        fmt::format("{} ranks on this node, but {} GPUs: a rank needs one of its own; start as "
-                    "many ranks per node as it has GPUs",
-                    launch.local_size, n_devices));
-  }
-  check_cuda(cudaSetDevice(device), "taking a GPU");
-  cudaDeviceProp properties{};
-  check_cuda(cudaGetDeviceProperties(&properties, device), "asking a GPU for its name");
-  const std::string mine =
-      fmt::format("{} {:04x}:{:02x}:{:02x}", machine_id(), properties.pciDomainID,
-                  properties.pciBusID, properties.pciDeviceID);
-  const std::vector<std::string> all = all_gather_text(hosts, mine);
-  if (std::count(all.begin(), all.end(), mine) > 1) {
-    fail(
-        "several ranks see one and the same GPU: a rank needs one of its own; start as many ranks "
-        "per node as it has GPUs");
-  }
-}
-
 }  // namespace
 
-std::unique_ptr<Comm> make_nccl(Comm& hosts, const Launch& launch, void* compute_stream) {
-  take_device(hosts, launch);
+std::unique_ptr<Comm> make_nccl(Comm& hosts, void* compute_stream, CollectiveObserver* observer) {
   ncclUniqueId id{};
-  if (hosts.rank() == 0) check_nccl(ncclGetUniqueId(&id), "ncclGetUniqueId");
+  if (hosts.rank() == 0) nccl().check(nccl().get_unique_id(&id), "ncclGetUniqueId");
   const std::string text =
       broadcast_text(hosts, std::string_view(id.internal, sizeof id.internal), 0);
   text.copy(id.internal, sizeof id.internal);
 
-  auto queue = std::make_unique<NcclQueue>(static_cast<cudaStream_t>(compute_stream));
+  auto queue = std::make_unique<NcclQueue>(static_cast<cudaStream_t>(compute_stream), observer);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;  // a call that waits for a dead rank could not be told so
   ncclComm_t comm = nullptr;
-  const ncclResult_t code = ncclCommInitRankConfig(&comm, hosts.size(), id, hosts.rank(), &config);
+  const ncclResult_t code = nccl().comm_init(&comm, hosts.size(), id, hosts.rank(), &config);
+  if (code == ncclInProgress || code == ncclSuccess) queue->add(comm);
   queue->settle(comm, code, "ncclCommInitRankConfig");
-  return std::make_unique<NcclComm>(std::move(queue), comm, hosts.rank(), hosts.size());
+  return std::make_unique<NcclComm>(std::move(queue), comm);
 }
+
+std::string nccl_name() { return nccl().name(); }
 
 }  // namespace qstep::parallel

@@ -10,7 +10,7 @@ namespace {
 class Single final : public Comm {
  public:
   std::string_view name() const override { return "single"; }
-  std::string_view group() const override { return "world"; }
+  std::string_view group() const override { return kHostsGroup; }
   int rank() const override { return 0; }
   int size() const override { return 1; }
   Ticket all_reduce(const ops::Tensor& x, Reduce) override { return contiguous(x); }

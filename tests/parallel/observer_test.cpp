@@ -14,7 +14,8 @@
 namespace qstep::parallel {
 namespace {
 
-// Writes everything down. `sequence` of the world is counted from what it hears first.
+// Writes everything down. `sequence` of the world, here called "world", is counted from what it
+// hears first.
 class Recorder final : public CollectiveObserver {
  public:
   void entered(const CollectiveRecord& record) override { note('+', record); }
@@ -39,12 +40,12 @@ class Recorder final : public CollectiveObserver {
   void note(char what, const CollectiveRecord& r) {
     const std::lock_guard lock(mutex_);
     groups_.emplace(r.group);
-    if (first_ == 0 && r.group == "world") first_ = r.sequence;
-    const uint64_t sequence = r.group == "world" && r.peer < 0 ? r.sequence - first_ : r.sequence;
+    const bool whole = r.group == world().group();
+    if (first_ == 0 && whole) first_ = r.sequence;
+    const uint64_t sequence = whole && r.peer < 0 ? r.sequence - first_ : r.sequence;
     // Splits of the world that other tests made are part of the name.
     const std::string_view color = r.group.substr(std::min(r.group.find(':'), r.group.size()));
-    std::string line =
-        fmt::format("{}{}{} {} {}", what, r.group.substr(0, 5), color, sequence, r.operation);
+    std::string line = fmt::format("{}world{} {} {}", what, color, sequence, r.operation);
     // Each world has its own way to split.
     if (r.operation != "split") line += fmt::format(" {} {}", r.bytes, ops::name(r.dtype));
     heard_.push_back(line);

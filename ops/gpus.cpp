@@ -1,0 +1,25 @@
+#include "ops/gpus.h"
+
+#include <cuda_runtime_api.h>
+
+#include <array>
+
+#include "ops/cuda_context.h"
+#include "ops/cuda_probe.h"
+
+namespace qstep::ops {
+
+int count_gpus(std::string& why) { return cuda::count_devices(why); }
+
+std::string take_gpu(int index) {
+  cuda_check(cudaSetDevice(index), "cudaSetDevice");
+  if (const std::string why = cuda::why_no_device(); !why.empty()) {
+    throw Error(ExitCode::kGpu, why);
+  }
+  std::array<char, 32> place{};
+  cuda_check(cudaDeviceGetPCIBusId(place.data(), static_cast<int>(place.size()), index),
+             "cudaDeviceGetPCIBusId");
+  return place.data();
+}
+
+}  // namespace qstep::ops
