@@ -116,9 +116,6 @@ for file in libcublasLt.so.13 libcudnn.so.9 libnccl.so.2; do
   [ -e "$toolkit/lib64/$file" ] || libraries+=:$(folder_of $file)
 done
 export LD_LIBRARY_PATH=$toolkit/lib64$libraries:${LD_LIBRARY_PATH-}
-if [ ! -e "$toolkit/lib64/libnccl.so" ] && [ -n "$(folder_of libnccl.so.2)" ]; then
-  settings+=("-DNCCL_LIBRARY=$(folder_of libnccl.so.2)/libnccl.so.2") # no libnccl.so beside it
-fi
 headers=$(sed 's/::*/:/g; s/^://; s/:$//' <<<"$headers") # an empty entry would be the current folder
 [ -z "$headers" ] || export C_INCLUDE_PATH=$headers CPLUS_INCLUDE_PATH=$headers CMAKE_INCLUDE_PATH=$headers
 

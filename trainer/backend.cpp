@@ -4,22 +4,19 @@
 
 namespace qstep::trainer {
 
-std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks) {
+std::unique_ptr<ops::Ops> make_backend(Device device) {
   if (device == Device::kCpu) return ops::make_cpu_ops();
   std::string why;
-  if (n_ranks > 1) {
-    why = fmt::format("{} ranks exchange memory of the host, not of GPUs", n_ranks);
-  } else if (std::unique_ptr<ops::Ops> cuda = ops::make_cuda_ops(why)) {
-    return cuda;
-  }
-  if (device == Device::kCuda) {
-    throw ops::Error(
-        ops::ExitCode::kGpu,
-        fmt::format("device cuda was asked for, but {}; choose run.device (--device) cpu or auto, "
-                    "and see `qstep doctor`",
-                    why));
-  }
+  if (std::unique_ptr<ops::Ops> cuda = ops::make_cuda_ops(why)) return cuda;
+  if (device == Device::kCuda) throw ops::Error(ops::ExitCode::kGpu, no_gpu_text(why));
   return ops::make_cpu_ops();
+}
+
+std::string no_gpu_text(std::string_view why) {
+  return fmt::format(
+      "device cuda was asked for, but {}; choose run.device (--device) cpu or auto, and see `qstep "
+      "doctor`",
+      why);
 }
 
 std::unique_ptr<ops::Ops> ask_gpu(std::string& why) {

@@ -3,15 +3,19 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "ops/ops.h"
 #include "trainer/config.h"
 
 namespace qstep::trainer {
 
-// kAuto: the GPU's where there is one and the run has one rank. An Error (gpu) where a GPU is
-// demanded and cannot be had.
-std::unique_ptr<ops::Ops> make_backend(Device device, int n_ranks = 1);
+// kAuto: the GPU's where there is one, the current one of several. An Error (gpu) where a GPU is
+// demanded and cannot be had. Of several ranks in rank_backend.h.
+std::unique_ptr<ops::Ops> make_backend(Device device);
+
+// What to say where a GPU is demanded and cannot be had.
+std::string no_gpu_text(std::string_view why);
 
 // The GPU's, to be asked what it can do; null, with the reason in `why`, where there is none, or
 // where others have its memory.

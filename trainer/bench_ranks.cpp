@@ -10,6 +10,7 @@
 #include "trainer/agreement.h"
 #include "trainer/exit_reason.h"
 #include "trainer/rank_check.h"
+#include "trainer/rank_device.h"
 
 namespace qstep::trainer {
 
@@ -48,6 +49,11 @@ std::vector<Config> configs_on_ranks(const BenchWorkload& workload,
       require_ranks(configs.back(), world.size());
     }
   });
+  const RankDevice chosen = choose_device(configs[0].run.device, world);
+  if (world.rank() == 0 && !chosen.note.empty()) {
+    fmt::print(stderr, "warning: {}\n", chosen.note);
+  }
+  for (Config& config : configs) config.run.device = chosen.device;
   return configs;
 }
 

@@ -16,7 +16,8 @@ namespace qstep::trainer {
 ops::ExitCode bench_on_ranks(const BenchWorkload& workload,
                              const std::function<void(parallel::Comm& world)>& f);
 
-// The configuration of each recipe, known on all ranks to be one that they can share.
+// The configuration of each recipe, known on all ranks to be one that they can share, with the
+// device that all of them have (choose_device).
 std::vector<Config> configs_on_ranks(const BenchWorkload& workload,
                                      const std::vector<std::string>& recipes,
                                      parallel::Comm& world);

@@ -1,7 +1,5 @@
 #include "trainer/bench_step.h"
 
-#include "trainer/backend.h"
-
 namespace qstep::trainer {
 
 namespace {
@@ -9,14 +7,14 @@ namespace {
 // Ranks that share layers have the same micro-batches, others have none in common.
 int64_t first_batch(const Trainer& trainer) {
   constexpr int64_t kApart = int64_t{1} << 20;
-  return kApart * trainer.groups().mesh().data_rank(trainer.groups().world().rank());
+  return kApart * trainer.groups().mesh().data_rank(trainer.groups().hosts().world().rank());
 }
 
 }  // namespace
 
 StepBench::StepBench(const Config& config, parallel::Comm& world)
-    : ops_(make_backend(config.run.device, world.size())),
-      trainer_(*ops_, config, world),
+    : backend_(config.run.device, world),
+      trainer_(backend_.ops(), config, backend_.worlds()),
       batches_(config, first_batch(trainer_)) {}
 
 StepResult StepBench::step() {

@@ -3,13 +3,13 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "trainer/batch_sources.h"
 #include "trainer/bootstrap.h"
 #include "trainer/config.h"
+#include "trainer/rank_backend.h"
 #include "trainer/timeline.h"
 #include "trainer/trainer.h"
 
@@ -27,7 +27,7 @@ struct BenchStepResult {
 // same calls; times are this rank's, rates those of all ranks together.
 class StepBench {
  public:
-  // One of the ranks `world`, which outlives it.
+  // One of the ranks `world`, which outlives it, on the device that configs_on_ranks chose.
   StepBench(const Config& config, parallel::Comm& world);
 
   // One more step, not counted.
@@ -38,12 +38,12 @@ class StepBench {
   BenchStepResult result() const;
 
   Trainer& trainer() { return trainer_; }
-  std::string_view device() const { return ops_->name(); }
+  std::string_view device() const { return backend_.ops().name(); }
 
  private:
   StepResult step();
 
-  std::unique_ptr<ops::Ops> ops_;
+  RankBackend backend_;
   Trainer trainer_;
   RandomBatches batches_;
   int64_t steps_ = 0;

@@ -39,7 +39,7 @@ Sums sums_of(const OpsBench& bench) {
 void print_json(const Options& o, const Config& config, int n_ranks, const OpsBench& bench) {
   Json out = to_json(o.workload, config, n_ranks);
   out["precision"] = o.precision;
-  out["emulated"] = emulated_on_device(config, n_ranks);
+  out["emulated"] = emulated_on_device(config);
   out["steps"] = o.steps;
   out["device"] = bench.device;
   out["peak_flops_per_s"] = Json::object();
@@ -74,8 +74,7 @@ void print_table(const Options& o, const Config& config, int n_ranks, const OpsB
     detail_width = std::max(detail_width, row.detail.size());
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision,
-             emulated_on_device(config, n_ranks) ? " (emulated)" : "", o.workload.text(n_ranks),
-             o.steps);
+             emulated_on_device(config) ? " (emulated)" : "", o.workload.text(n_ranks), o.steps);
   if (n_ranks > 1) fmt::print("of the first rank, without what it waited for the others\n");
   fmt::print("peaks of {}: {}\n", bench.device, peaks_text(bench.machine));
   fmt::print("\n{:<{}}  {:<{}}{:>7}{:>10}{:>9}{:>10}{:>10}  {:<6}{:>9}{:>10}\n", "op", op_width, "",

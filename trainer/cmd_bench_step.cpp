@@ -43,9 +43,8 @@ int64_t peak_rss_bytes() {
 }
 
 // What every line and object about a recipe says of it first.
-Json labels_json(const Config& config, int n_ranks) {
-  return {{"precision", config.precision.recipe},
-          {"emulated", emulated_on_device(config, n_ranks)}};
+Json labels_json(const Config& config) {
+  return {{"precision", config.precision.recipe}, {"emulated", emulated_on_device(config)}};
 }
 
 // What the steps are held against: this processor, whose speed may drift while it is measured, as
@@ -53,8 +52,7 @@ Json labels_json(const Config& config, int n_ranks) {
 // the table has, no rates where it does not know it.
 class BenchMachine {
  public:
-  BenchMachine(const Config& config, int n_ranks)
-      : device_(make_backend(config.run.device, n_ranks)->name()) {}
+  explicit BenchMachine(const Config& config) : device_(make_backend(config.run.device)->name()) {}
   void measure() {
     constexpr double kSecondsEach = 0.15;
     if (measured()) rates_ = best_of(rates_, measure_peak(kSecondsEach));
@@ -125,7 +123,7 @@ Json workload_json(const Options& o, const Config& config, int n_ranks) {
 // ---- one recipe ------------------------------------------------------------------------------
 
 void run_one(const Options& o, const Config& config, parallel::Comm& world) {
-  BenchMachine machine(config, world.size());
+  BenchMachine machine(config);
   machine.measure();
   StepBench bench(config, world);
   for (int64_t i = 0; i < o.warmup; ++i) bench.warm_up();
@@ -136,7 +134,7 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
   const Utilisation used = used_by(config, world.size(), machine.model(), r);
 
   if (o.json) {
-    Json out = labels_json(config, world.size());
+    Json out = labels_json(config);
     out.update(workload_json(o, config, world.size()));
     put_times(out, r);
     put_utilisation(out, used);
@@ -146,8 +144,8 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
     return;
   }
   fmt::print("{} {}{} | {} | medians of {} steps\n", o.workload.model_text(), o.precision[0],
-             emulated_on_device(config, world.size()) ? " (emulated)" : "",
-             o.workload.text(world.size()), o.steps);
+             emulated_on_device(config) ? " (emulated)" : "", o.workload.text(world.size()),
+             o.steps);
   fmt::print("  step         {:10.1f} ms   {:.0f} tokens/s\n", r.step_ms, r.tokens_per_s);
   for (size_t i = 0; i < kPhaseNames.size(); ++i) {
     fmt::print("    {:<10} {:10.1f} ms   {:5.1f} %\n", kPhaseNames[i], r.phases_ms[i],
@@ -169,19 +167,19 @@ void run_one(const Options& o, const Config& config, parallel::Comm& world) {
 
 // ---- several ---------------------------------------------------------------------------------
 
-void print_row(const Config& config, int n_ranks, size_t name_width, const BenchStepResult& r,
+void print_row(const Config& config, size_t name_width, const BenchStepResult& r,
                const Utilisation& used, const std::string& ratio) {
   std::string phases;
   for (const double ms : r.phases_ms) phases += fmt::format(" {:>9.1f}", ms);
   fmt::print("  {:<{}}  {:<8} {:>9.1f} {:>20} {:>8} {:>8}{}\n", config.precision.recipe, name_width,
-             emulation_text(emulated_on_device(config, n_ranks)), r.step_ms, ratio,
+             emulation_text(emulated_on_device(config)), r.step_ms, ratio,
              share_text(used.mfu_bf16), share_text(used.sol), phases);
 }
 
 void run_several(const Options& o, const std::vector<Config>& configs, parallel::Comm& world) {
   size_t name_width = 0;
   for (const std::string& recipe : o.precision) name_width = std::max(name_width, recipe.size());
-  BenchMachine measured(configs[0], world.size());
+  BenchMachine measured(configs[0]);
   measured.measure();
   const BenchComparison comparison = bench_recipes(configs, world, o.warmup, o.steps);
   measured.measure();
@@ -195,12 +193,12 @@ void run_several(const Options& o, const std::vector<Config>& configs, parallel:
     Json out = workload_json(o, configs[0], world.size());
     out["baseline"] = o.precision[0];
     Json recipes = Json::array();
-    recipes.push_back(labels_json(configs[0], world.size()));
+    recipes.push_back(labels_json(configs[0]));
     put_times(recipes.back(), comparison.baseline);
     put_utilisation(recipes.back(), used(0, comparison.baseline));
     for (size_t i = 0; i < comparison.others.size(); ++i) {
       const BenchRatio& other = comparison.others[i];
-      Json row = labels_json(configs[i + 1], world.size());
+      Json row = labels_json(configs[i + 1]);
       put_times(row, other.recipe);
       put_utilisation(row, used(i + 1, other.recipe));
       row["ratio"] = other.ratio;
@@ -220,11 +218,10 @@ void run_several(const Options& o, const std::vector<Config>& configs, parallel:
   for (const std::string_view phase : kPhaseNames) phases += fmt::format(" {:>9}", phase);
   fmt::print("  {:<{}}  {:<8} {:>9} {:>20} {:>8} {:>8}{}\n", "recipe", name_width, "", "step",
              "ratio (quartiles)", "MFU", "SOL", phases);
-  print_row(configs[0], world.size(), name_width, comparison.baseline, used(0, comparison.baseline),
-            "1");
+  print_row(configs[0], name_width, comparison.baseline, used(0, comparison.baseline), "1");
   for (size_t i = 0; i < comparison.others.size(); ++i) {
     const BenchRatio& other = comparison.others[i];
-    print_row(configs[i + 1], world.size(), name_width, other.recipe, used(i + 1, other.recipe),
+    print_row(configs[i + 1], name_width, other.recipe, used(i + 1, other.recipe),
               fmt::format("{:.3f} ({:.3f}-{:.3f})", other.ratio, other.lower_quartile,
                           other.upper_quartile));
   }
@@ -248,7 +245,7 @@ void run_dgxc(const Options& o, const std::vector<Config>& configs, parallel::Co
   }
   for (const Config& config : configs) {
     const DgxcResult r = bench_dgxc(config, world);
-    Json row = labels_json(config, world.size());
+    Json row = labels_json(config);
     row["s_per_iteration"] = r.s_per_iteration;
     row["tokens_per_s_per_rank"] = r.tokens_per_s;
     row["causal_tflops_per_rank"] = 1e-12 * r.causal_flops_per_s;

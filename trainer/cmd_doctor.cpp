@@ -7,6 +7,7 @@
 
 #include "ops/cpu_library.h"
 #include "ops/ops.h"
+#include "parallel/nccl_world.h"
 #include "trainer/backend.h"
 #include "trainer/commands.h"
 #include "trainer/emulation.h"
@@ -21,6 +22,15 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// What carries tensors from one GPU to another; otherwise why nothing does.
+std::string between_gpus() {
+  try {
+    return parallel::nccl_name();
+  } catch (const ops::Error& error) {
+    return error.what();
+  }
+}
+
 struct Findings {
   Machine machine = read_machine();
   std::vector<Library> linked = linked_libraries();
@@ -29,6 +39,7 @@ struct Findings {
   std::string folder = std::filesystem::current_path().string();
   std::string gpu;  // its name; empty without one that can be used
   std::string why_no_cuda;
+  std::string gpu_to_gpu = between_gpus();
   std::vector<FormatRow> gpu_products;
 
   Findings() {
@@ -99,6 +110,7 @@ void print_json(const Findings& found) {
   json["cuda"] = {{"usable", !found.gpu.empty()},
                   {"why_not", found.why_no_cuda},
                   {"gpu", found.gpu},
+                  {"between_gpus", found.gpu_to_gpu},
                   {"products", Json::array()}};
   for (const FormatRow& row : found.gpu_products) {
     Json products = {{"format", row.format}};
@@ -161,6 +173,7 @@ void print_text(const Findings& found) {
   print_libraries(found.linked);
   fmt::print("for GPUs and several processes\n");
   fmt::print("  {:<14} {}\n", "CUDA backend", found.gpu.empty() ? found.why_no_cuda : "usable");
+  fmt::print("  {:<14} {}\n", "between GPUs", found.gpu_to_gpu);
   print_libraries(found.optional);
 
   print_products(found);

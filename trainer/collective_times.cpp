@@ -61,7 +61,9 @@ void CollectiveTimes::left(const parallel::CollectiveRecord& record) {
              c.group == record.group;
     });
     if (it != heard_.end()) {
-      it->when.end = Timeline::now_ns();
+      const bool known = record.end_ns > 0;
+      it->when = known ? TimeRange{record.begin_ns, record.end_ns}
+                       : TimeRange{it->when.begin, Timeline::now_ns()};
       it->ended = true;
     }
   }

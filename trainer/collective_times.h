@@ -17,7 +17,7 @@ namespace qstep::trainer {
 
 // One collective of this rank, or the part of one that lies in a step.
 struct CollectiveTime {
-  TimeRange when;  // of the steady clock, from entered to left
+  TimeRange when;  // of the steady clock, from entered to left, or as the world says
   bool ended = false;
   std::string group;           // CollectiveRecord::group
   std::string_view operation;  // a literal

@@ -212,8 +212,8 @@ void for_each_option(ConfigT& c, F&& f) {
     not_negative());
 
   f("run.device", r.device,
-    "what computes; cuda: one GPU, a backend that has not been tested on one yet; auto: that where "
-    "there is one",
+    "what computes; cuda: a GPU of its own for every rank, a backend that has not been tested on "
+    "one yet; auto: that where every rank has one",
     any);
 
   f("timing.level", c.timing.level,

@@ -68,8 +68,8 @@ bool emulated_forward(const Config& config, const PrecisionPlan& plan, int64_t n
          any_decoded(config, plan, n_tokens, std::array{Gemm::kFprop}, native);
 }
 
-bool emulated_on_device(const Config& config, int n_ranks) {
-  return emulated(config, *make_backend(config.run.device, n_ranks));
+bool emulated_on_device(const Config& config) {
+  return emulated(config, *make_backend(config.run.device));
 }
 
 std::string precision_text(const PrecisionConfig& precision, const PrecisionPlan& plan,

@@ -34,7 +34,7 @@ bool emulated(const Config& config, ops::Ops& ops);
 bool emulated(const Config& config, int64_t module, const precision::OperandTable& table,
               precision::Gemm gemm, const ops::Ops& ops, const NativeProducts& native);
 // On the backend that run.device picks.
-bool emulated_on_device(const Config& config, int n_ranks = 1);
+bool emulated_on_device(const Config& config);
 
 // What quantized formats are on this processor, for people.
 inline constexpr std::string_view kQuantizedFormatsText =

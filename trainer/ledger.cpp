@@ -62,7 +62,7 @@ void NumericLedger::add(int64_t module, OperandSlot slot, const ops::QuantStats&
 }
 
 void NumericLedger::join(const RankGroups& groups) {
-  parallel::Comm& comm = groups.world();
+  parallel::Comm& comm = groups.hosts().world();
   if (comm.size() == 1) return;
   struct Part {
     int64_t micro_batches;

@@ -86,18 +86,18 @@ std::string ReplicaCheck::difference(parallel::Comm& group, const std::vector<ui
 }
 
 void ReplicaCheck::run(ops::Ops& ops, int64_t step) const {
-  parallel::Comm& world = groups_.world();
+  parallel::Comm& world = groups_.hosts().world();
   if (world.size() == 1) return;
   const parallel::Mesh& mesh = groups_.mesh();
   std::string text;
   if (mesh.data > 1) {
     text = difference(
-        groups_.data(), hashes(ops, [](const Bucket&) { return int64_t{0}; }), "weights",
+        groups_.hosts().data(), hashes(ops, [](const Bucket&) { return int64_t{0}; }), "weights",
         [&](int data_rank) { return mesh.rank(data_rank, mesh.tensor_rank(world.rank())); });
   }
   if (mesh.tensor > 1) {
     const std::string uncut = difference(
-        *groups_.tensor(), hashes(ops, [](const Bucket& b) { return b.split_size; }),
+        *groups_.hosts().tensor(), hashes(ops, [](const Bucket& b) { return b.split_size; }),
         "weights that are not cut",
         [&](int tensor_rank) { return mesh.rank(mesh.data_rank(world.rank()), tensor_rank); });
     if (text.empty()) text = uncut;

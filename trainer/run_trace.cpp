@@ -68,7 +68,7 @@ RunTrace::RunTrace(const Config& config, const Trainer& trainer, std::vector<Mem
                    parallel::CollectiveObserver* observer, int64_t steps_done)
     : first_(config.timing.trace_first),
       n_steps_(config.timing.trace_steps),
-      path_(trace_path(config.run.dir, trainer.groups().world().rank())),
+      path_(trace_path(config.run.dir, trainer.groups().hosts().world().rank())),
       trainer_(trainer),
       memory_(std::move(memory)),
       observer_(observer),
@@ -81,7 +81,7 @@ void RunTrace::ahead_of(int64_t step) {
     write();
     if (traces(step)) return;
     noting_ = false;
-    trainer_.groups().world().observe(observer_);
+    trainer_.groups().observe(observer_);
     file_.reset();
   } else if (traces(step)) {
     begin();
@@ -89,11 +89,11 @@ void RunTrace::ahead_of(int64_t step) {
 }
 
 void RunTrace::begin() {
-  parallel::Comm& world = trainer_.groups().world();
+  parallel::Comm& world = trainer_.groups().hosts().world();
   const TraceClock clock = common_clock(world, origin_);
   CheckpointFiles().create_folders(parent_folder(path_));
   file_ = std::make_unique<TraceFile>(path_, world.rank(), host_name(), clock);
-  world.observe(&collectives_);
+  trainer_.groups().observe(&collectives_);
   noting_ = true;
   written_ns_ = Timeline::now_ns();
   count_memory(written_ns_);

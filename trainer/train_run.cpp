@@ -9,7 +9,6 @@
 #include "ops/parallel_for.h"
 #include "parallel/shards.h"
 #include "trainer/agreement.h"
-#include "trainer/backend.h"
 #include "trainer/batch_sources.h"
 #include "trainer/checkpoint_folders.h"
 #include "trainer/emulation.h"
@@ -17,6 +16,7 @@
 #include "trainer/exit_reason.h"
 #include "trainer/host_tensors.h"
 #include "trainer/rank_check.h"
+#include "trainer/rank_device.h"
 #include "trainer/rank_peaks.h"
 #include "trainer/recipe_file.h"
 #include "trainer/resume.h"
@@ -57,7 +57,6 @@ TrainRun::TrainRun(const Config& config, parallel::Comm& comm, RunWatch& watch, 
       store_(data::TokenStore::open(config.data.train)) {
   finish_model(config_, static_cast<int64_t>(store_.info().vocab_size));
   require_ranks(config_, comm_.size());
-  ops_ = make_backend(config_.run.device, comm_.size());
   loader_ = std::make_unique<data::Loader>(
       store_, data::LoaderOptions{.seq_len = config_.train.seq_len,
                                   .micro_batch = config_.train.micro_batch,
@@ -104,7 +103,7 @@ void TrainRun::resume(const CheckpointReader& checkpoint) {
 }
 
 TrainRun::~TrainRun() {
-  if (collectives_) comm_.observe(watch_.observer());
+  if (collectives_) trainer_->groups().observe(watch_.observer());
 }
 
 std::vector<MemoryRow> TrainRun::memory(int rank) const {
@@ -115,7 +114,7 @@ std::vector<MemoryRow> TrainRun::memory(int rank) const {
 void TrainRun::listen() {
   if (comm_.size() == 1) return;
   collectives_ = std::make_unique<CollectiveTimes>(watch_.observer());
-  comm_.observe(collectives_.get());
+  trainer_->groups().observe(collectives_.get());
 }
 
 // Files of ranks that are no more, or of all where nothing is noted, lose what is done again.
@@ -237,7 +236,7 @@ void TrainRun::evaluate_now() {
   const int64_t begin = Timeline::now_ns();
   watch_.enter(parallel::Phase::kEvaluation, state_.step);
   const EvalResult result =
-      evaluate(store_, *loader_, trainer_->groups().data(), config_.train.eval_batches,
+      evaluate(store_, *loader_, trainer_->groups().hosts().data(), config_.train.eval_batches,
                [&](const MicroBatch& b) { return trainer_->evaluate(b); });
   evaluated_step_ = state_.step;
   const TimeRange when{begin, Timeline::now_ns()};
@@ -287,7 +286,7 @@ void TrainRun::update_stop() {
 }
 
 void TrainRun::loop() {
-  const parallel::Comm& data = trainer_->groups().data();
+  const parallel::Comm& data = trainer_->groups().hosts().data();
   PrefetchedBatches batches(
       *loader_, state_.step,
       parallel::even_part(config_.train.micros_per_step(), data.size(), data.rank()),
@@ -313,12 +312,16 @@ void TrainRun::loop() {
 }
 
 ExitCode TrainRun::run() {
+  const RankDevice chosen = choose_device(config_.run.device, comm_);
+  if (dir_ != nullptr && !chosen.note.empty()) fmt::print(stderr, "warning: {}\n", chosen.note);
+  backend_.emplace(chosen.device, comm_, watch_.observer());
+  ops_ = &backend_->ops();
   std::unique_ptr<CheckpointReader> checkpoint = open_checkpoint();
   output_ = std::make_unique<RunOutput>(dir_, config_, store_.info(), comm_.size(),
                                         emulated(config_, *ops_));
-  output_->header(memory(comm_.rank()), loader_->windows(), backend_text(*ops_, config_));
+  output_->header(memory(comm_.rank()), loader_->windows(), backend_->text(config_));
   agree(comm_, [&] { require_self_test(config_.precision.loaded, quantize_on_host(*ops_)); });
-  trainer_ = std::make_unique<Trainer>(*ops_, config_, comm_);
+  trainer_ = std::make_unique<Trainer>(*ops_, config_, backend_->worlds());
   limit_.expect_save_of(12.0 * static_cast<double>(trainer_->shards().owned_total));
   if (checkpoint) {
     resume(*checkpoint);

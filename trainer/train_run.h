@@ -9,11 +9,11 @@
 #include <string>
 
 #include "data/loader.h"
-#include "ops/ops.h"
 #include "parallel/comm.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config.h"
 #include "trainer/ledger.h"
+#include "trainer/rank_backend.h"
 #include "trainer/run_output.h"
 #include "trainer/run_trace.h"
 #include "trainer/run_watch.h"
@@ -59,7 +59,8 @@ class TrainRun {
   const RunDir* dir_;
   data::TokenStore store_;
   std::unique_ptr<data::Loader> loader_;
-  std::unique_ptr<ops::Ops> ops_;
+  std::optional<RankBackend> backend_;
+  ops::Ops* ops_ = nullptr;  // the backend's
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RunOutput> output_;
   std::unique_ptr<CollectiveTimes> collectives_;  // null where there is one rank, or no timing_

@@ -29,9 +29,9 @@ ShardPlan plan_of(const Config& c, const parallel::Mesh& mesh, int rank) {
                      {.size = mesh.tensor, .rank = mesh.tensor_rank(rank)});
 }
 
-parallel::Comm& checked(const Config& config, parallel::Comm& world) {
-  require_ranks(config, world.size());
-  return world;
+const Worlds& checked(const Config& config, const Worlds& worlds) {
+  require_ranks(config, worlds.hosts.size());
+  return worlds;
 }
 
 }  // namespace
@@ -103,15 +103,16 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int ra
 
 Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
 
-Trainer::Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world)
+Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
     : timer_(config.timing.level, ops.clock()),
       ops_(config.timing.level == TimingLevel::kOps ? timed_ops_.emplace(ops, timer_) : ops),
       config_(config),
-      groups_(checked(config, world), static_cast<int>(config.parallel.tensor)),
-      tensor_(groups_.tensor() != nullptr ? TensorParallel(*groups_.tensor(), timer_)
-                                          : TensorParallel()),
-      shards_(plan_of(config, groups_.mesh(), world.rank())) {
-  parallel::Comm& data = groups_.data();
+      groups_(checked(config, worlds), static_cast<int>(config.parallel.tensor)),
+      tensor_(groups_.devices().tensor() != nullptr
+                  ? TensorParallel(*groups_.devices().tensor(), timer_)
+                  : TensorParallel()),
+      shards_(plan_of(config, groups_.mesh(), worlds.hosts.rank())) {
+  parallel::Comm& data = groups_.devices().data();
   ops::Arena measure;
   const NativeProducts native(ops, config.compute_dtype());
   lay_out(measure, config, shards_, data.size(), native);
@@ -154,6 +155,13 @@ void Trainer::upload(const MicroBatch& batch) {
   ops_.upload(a.targets, batch.targets.data());
 }
 
+// Where the host waits for the device, it must hear of a rank that the device would wait for in
+// vain.
+void Trainer::download(std::span<const ops::HostCopy> copies) {
+  groups_.devices().world().synchronize();
+  ops_.download_all(copies);
+}
+
 // Of the weights that tensor parallelism does not cut every rank of a tensor group has a part of
 // the gradient: of its own rows, or heads. They are summed behind the sum over micro-batches, whose
 // bits must not depend on how those are spread.
@@ -185,7 +193,7 @@ void Trainer::sum_squares() {
 
 // A sum with zeros is exact: the joined values are those of the rank that has them.
 void Trainer::join_ranks() {
-  parallel::Comm& world = groups_.world();
+  parallel::Comm& world = groups_.devices().world();
   if (world.size() == 1) return;
   parallel::Comm::Ticket last = ranks_->comm().all_reduce(step_sums_, parallel::Reduce::kSum);
   if (const Tensor& amaxes = precision_->amaxes()) {
@@ -216,7 +224,7 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   const parallel::CommTimes comm_before = ranks_->comm().times();
 
   timer_.start(steps_done_ + 1);
-  if (groups_.world().size() > 1) ops_.zero(step_sums_);
+  if (groups_.hosts().world().size() > 1) ops_.zero(step_sums_);
   precision_->begin_step(ops_, steps_done_ + 1, ledger_);
   for (int64_t micro = 0; micro < n_micros; ++micro) {
     timer_.enter(Phase::kData);
@@ -252,7 +260,7 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   std::array<float, 3> host{};
   const std::array copies{ops::HostCopy{host.data(), scalars_}, precision_->non_finite_copy()};
   timer_.stand_still(
-      [&] { ops_.download_all(std::span(copies).first(precision_->non_finite_counts() ? 2 : 1)); });
+      [&] { download(std::span(copies).first(precision_->non_finite_counts() ? 2 : 1)); });
   const PhaseTimes& phases_ms = timer_.stop();
   const parallel::CommTimes comm_after = ranks_->comm().times();
   return {.loss = host[0],
@@ -274,7 +282,7 @@ float Trainer::evaluate(const MicroBatch& batch) {
   const Tensor loss = scalars_.col_range(0, 1);
   ops_.mean(loss, model_->activations().losses);
   float host = 0;
-  ops_.download(&host, loss);
+  download(std::array{ops::HostCopy{&host, loss}});
   return host;
 }
 
@@ -285,6 +293,7 @@ void Trainer::set_steps_done(int64_t steps) {
 
 void Trainer::check_replicas() {
   ranks_->wait_for_weights();
+  groups_.devices().world().synchronize();
   ReplicaCheck(groups_, shards_, parameters_.weight.flat).run(ops_, steps_done_);
 }
 

@@ -64,9 +64,9 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks = 1, in
 class Trainer {
  public:
   // Lays out and allocates everything; weights are initialised from the seed. One of the ranks
-  // `world`, which outlives it; all of them make the same calls. Throws an Error (config) where so
+  // `worlds`, which outlive it; all of them make the same calls. Throws an Error (config) where so
   // many ranks cannot share the run.
-  Trainer(ops::Ops& ops, const Config& config, parallel::Comm& world);
+  Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds);
   // The only one.
   Trainer(ops::Ops& ops, const Config& config);
   ~Trainer();
@@ -117,6 +117,7 @@ class Trainer {
                                                 const NativeProducts& native);
 
   void upload(const MicroBatch& batch);
+  void download(std::span<const ops::HostCopy> copies);
   void sum_uncut_gradients();
   void sum_squares();
   void join_ranks();

@@ -211,10 +211,5 @@ TEST(BackendTest, AGpuThatCannotBeHadIsRefusedWithTheReason) {
   }
 }
 
-TEST(BackendTest, SeveralRanksComputeOnTheCpu) {
-  EXPECT_EQ("cpu", make_backend(Device::kAuto, 2)->name());
-  EXPECT_THROW(make_backend(Device::kCuda, 2), ops::Error);
-}
-
 }  // namespace
 }  // namespace qstep::trainer::testing

@@ -27,6 +27,29 @@ class FencedOps final : public WrappedOps {
             }};
   }
 
+  // What a device does beside its operations: while one lives, all memory can be touched.
+  struct Open {
+    Open() {
+      if (depth()++ == 0) protect(PROT_READ | PROT_WRITE);
+    }
+    Open(const Open&) = delete;
+    Open& operator=(const Open&) = delete;
+    ~Open() {
+      if (--depth() == 0) protect(PROT_NONE);
+    }
+  };
+  // What an operation uses by itself is the device's, too.
+  static bool in_operation() { return depth() > 0; }
+  // Whether this memory is behind the fence.
+  static bool is_own(const Tensor& x) {
+    const auto* const first = static_cast<const char*>(x.data);
+    const int64_t bytes = ((x.rows - 1) * x.ld + x.cols) * ops::size_bytes(x.dtype);
+    const auto above = memory().upper_bound(x.data);
+    if (above == memory().begin()) return false;
+    const auto& [data, size] = *std::prev(above);
+    return first + bytes <= static_cast<const char*>(data) + size;
+  }
+
  private:
   void look_at(std::string_view call, const Tensors& tensors) override {
     for (const Tensor& x : tensors) {
@@ -37,30 +60,19 @@ class FencedOps final : public WrappedOps {
     const Open open;
     f();
   }
-  static bool is_own(const Tensor& x) {
-    const auto* const first = static_cast<const char*>(x.data);
-    const int64_t bytes = ((x.rows - 1) * x.ld + x.cols) * ops::size_bytes(x.dtype);
-    const auto above = memory().upper_bound(x.data);
-    if (above == memory().begin()) return false;
-    const auto& [data, size] = *std::prev(above);
-    return first + bytes <= static_cast<const char*>(data) + size;
-  }
   static std::map<const void*, size_t>& memory() {
     static std::map<const void*, size_t> sizes;
     return sizes;
+  }
+  static int& depth() {
+    static int depth = 0;
+    return depth;
   }
   static void protect(int access) {
     for (const auto& [data, bytes] : memory()) {
       ops::check(mprotect(const_cast<void*>(data), bytes, access) == 0, "mprotect");
     }
   }
-  // While one lives, all memory can be touched.
-  struct Open {
-    Open() { protect(PROT_READ | PROT_WRITE); }
-    Open(const Open&) = delete;
-    Open& operator=(const Open&) = delete;
-    ~Open() { protect(PROT_NONE); }
-  };
 };
 
 }  // namespace qstep::test

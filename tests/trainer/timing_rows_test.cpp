@@ -208,6 +208,21 @@ TEST(CollectiveTimes, WakingBelongsToWhatIsWaitedFor) {
   EXPECT_EQ((std::vector<double>{5, 5, 10, 3}), exposed(times, going(spans, {0, 90})));
 }
 
+// A GPU's host hears of a collective when it looks, long after it ran.
+TEST(CollectiveTimes, AreThoseOfTheDeviceWhereItsWorldKnowsThem) {
+  CollectiveTimes heard(nullptr);
+  const int64_t now = Timeline::now_ns();
+  parallel::CollectiveRecord record = record_of("gpus", 1);
+  heard.entered(record);
+  record.begin_ns = now - 3000;
+  record.end_ns = now - 1000;
+  heard.left(record);
+  const std::vector<CollectiveTime> found = heard.take({now - 2000, now});
+  ASSERT_EQ(1u, found.size());
+  EXPECT_TRUE(found[0].ended);
+  EXPECT_EQ((TimeRange{now - 2000, now - 1000}), found[0].when);
+}
+
 TEST(CollectiveTimes, HandsOnWhatItHears) {
   class Next final : public parallel::CollectiveObserver {
    public:
