@@ -27,7 +27,7 @@ DataParallel::~DataParallel() {
   try {
     wait(reduction_);
     wait_for_weights();
-    comm_.synchronize();  // the memory goes
+    comm_.synchronize();             // the memory goes
   } catch (const std::exception&) {  // a dead peer; whoever waited for it before knows
   }
 }

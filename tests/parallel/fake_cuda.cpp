@@ -20,7 +20,7 @@ namespace {
 constexpr int kLooksPerWork = 5;
 
 int n_looks = 0;
-CUstream_st compute;  // the caller's, null
+CUstream_st compute;                          // the caller's, null
 std::vector<CUstream_st*> streams{&compute};  // the first that can go on does
 
 CUstream_st& stream_of(cudaStream_t stream) { return stream == nullptr ? compute : *stream; }
