@@ -36,8 +36,8 @@ struct ActivationBackward {
 
   QSTEP_HD void operator()(int64_t row, int64_t g) const {
     store(dx.row(row), g,
-          map([](float d, float v) { return d * activation_slope<kKind>(v); }, load(dy.row(row), g),
-              load(x.row(row), g)));
+          map_rows([](float d, float v) { return d * activation_slope<kKind>(v); }, g, dy.row(row),
+                   x.row(row)));
   }
 };
 
@@ -48,8 +48,8 @@ struct SwigluForward {
 
   QSTEP_HD void operator()(int64_t row, int64_t g) const {
     store(y.row(row), g,
-          map([](float a, float v) { return activation_math::swiglu(a, v); },
-              load(gate.row(row), g), load(value.row(row), g)));
+          map_rows([](float a, float v) { return activation_math::swiglu(a, v); }, g, gate.row(row),
+                   value.row(row)));
   }
 };
 
@@ -59,13 +59,11 @@ struct SwigluBackward {
   Rows<const T> dy, gate, value;
 
   QSTEP_HD void operator()(int64_t row, int64_t g) const {
-    const Group d = load(dy.row(row), g);
-    const Group a = load(gate.row(row), g);
-    const Group v = load(value.row(row), g);
-    Group da, dv;
+    Group in[3], da, dv;
+    load_together(in, g, dy.row(row), gate.row(row), value.row(row));
     QSTEP_UNROLL(8)
     for (int i = 0; i < kGroup; ++i) {
-      const auto gradient = activation_math::swiglu_gradient(d.v[i], a.v[i], v.v[i]);
+      const auto gradient = activation_math::swiglu_gradient(in[0].v[i], in[1].v[i], in[2].v[i]);
       da.v[i] = gradient.dg;
       dv.v[i] = gradient.dv;
     }

@@ -24,7 +24,7 @@ struct Add {
 
   QSTEP_HD void operator()(int64_t row, int64_t g) const {
     store(y.row(row), g,
-          map([](float u, float v) { return u + v; }, load(a.row(row), g), load(b.row(row), g)));
+          map_rows([](float u, float v) { return u + v; }, g, a.row(row), b.row(row)));
   }
 };
 

@@ -1,6 +1,8 @@
 // The embedding (ops/embedding.h) for the CUDA backend. Forward reads and writes a row per token;
 // backward sorts the tokens (token_order.h) and then reads dx once, and reads and writes each row
-// of dwte that occurs once: additions in the order of the tokens, as on the CPU.
+// of dwte that occurs once: additions in the order of the tokens, as on the CPU. What a token that
+// occurs often takes is the wait for one load after another; so a thread has several rows of dx in
+// flight, and a row of dwte is cut among warps. The order of additions, and the bits, stay.
 //
 // No thread can throw: a negative token's row of x becomes NaN, which ends the step as a loss that
 // is not finite.
@@ -52,28 +54,50 @@ QSTEP_HD inline int64_t run_end(const uint64_t* entries, int64_t first, int64_t 
   return end;
 }
 
-// Team i: the run of entries that starts at i, if one does.
+// Rows of dx that a thread has in flight.
+inline constexpr int kRowsAhead = 8;
+
+// Team (i, slice): in a slice of the columns, the run of entries that starts at i, if one does.
 template <class T>
 struct AddToWte {
+  static constexpr int64_t kGroupsPerSlice = kWarp;
+
   Rows<float> dwte;
   Rows<const T> dx;
   const uint64_t* entries;
-  int64_t n, n_rows;
+  int64_t n, n_rows, slices;
 
   template <class Team>
-  QSTEP_HD void operator()(const Team& team, float*, int64_t i) const {
+  QSTEP_HD void operator()(const Team& team, float*, int64_t index) const {
+    const int64_t i = index / slices, first = index % slices * kGroupsPerSlice;
     const int64_t row = entry_row(entries[i]);
     if (row >= n_rows || (i > 0 && entry_row(entries[i - 1]) == row)) return;
     const int64_t end = run_end(entries, i, n);
     const Row<float> out = dwte.row(row);
-    team.each(n_groups(out.n), [&](int64_t g) {
+    const int64_t left = n_groups(out.n) - first;
+    team.each(left < kGroupsPerSlice ? left : kGroupsPerSlice, [&](int64_t group) {
+      const int64_t g = first + group;
       Group sum = load(out, g);
-      for (int64_t k = i; k < end; ++k) {
-        sum = map([](float a, float b) { return a + b; }, sum,
-                  load(dx.row(entry_position(entries[k])), g));
+      int64_t k = i;
+      if (dx.aligned && out.count(g) == kGroup) {
+        for (; k + kRowsAhead <= end; k += kRowsAhead) {
+          Group ahead[kRowsAhead];
+          QSTEP_UNROLL(8)
+          for (int j = 0; j < kRowsAhead; ++j) {
+            ahead[j] = load_whole(dx.row(entry_position(entries[k + j])).data + g * kGroup);
+          }
+          QSTEP_UNROLL(8)
+          for (int j = 0; j < kRowsAhead; ++j) sum = added(sum, ahead[j]);
+        }
       }
+      for (; k < end; ++k) sum = added(sum, load(dx.row(entry_position(entries[k])), g));
       store(out, g, sum);
     });
+  }
+
+ private:
+  QSTEP_HD_INLINE static Group added(const Group& a, const Group& b) {
+    return map([](float u, float v) { return u + v; }, a, b);
   }
 };
 
@@ -117,9 +141,10 @@ void embedding_backward(const Launch& launch, const Tensor& dwte, int64_t first_
   const bool accumulate = dwpe_mode == Accumulate::kYes;
   dispatch_float(dx.dtype, [&]<class T>(T) {
     const Rows<const T> dx_rows = rows_of<const T>(dx);
-    // A thread walks its run once: what takes longest is the token that occurs most.
-    launch.teams(dx.rows, team_size(n_groups(dx.cols), 1), 0,
-                 AddToWte<T>{rows_of<float>(dwte), dx_rows, entries, dx.rows, dwte.rows});
+    constexpr int64_t kPerSlice = AddToWte<T>::kGroupsPerSlice;
+    const int64_t groups = n_groups(dx.cols), slices = (groups + kPerSlice - 1) / kPerSlice;
+    launch.teams(dx.rows * slices, team_size(groups, 1, kWarp), 0,
+                 AddToWte<T>{rows_of<float>(dwte), dx_rows, entries, dx.rows, dwte.rows, slices});
     if (!dwpe) return;
     const int64_t positions = accumulate ? std::min(seq_len, dwpe.rows) : dwpe.rows;
     over_groups(launch, positions, dwpe.cols,

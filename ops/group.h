@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "ops/team.h"
 #include "ops/tensor.h"
@@ -61,11 +62,7 @@ QSTEP_HD_INLINE void store_whole(float* p, const Group& x) {
 QSTEP_HD_INLINE void store_whole(Bf16* p, const Group& x) {
   Words words;
   QSTEP_UNROLL(4)
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t low = precision::to_bf16(x.v[2 * i]).bits;
-    const uint32_t high = precision::to_bf16(x.v[2 * i + 1]).bits;
-    words.w[i] = low | high << 16;
-  }
+  for (int i = 0; i < 4; ++i) words.w[i] = precision::pack_bf16(x.v[2 * i], x.v[2 * i + 1]);
   *reinterpret_cast<Words*>(p) = words;
 }
 
@@ -104,6 +101,18 @@ QSTEP_HD_INLINE void store(const Row<T>& row, int64_t g, const Group& x) {
   }
 }
 
+// v[i] is group g of the i-th row. All of them are in flight together: a GPU's thread waits for
+// what one `load` brings before it comes to the branch of the next.
+template <class... T>
+QSTEP_HD_INLINE void load_together(Group (&v)[sizeof...(T)], int64_t g, const Row<T>&... rows) {
+  int i = 0;
+  if (((rows.aligned && rows.count(g) == kGroup) && ...)) {
+    ((v[i++] = load_whole(rows.data + g * kGroup)), ...);
+  } else {
+    ((v[i++] = load(rows, g)), ...);
+  }
+}
+
 // f(float...) on each of eight elements.
 template <class F, class... G>
 QSTEP_HD_INLINE Group map(const F& f, const G&... x) {
@@ -111,6 +120,15 @@ QSTEP_HD_INLINE Group map(const F& f, const G&... x) {
   QSTEP_UNROLL(8)
   for (int i = 0; i < kGroup; ++i) r.v[i] = f(x.v[i]...);
   return r;
+}
+
+// The same on the elements of group g of several rows.
+template <class F, class... T>
+QSTEP_HD_INLINE Group map_rows(const F& f, int64_t g, const Row<T>&... rows) {
+  Group v[sizeof...(T)];
+  load_together(v, g, rows...);
+  return [&]<size_t... i>(std::index_sequence<i...>) { return map(f, v[i]...); }
+  (std::index_sequence_for<T...>{});
 }
 
 // By halves: three roundings.

@@ -80,23 +80,26 @@ struct LayerNormBackward {
     const float center = mean[n], scale = rstd[n];
     const int64_t groups = n_groups(x_row.n);
     const Sums<2> sum_g_gh = team.sum(groups, [&](int64_t g) {
+      Group in[3];
+      load_together(in, g, dy_row, w, x_row);
       // Zeros behind the end of the row, where d and w are.
-      const Group gradient =
-          map([](float d, float weight) { return d * weight; }, load(dy_row, g), load(w, g));
-      const Group gh = map([&](float d, float v) { return d * ((v - center) * scale); }, gradient,
-                           load(x_row, g));
+      const Group gradient = map([](float d, float weight) { return d * weight; }, in[0], in[1]);
+      const Group gh =
+          map([&](float d, float v) { return d * ((v - center) * scale); }, gradient, in[2]);
       return Sums<2>{{sum_of(gradient), sum_of(gh)}};
     });
     const float mean_g = sum_g_gh.v[0] / static_cast<float>(x_row.n);
     const float mean_gh = sum_g_gh.v[1] / static_cast<float>(x_row.n);
     team.each(groups, [&](int64_t g) {
-      const Group d = load(dy_row, g);
-      const Group h = map([&](float v) { return (v - center) * scale; }, load(x_row, g));
+      Group in[3];
+      load_together(in, g, dy_row, w, x_row);
+      const Group& d = in[0];
+      const Group h = map([&](float v) { return (v - center) * scale; }, in[2]);
       add_product_to(dw, g, d, h);
       add_to(db, g, d);
       Group r =
           map([&](float a, float b, float c) { return ((a * b - mean_g) - c * mean_gh) * scale; },
-              d, load(w, g), h);
+              d, in[1], h);
       if (accumulate) r = map([](float a, float b) { return a + b; }, load(dx_row, g), r);
       store(dx_row, g, r);
     });

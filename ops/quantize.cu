@@ -1,15 +1,16 @@
 // cuda::quantize: the passes of ops/quantize_passes.h on a stream.
 #include "ops/quantize.h"
+#include "ops/quantize_formats.cuh"
 #include "ops/quantize_passes.h"
-#include "ops/quantize_units.cuh"
 
 namespace qstep::ops {
 namespace device {
 
-QSTEP_QUANTIZE_UNITS(extern, 16);
-QSTEP_QUANTIZE_UNITS(extern, 32);
-QSTEP_QUANTIZE_UNITS(extern, 64);
-QSTEP_QUANTIZE_UNITS(extern, 128);
+QSTEP_QUANTIZE_NVFP4(extern);
+QSTEP_QUANTIZE_MXFP4(extern);
+QSTEP_QUANTIZE_MXFP8(extern);
+QSTEP_QUANTIZE_FP8_BLOCKS(extern);
+QSTEP_QUANTIZE_AMAXES(extern);
 
 }  // namespace device
 

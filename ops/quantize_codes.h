@@ -1,8 +1,7 @@
 // Codes and block scales of a native operand (ops/native_form.h), as the threads of a quantizer
-// leave them. Where k runs along the rows of the source a thread has the codes of a unit side by
-// side and writes them out; where it runs down the rows, which is another unit's direction or the
-// thread's own, the codes of a tile pass through shared memory, so that what is written lies side
-// by side.
+// leave them. A thread makes words of a unit's codes. Where k runs along the rows of the source it
+// writes them out; where it runs down the rows, they pass through shared memory, so that what is
+// written lies side by side.
 #pragma once
 
 #include "ops/quantize_lines.h"
@@ -19,13 +18,16 @@ struct CodeOutput {
   int64_t ld = 0;                // bytes, a multiple of 16, as the address is
 
   QSTEP_HD bool four_bits() const { return form.element == precision::ElementFormat::kE2m1; }
-  QSTEP_HD void put_scale(const precision::QuantSpec& spec, int64_t r, int64_t c,
-                          float scale) const {
-    const int64_t at = block_scale_offset(form.scales, r, c, rows, k);
-    if (scales_are_bytes(form.scales)) {
-      static_cast<uint8_t*>(block_scales)[at] = encode_block_scale(spec.format, scale);
+  // Of row r and block c along k; blocks of kBlock elements have FP32 scales where they are FP8's.
+  template <int kBlock>
+  QSTEP_HD_INLINE void put_scale(const precision::QuantSpec& spec, int64_t r, int64_t c,
+                                 float scale) const {
+    if constexpr (kBlock == 128) {
+      static_cast<float*>(block_scales)[block_scale_offset(form.scales, r, c, rows, k)] = scale;
     } else {
-      static_cast<float*>(block_scales)[at] = scale;
+      constexpr ScaleMode kMode = kBlock == 16 ? ScaleMode::kVec16 : ScaleMode::kVec32;
+      static_cast<uint8_t*>(block_scales)[block_scale_offset(kMode, r, c, rows, k)] =
+          encode_block_scale(spec.format, scale);
     }
   }
 };
@@ -42,33 +44,31 @@ inline CodeOutput code_output(const QuantizedTensor& q, int64_t rows, int64_t co
           .ld = q.codes.ld};
 }
 
-// The codes of the first n of a unit's elements, in words: eight of E2M1, four of the others; zero
-// beyond n.
-template <precision::ElementFormat kFormat, int kUnit>
+// The codes of a unit in words: eight of E2M1, four of the others. `numbers` are what
+// precision::encode_nearest makes codes of; those from element n on leave zeros.
+template <precision::ElementFormat kFormat>
 struct CodeWords {
   static constexpr int kPerWord = kFormat == precision::ElementFormat::kE2m1 ? 8 : 4;
   static constexpr int kBits = 32 / kPerWord;
 
-  QSTEP_HD_INLINE static uint32_t word(const float* rounded, int64_t n, int index) {
+  QSTEP_HD_INLINE static uint32_t word(const float* numbers, int n, int index) {
+    const float* const x = numbers + index * kPerWord;
     uint32_t word = 0;
-    QSTEP_UNROLL(8)
-    for (int i = 0; i < kPerWord; ++i) {
-      const int at = index * kPerWord + i;
-      const uint32_t code = at < n ? precision::encode<kFormat>(rounded[at]) : 0u;
-      word |= code << (kBits * i);
+    QSTEP_UNROLL(4)
+    for (int i = 0; i < kPerWord; i += 2) {
+      word |= precision::encode_nearest<kFormat>(x[i], x[i + 1]) << (kBits * i);
     }
-    return word;
+    const int left = n - index * kPerWord;
+    if (left >= kPerWord) return word;
+    return left <= 0 ? 0u : word & ((1u << (kBits * left)) - 1u);
   }
 };
 
 // Units are 8 bytes or multiples of 16; what lies beyond the row's bytes is not written.
-struct alignas(8) [[gnu::may_alias]] TwoWords {
-  uint32_t w[2];
-};
 template <precision::ElementFormat kFormat, int kUnit>
 QSTEP_HD_INLINE void store_code_words(uint8_t* row, int64_t row_bytes, int64_t first,
-                                      const float* rounded, int64_t n) {
-  using Codes = CodeWords<kFormat, kUnit>;
+                                      const float* numbers, int n) {
+  using Codes = CodeWords<kFormat>;
   constexpr int kBytes = kUnit / Codes::kPerWord * 4;
   int64_t at = first / Codes::kPerWord * 4;
   if constexpr (kBytes % 16 == 0) {
@@ -76,105 +76,90 @@ QSTEP_HD_INLINE void store_code_words(uint8_t* row, int64_t row_bytes, int64_t f
     for (int v = 0; v < kBytes / 16; ++v, at += 16) {
       Words words;
       QSTEP_UNROLL(4)
-      for (int i = 0; i < 4; ++i) words.w[i] = Codes::word(rounded, n, 4 * v + i);
+      for (int i = 0; i < 4; ++i) words.w[i] = Codes::word(numbers, n, 4 * v + i);
       if (at < row_bytes) *reinterpret_cast<Words*>(row + at) = words;
     }
   } else {
-    const TwoWords words{{Codes::word(rounded, n, 0), Codes::word(rounded, n, 1)}};
+    const TwoWords words{{Codes::word(numbers, n, 0), Codes::word(numbers, n, 1)}};
     if (at < row_bytes) *reinterpret_cast<TwoWords*>(row + at) = words;
   }
 }
 
-// f(std::integral_constant) with the element: units of 16 are nvfp4's.
-template <int kUnit, class F>
-QSTEP_HD_INLINE void dispatch_element(precision::ElementFormat element, F&& f) {
-  using precision::ElementFormat;
-  if constexpr (kUnit > 16) {
-    if (element == ElementFormat::kE4m3) {
-      return f(std::integral_constant<ElementFormat, ElementFormat::kE4m3>{});
-    }
-    if (element == ElementFormat::kE5m2) {
-      return f(std::integral_constant<ElementFormat, ElementFormat::kE5m2>{});
-    }
-  }
-  f(std::integral_constant<ElementFormat, ElementFormat::kE2m1>{});
-}
-
-// Of an output whose k runs along the rows: the unit from element `first` of row `row` on, of which
-// n are in the tensor.
-template <int kUnit>
-QSTEP_HD_INLINE void store_codes(const CodeOutput& to, int64_t row, int64_t first,
-                                 const float* rounded, int64_t n) {
-  dispatch_element<kUnit>(to.form.element, [&](auto element) {
-    store_code_words<element, kUnit>(to.codes + row * to.ld, to.ld, first, rounded, n);
-  });
-}
-
-// The codes of a tile, a byte each, the operand's rows apart by a word more than they are long.
-template <int kTile>
+// The codes of a tile of an operand whose k runs down the rows of the source: rows of the operand,
+// which are columns of the source, sixteen bytes further apart than they are long. From zeros.
+template <precision::ElementFormat kFormat, int kTile>
 struct StagedCodes {
-  static constexpr int kStride = kTile + 4;
+  static constexpr int kPerByte = kFormat == precision::ElementFormat::kE2m1 ? 2 : 1;
+  static constexpr int kRowBytes = kTile / kPerByte, kStride = kRowBytes + 16;
   static constexpr int kBytes = kTile * kStride;
+  static constexpr int kVectors = kBytes / static_cast<int>(sizeof(Words));
+  static constexpr int kStored = kTile * kRowBytes / static_cast<int>(sizeof(Words));
 
   uint8_t* bytes;
 
-  // A unit of the tile at (row, col) of the source; turned: along the source's row.
+  QSTEP_HD_INLINE void clear(int64_t i) const { reinterpret_cast<Words*>(bytes)[i] = Words{}; }
+
+  // A unit that begins at (row, col) of the tile of the source, of which n elements are in the
+  // tensor. turned: it runs along the row, across the operand's rows.
   template <int kUnit>
-  QSTEP_HD_INLINE void put(const CodeOutput& to, bool turned, int row, int col,
-                           const float* rounded) const {
-    uint8_t* const at = bytes + col * kStride + row;
-    dispatch_element<kUnit>(to.form.element, [&](auto element) {
-      QSTEP_UNROLL_DEVICE(kUnit)
-      for (int i = 0; i < kUnit; ++i) {
-        at[turned ? i * kStride : i] = precision::encode<element>(rounded[i]);
-      }
-    });
+  QSTEP_HD_INLINE void put(bool turned, int row, int col, const float* numbers, int n) const {
+    if (!turned) {
+      store_code_words<kFormat, kUnit>(bytes + col * kStride, kRowBytes, row, numbers, n);
+      return;
+    }
+    QSTEP_UNROLL_DEVICE(kUnit)
+    for (int i = 0; i < kUnit; i += 2) {
+      const uint32_t pair = precision::encode_nearest<kFormat>(numbers[i], numbers[i + 1]);
+      put_one(row, col + i, pair);
+      put_one(row, col + i + 1, pair >> (8 / kPerByte));
+    }
   }
 
-  // Sixteen bytes of a row of codes; neighbouring threads write side by side. Element k of the
-  // operand is row k of the source: there are `k` of them.
-  QSTEP_HD static int vectors(const CodeOutput& to) {
-    return kTile * (kTile / (to.four_bits() ? 32 : 16));
-  }
+  // Sixteen bytes of a row of the operand; neighbouring threads write side by side. at: of the tile
+  // in the source.
   QSTEP_HD_INLINE void store(const CodeOutput& to, const TilePlace& at, int64_t i) const {
-    const int per_byte = to.four_bits() ? 2 : 1, per_row = kTile / (16 * per_byte);
-    const int row = static_cast<int>(i) / per_row, first = static_cast<int>(i) % per_row * 16;
-    const int64_t byte = at.row / per_byte + first;
+    constexpr int kPerRow = kRowBytes / static_cast<int>(sizeof(Words));
+    const int row = static_cast<int>(i) / kPerRow, first = static_cast<int>(i) % kPerRow * 16;
+    const int64_t byte = at.row / kPerByte + first;
     if (at.col + row >= to.rows || byte >= to.ld) return;
-    const uint8_t* const codes = bytes + row * kStride + first * per_byte;
-    const int64_t left = to.k - at.row - first * per_byte;
-    Words words{};
-    QSTEP_UNROLL(16)
-    for (int b = 0; b < 16; ++b) {
-      uint32_t code = 0;
-      if (per_byte == 2) {
-        if (2 * b < left) code = codes[2 * b];
-        if (2 * b + 1 < left) code |= static_cast<uint32_t>(codes[2 * b + 1]) << 4;
-      } else if (b < left) {
-        code = codes[b];
-      }
-      words.w[b / 4] |= code << (8 * (b % 4));
+    *reinterpret_cast<Words*>(to.codes + (at.col + row) * to.ld + byte) =
+        *reinterpret_cast<const Words*>(bytes + row * kStride + first);
+  }
+
+ private:
+  // The code in the low bits of `bits`. Two of E2M1, of two threads, share a byte.
+  QSTEP_HD_INLINE void put_one(int k, int row, uint32_t bits) const {
+    uint8_t* const at = bytes + row * kStride;
+    if constexpr (kPerByte == 1) {
+      at[k] = static_cast<uint8_t>(bits);
+    } else {
+      add_bits(reinterpret_cast<uint32_t*>(at) + k / 8, (bits & 0xFu) << (4 * (k % 8)));
     }
-    *reinterpret_cast<Words*>(to.codes + (at.col + row) * to.ld + byte) = words;
   }
 };
 
-// The scales of a unit's blocks. A square block has its scale from the first of its lines, once for
-// every row of the operand that it covers.
-template <int kUnit>
+// The scales of a unit's blocks, which are kBlock elements long. A square block has its scale from
+// the first of its lines, once for every row of the operand that it covers.
+template <int kUnit, int kBlock>
 QSTEP_HD_INLINE void store_block_scales(const CodeOutput& to, const precision::QuantSpec& spec,
-                                        bool turned, int64_t line, int64_t first, int64_t n,
+                                        bool turned, int64_t line, int64_t first, int n,
                                         const float* scales) {
   if (to.block_scales == nullptr) return;
-  const int64_t height = spec.block.rows, width = spec.block.k;
-  if (line % height != 0) return;
+  const bool square = spec.block.square();
+  if (square && static_cast<uint32_t>(line) % kBlock != 0) return;
+  if (kUnit < kBlock && static_cast<uint32_t>(first) % kBlock != 0) return;
+  const uint32_t first_block = static_cast<uint32_t>(first) / kBlock;
   QSTEP_UNROLL_DEVICE(kUnit)
-  for (int b = 0; b < kUnit / 16; ++b) {
-    if (b * width >= n) continue;
-    const auto [row, k] = operand_index(turned, line, first + b * width);
-    const int64_t covered = to.form.scales == ScaleMode::kBlock128 ? 1 : height;
+  for (int b = 0; b == 0 || b < kUnit / kBlock; ++b) {
+    if (b * kBlock >= n) continue;
+    if (!square) {
+      to.put_scale<kBlock>(spec, line, first_block + static_cast<uint32_t>(b), scales[b]);
+      continue;
+    }
+    const auto [row, k] = operand_index(turned, line, first + b * kBlock);
+    const int64_t covered = to.form.scales != ScaleMode::kBlock128 ? kBlock : 1;
     for (int64_t r = row; r < row + covered && r < to.rows; ++r) {
-      to.put_scale(spec, r, k / width, scales[b]);
+      to.put_scale<kBlock>(spec, r, static_cast<uint32_t>(k) / kBlock, scales[b]);
     }
   }
 }

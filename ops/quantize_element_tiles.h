@@ -13,19 +13,41 @@
 
 namespace qstep::ops::device {
 
+// The largest bits of a magnitude, NaN kept as the largest; those of numbers where it is one.
+struct LargestBits {
+  uint32_t with_nan = 0, numbers = 0;
+
+  QSTEP_HD_INLINE void add(const Group& x) {
+    uint32_t largest = 0;
+    QSTEP_UNROLL(8)
+    for (int i = 0; i < kGroup; ++i) {
+      largest = precision::max_bits(largest, precision::bits(x.v[i]) & 0x7FFFFFFFu);
+    }
+    with_nan = precision::max_bits(with_nan, largest);
+    if (largest > 0x7F800000u) {
+      largest = 0;
+      for (int i = 0; i < kGroup; ++i) {
+        const uint32_t a = precision::bits(x.v[i]) & 0x7FFFFFFFu;
+        largest = precision::max_bits(largest, a > 0x7F800000u ? 0 : a);
+      }
+    }
+    numbers = precision::max_bits(numbers, largest);
+  }
+};
+
 // Pass 1 of sides without a Hadamard transform and with one amax for the tensor.
 struct AmaxElements {
-  static constexpr int kThreads = 256;
-  static constexpr int64_t kPerThread = 4;  // groups of kGroup elements
+  static constexpr int kThreads = 256, kBlocksPerSm = 4;
+  static constexpr int kPerThread = 4;  // groups of kGroup elements, in flight together
 
-  TileSource source;
+  TileSource source;       // flattened
   uint32_t* amax[2] = {};  // bits; null: not wanted
   bool keeps_nan[2] = {};  // as the largest, or leaves it out
   int32_t* non_finite = nullptr;
 
+  int64_t groups() const { return source.rows * n_groups(source.cols); }
   int64_t blocks() const {
-    const int64_t groups = source.rows * ((source.cols + kGroup - 1) / kGroup);
-    return (groups + kThreads * kPerThread - 1) / (kThreads * kPerThread);
+    return (groups() + kThreads * kPerThread - 1) / (kThreads * kPerThread);
   }
   int shared_bytes() const { return 2 * static_cast<int>(sizeof(uint32_t)); }
 
@@ -35,13 +57,10 @@ struct AmaxElements {
     team.each(2, [&](int64_t i) { found[i] = 0; });
     team.sync();
     team.each(kThreads, [&](int64_t thread) {
-      uint32_t largest = 0, with_nan = 0;
-      QSTEP_UNROLL(4)
-      for (int64_t i = 0; i < kPerThread; ++i) {
-        add_group((block * kPerThread + i) * kThreads + thread, largest, with_nan);
-      }
-      raise_together(found, largest);
-      raise_together(found + 1, with_nan);
+      const LargestBits largest =
+          source.bf16 ? largest_of<Bf16>(block, thread) : largest_of<float>(block, thread);
+      raise_together(found, largest.numbers);
+      raise_together(found + 1, largest.with_nan);
     });
     team.sync();
     team.each(2, [&](int64_t i) {
@@ -51,17 +70,31 @@ struct AmaxElements {
   }
 
  private:
-  QSTEP_HD_INLINE void add_group(int64_t group, uint32_t& largest, uint32_t& with_nan) const {
-    const int64_t across = (source.cols + kGroup - 1) / kGroup;
-    const int64_t row = group / across;
-    if (row >= source.rows) return;
-    const Group v = load_group(source, row, group % across);
-    QSTEP_UNROLL(8)
-    for (int i = 0; i < kGroup; ++i) {
-      const uint32_t a = precision::bits(v.v[i]) & 0x7FFFFFFFu;
-      with_nan = precision::max_bits(with_nan, a);
-      largest = precision::max_bits(largest, a > 0x7F800000u ? 0 : a);
+  template <class T>
+  QSTEP_HD_INLINE LargestBits largest_of(int64_t block, int64_t thread) const {
+    const T* const x = static_cast<const T*>(source.data);
+    const int64_t across = n_groups(source.cols), first = block * kPerThread * kThreads;
+    LargestBits largest;
+    Group group[kPerThread];
+    if (source.rows == 1 && source.aligned &&
+        (first + kPerThread * kThreads) * kGroup <= source.cols) {
+      QSTEP_UNROLL(4)
+      for (int i = 0; i < kPerThread; ++i) {
+        group[i] = load_whole(x + (first + i * kThreads + thread) * kGroup);
+      }
+    } else {
+      QSTEP_UNROLL(4)
+      for (int i = 0; i < kPerThread; ++i) {
+        const int64_t g = first + i * kThreads + thread, row = source.rows == 1 ? 0 : g / across;
+        group[i] = {};
+        if (row >= source.rows || g - row * across >= across) continue;
+        group[i] =
+            load(Row<const T>{x + row * source.ld, source.cols, source.aligned}, g - row * across);
+      }
     }
+    QSTEP_UNROLL(4)
+    for (int i = 0; i < kPerThread; ++i) largest.add(group[i]);
+    return largest;
   }
 };
 
@@ -74,10 +107,23 @@ struct ElementOutput {
   int64_t codes_ld = 0;      // a multiple of 16, as the address is
 };
 
+// out[i] is byte i of each of the four words of `in`.
+QSTEP_HD_INLINE void transpose_bytes(const uint32_t (&in)[4], uint32_t (&out)[4]) {
+  const uint32_t low[2] = {byte_permute(in[0], in[1], 0x5140), byte_permute(in[2], in[3], 0x5140)};
+  const uint32_t high[2] = {byte_permute(in[0], in[1], 0x7362), byte_permute(in[2], in[3], 0x7362)};
+  out[0] = byte_permute(low[0], low[1], 0x5410);
+  out[1] = byte_permute(low[0], low[1], 0x7632);
+  out[2] = byte_permute(high[0], high[1], 0x5410);
+  out[3] = byte_permute(high[0], high[1], 0x7632);
+}
+
+inline constexpr int kElementTile = 128;
+
 // Pass 2.
+template <precision::ElementFormat kFormat, Leaves kLeaves>
 struct QuantizeElements {
-  static constexpr int kThreads = 256;
-  static constexpr int kTile = 128;
+  static constexpr int kThreads = 256, kBlocksPerSm = 4;
+  static constexpr int kTile = kElementTile;
   // A thread takes patches of four rows by eight columns: eight codes side by side for one
   // orientation, four for the other.
   static constexpr int kDown = 4, kAcross = kGroup;
@@ -95,41 +141,53 @@ struct QuantizeElements {
   uint32_t* recorded_amax = nullptr;  // delayed: bits of the amax to raise
   int32_t* non_finite = nullptr;
   float saturation = 0;
-  UnitCounts* counts = nullptr;  // one per thread block; null: not counted
+  UnitCounts* counts = nullptr;  // one per thread block
 
   int64_t blocks() const { return n_tiles<kTile>(source.rows, source.cols); }
-  // Transposed codes and the amax, or the counts.
+  // The amax, then the counts or the transposed codes.
   int shared_bytes() const {
-    return kCodeBytes + 16 + (counts == nullptr ? 0 : kPatches * kCountBytes);
+    return 16 + (kLeaves == Leaves::kCounts ? kPatches * kCountBytes : kCodeBytes);
   }
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, char* shared, int64_t block) const {
     const TilePlace at = tile_place<kTile>(source.cols, block);
-    auto* const words = reinterpret_cast<uint32_t*>(shared);
-    auto* const found = reinterpret_cast<uint32_t*>(shared + kCodeBytes);
-    auto* const own_counts = reinterpret_cast<UnitCounts*>(shared + kCodeBytes + 16);
+    auto* const found = reinterpret_cast<uint32_t*>(shared);
+    auto* const words = reinterpret_cast<uint32_t*>(shared + 16);
     const ElementOutput* turned = nullptr;
     for (int o = 0; o < n_outputs; ++o) {
       if (outputs[o].transposed && outputs[o].codes != nullptr) turned = outputs + o;
     }
     team.each(1, [&](int64_t) { *found = 0; });
     team.sync();
-    team.each(kPatches, [&](int64_t patch) {
-      UnitCounts own;
-      quantize_patch(at, static_cast<int>(patch), turned == nullptr ? nullptr : words, found, own);
-      if (counts != nullptr) own_counts[patch] = own;
+    team.each(kPatches, [&](int64_t i) {
+      const Patch patch = patch_of(at, static_cast<int>(i));
+      if (patch.row >= source.rows || patch.col >= source.cols) {
+        if constexpr (kLeaves == Leaves::kCounts) patch_counts(shared)[i] = {};
+        return;
+      }
+      Group v[kDown];
+      load_patch(patch, v);
+      note(v, found);
+      const Scales scales = scales_of(patch);
+      if constexpr (kLeaves == Leaves::kValues) store_values(patch, v, scales);
+      if constexpr (kLeaves == Leaves::kCodes)
+        store_codes(patch, v, scales, turned == nullptr ? nullptr : words);
+      if constexpr (kLeaves == Leaves::kCounts) patch_counts(shared)[i] = count(patch, v, scales);
     });
     team.sync();
-    if (turned != nullptr) {
-      team.each(kTile * kWords, [&](int64_t i) { store_turned(*turned, at, words, i); });
+    if constexpr (kLeaves == Leaves::kCodes) {
+      if (turned != nullptr) {
+        team.each(kTile * kVectors, [&](int64_t i) { store_turned(*turned, at, words, i); });
+      }
     }
     team.each(1, [&](int64_t) {
       if (recorded_amax != nullptr) raise(recorded_amax, *found);
-      if (counts == nullptr) return;
-      UnitCounts sum;
-      for (int i = 0; i < kPatches; ++i) sum.add(own_counts[i]);
-      counts[block] = sum;
+      if constexpr (kLeaves == Leaves::kCounts) {
+        UnitCounts sum;
+        for (int i = 0; i < kPatches; ++i) sum.add(patch_counts(shared)[i]);
+        counts[block] = sum;
+      }
     });
   }
 
@@ -140,107 +198,203 @@ struct QuantizeElements {
   static constexpr int kWords = kTile / 4, kWordStride = kWords + 1;
   static constexpr int kCodeBytes = (kTile * kWordStride * 4 + 15) / 16 * 16;
 
-  QSTEP_HD float scale_of(int64_t line) const {
-    return fp8_element_scale(plan, precision::from_bits(amax[line]));
+  // Where it begins, in the tile's patches and in the source, and the rows and columns that are
+  // there.
+  struct Patch {
+    int down, across;
+    int64_t row, col;
+    int rows, cols;
+  };
+  // Neighbouring threads: eight patches down, four across, then the next such group.
+  QSTEP_HD_INLINE Patch patch_of(const TilePlace& at, int i) const {
+    const int down = i % 8 + i / 128 * 8, across = i / 8 % 16;
+    const int64_t row = at.row + down * kDown, col = at.col + across * kAcross;
+    const int64_t rows = source.rows - row, cols = source.cols - col;
+    return {down,
+            across,
+            row,
+            col,
+            rows < kDown ? static_cast<int>(rows) : kDown,
+            cols < kAcross ? static_cast<int>(cols) : kAcross};
   }
 
-  QSTEP_HD_INLINE void quantize_patch(const TilePlace& at, int patch, uint32_t* words,
-                                      uint32_t* found, UnitCounts& own) const {
-    // Neighbouring threads: eight patches down, four across, then the next such group.
-    const int down = patch % 8 + patch / 128 * 8, across = patch / 8 % 16;
-    const int64_t row = at.row + down * kDown, col = at.col + across * kAcross;
-    const bool e4m3 = plan.spec.format == precision::QuantFormat::kFp8E4m3;
-    uint32_t codes[kDown][2] = {};
-    uint32_t largest = 0, with_nan = 0;
-    float column_scale[kAcross];
-    QSTEP_UNROLL(8)
-    for (int j = 0; j < kAcross; ++j) {
-      column_scale[j] = per_col && col + j < source.cols ? scale_of(col + j) : 1.0f;
-      if (per_col && row == 0 && col + j < source.cols) {
-        tile_scales[(col + j) * tile_scales_ld] = 1.0f / column_scale[j];
-      }
+  // Zeros beyond the source.
+  QSTEP_HD_INLINE void load_patch(const Patch& patch, Group (&v)[kDown]) const {
+    if (source.bf16) {
+      load_patch(static_cast<const Bf16*>(source.data), patch, v);
+    } else {
+      load_patch(static_cast<const float*>(source.data), patch, v);
+    }
+  }
+  template <class T>
+  QSTEP_HD_INLINE void load_patch(const T* data, const Patch& patch, Group (&v)[kDown]) const {
+    const T* const x = data + patch.row * source.ld;
+    if (source.aligned && patch.rows == kDown && patch.cols == kAcross) {  // in flight together
+      QSTEP_UNROLL(4)
+      for (int r = 0; r < kDown; ++r) v[r] = load_whole(x + r * source.ld + patch.col);
+      return;
     }
     QSTEP_UNROLL(4)
     for (int r = 0; r < kDown; ++r) {
-      if (row + r >= source.rows || col >= source.cols) continue;
-      float row_scale = 1.0f;
-      if (per_row) {
-        row_scale = scale_of(row + r);
-        if (col == 0) tile_scales[(row + r) * tile_scales_ld] = 1.0f / row_scale;
-      } else if (!per_col) {
-        row_scale = factors->scale;
-      }
-      const int64_t left = source.cols - col;
-      const int n = left < kAcross ? static_cast<int>(left) : kAcross;
-      float q[kAcross];
-      const auto [v] = load_group(source, row + r, col / kAcross);
+      v[r] = {};
+      if (r >= patch.rows) continue;
+      v[r] = ops::device::load(Row<const T>{x + r * source.ld, source.cols, source.aligned},
+                               patch.col / kAcross);
+    }
+  }
+
+  QSTEP_HD_INLINE void note(const Group (&v)[kDown], uint32_t* found) const {
+    LargestBits largest;
+    QSTEP_UNROLL(4)
+    for (int r = 0; r < kDown; ++r) largest.add(v[r]);
+    if (recorded_amax != nullptr) raise_in_block(found, largest.numbers);
+    if (largest.with_nan >= 0x7F800000u && non_finite != nullptr) *non_finite = 1;
+  }
+
+  // What the elements of a patch are multiplied by.
+  struct Scales {
+    float row[kDown], col[kAcross];
+    bool per_col;
+    QSTEP_HD_INLINE float at(int r, int c) const { return per_col ? col[c] : row[r]; }
+  };
+  QSTEP_HD float scale_of(int64_t line) const {
+    return fp8_element_scale(plan, precision::from_bits(amax[line]));
+  }
+  // The first patches of rows or columns write their tile_scales.
+  QSTEP_HD_INLINE Scales scales_of(const Patch& patch) const {
+    Scales scales{.row = {}, .col = {}, .per_col = per_col};
+    if (per_col) {
       QSTEP_UNROLL(8)
-      for (int j = 0; j < kAcross; ++j) {
-        const uint32_t a = precision::bits(v[j]) & 0x7FFFFFFFu;
-        with_nan = precision::max_bits(with_nan, a);
-        largest = precision::max_bits(largest, a > 0x7F800000u ? 0 : a);
-        const float scale = per_col ? column_scale[j] : row_scale;
-        q[j] = e4m3 ? precision::round_nearest<precision::ElementFormat::kE4m3>(v[j] * scale)
-                    : precision::round_nearest<precision::ElementFormat::kE5m2>(v[j] * scale);
-        const uint32_t code = e4m3 ? precision::encode<precision::ElementFormat::kE4m3>(q[j])
-                                   : precision::encode<precision::ElementFormat::kE5m2>(q[j]);
-        codes[r][j / 4] |= code << (8 * (j % 4));
-      }
-      for (int o = 0; o < n_outputs; ++o) store_row(outputs[o], row + r, col, n, q, codes[r]);
-      if (counts != nullptr) {
-        own.source(v, kAcross);  // zeros beyond the row
-        QSTEP_UNROLL(8)
-        for (int j = 0; j < kAcross; ++j) {
-          const float scale = per_col ? column_scale[j] : row_scale;
-          if (j < n) own.quantized(v + j, q + j, 1, scale, 1.0f / scale, saturation);
+      for (int c = 0; c < kAcross; ++c) {
+        scales.col[c] = c < patch.cols ? scale_of(patch.col + c) : 1.0f;
+        if (patch.row == 0 && c < patch.cols) {
+          tile_scales[(patch.col + c) * tile_scales_ld] = 1.0f / scales.col[c];
         }
-        own.elements += n;
+      }
+      return scales;
+    }
+    const float of_tensor = per_row ? 1.0f : factors->scale;
+    QSTEP_UNROLL(4)
+    for (int r = 0; r < kDown; ++r) {
+      scales.row[r] = per_row && r < patch.rows ? scale_of(patch.row + r) : of_tensor;
+      if (per_row && patch.col == 0 && r < patch.rows) {
+        tile_scales[(patch.row + r) * tile_scales_ld] = 1.0f / scales.row[r];
       }
     }
-    if (recorded_amax != nullptr) raise_together(found, largest);
-    if (with_nan >= 0x7F800000u && non_finite != nullptr) *non_finite = 1;
-    if (words == nullptr) return;
+    return scales;
+  }
+
+  QSTEP_HD_INLINE static Group rounded(const Group& v, const Scales& scales, int r) {
+    Group q;
     QSTEP_UNROLL(8)
-    for (int j = 0; j < kAcross; ++j) {
-      uint32_t word = 0;
+    for (int c = 0; c < kAcross; ++c) {
+      q.v[c] = precision::round_nearest<kFormat>(v.v[c] * scales.at(r, c));
+    }
+    return q;
+  }
+
+  QSTEP_HD_INLINE void store_values(const Patch& patch, const Group (&v)[kDown],
+                                    const Scales& scales) const {
+    QSTEP_UNROLL(4)
+    for (int r = 0; r < kDown; ++r) {
+      if (r >= patch.rows) continue;
+      const Group q = rounded(v[r], scales, r);
+      for (int o = 0; o < n_outputs; ++o) {
+        const ElementOutput& to = outputs[o];
+        if (to.values == nullptr) continue;
+        store_unit<kAcross>(to.values + (patch.row + r) * to.values_ld + patch.col, 1, patch.cols,
+                            q.v);
+      }
+    }
+  }
+
+  QSTEP_HD_INLINE void store_codes(const Patch& patch, const Group (&v)[kDown],
+                                   const Scales& scales, uint32_t* words) const {
+    uint32_t codes[2][kDown];  // four columns, rows
+    QSTEP_UNROLL(4)
+    for (int r = 0; r < kDown; ++r) {
+      QSTEP_UNROLL(2)
+      for (int half = 0; half < 2; ++half) {
+        uint32_t word = 0;
+        QSTEP_UNROLL(2)
+        for (int c = 0; c < 4; c += 2) {
+          const int at = 4 * half + c;
+          word |= precision::encode_nearest<kFormat>(v[r].v[at] * scales.at(r, at),
+                                                     v[r].v[at + 1] * scales.at(r, at + 1))
+                  << (8 * c);
+        }
+        codes[half][r] = word;
+      }
+    }
+    for (int o = 0; o < n_outputs; ++o) {
+      const ElementOutput& to = outputs[o];
+      if (to.transposed || to.codes == nullptr) continue;
       QSTEP_UNROLL(4)
-      for (int r = 0; r < kDown; ++r) word |= (codes[r][j / 4] >> (8 * (j % 4)) & 0xFFu) << (8 * r);
-      words[(across * kAcross + j) * kWordStride + down] = word;
+      for (int r = 0; r < kDown; ++r) {
+        if (r >= patch.rows) continue;
+        uint8_t* const bytes = to.codes + (patch.row + r) * to.codes_ld + patch.col;
+        if (patch.cols == kAcross) {  // aligned: the column is a multiple of eight
+          *reinterpret_cast<TwoWords*>(bytes) = {{codes[0][r], codes[1][r]}};
+          continue;
+        }
+        for (int c = 0; c < patch.cols; ++c) {
+          bytes[c] = static_cast<uint8_t>((c < 4 ? codes[0][r] : codes[1][r]) >> (8 * (c % 4)));
+        }
+      }
+    }
+    if (words == nullptr) return;
+    QSTEP_UNROLL(2)
+    for (int half = 0; half < 2; ++half) {
+      uint32_t columns[4];
+      transpose_bytes(codes[half], columns);
+      QSTEP_UNROLL(4)
+      for (int c = 0; c < 4; ++c) {
+        words[(patch.across * kAcross + 4 * half + c) * kWordStride + patch.down] = columns[c];
+      }
     }
   }
 
-  QSTEP_HD_INLINE static void store_row(const ElementOutput& to, int64_t row, int64_t col, int n,
-                                        const float* q, const uint32_t* codes) {
-    if (to.values != nullptr) {
-      store_unit<kAcross>(to.values + row * to.values_ld + col, 1, n, q);
-    }
-    if (to.transposed || to.codes == nullptr) return;
-    uint8_t* const bytes = to.codes + row * to.codes_ld + col;
-    if (n == kAcross) {  // aligned: col is a multiple of eight
-      reinterpret_cast<uint32_t*>(bytes)[0] = codes[0];
-      reinterpret_cast<uint32_t*>(bytes)[1] = codes[1];
-      return;
-    }
-    QSTEP_UNROLL(8)
-    for (int j = 0; j < kAcross; ++j) {
-      if (j < n) bytes[j] = static_cast<uint8_t>(codes[j / 4] >> (8 * (j % 4)));
-    }
-  }
-
-  // Four codes of one row of the transposed operand: neighbouring threads write side by side.
+  // Sixteen codes of one row of the transposed operand: neighbouring threads write side by side.
+  static constexpr int kVectors = kTile / 16;
   QSTEP_HD_INLINE void store_turned(const ElementOutput& to, const TilePlace& at,
                                     const uint32_t* words, int64_t i) const {
-    const int64_t r = i / kWords, k = i % kWords * 4;
-    if (at.col + r >= source.cols || at.row + k >= source.rows) return;
-    const uint32_t word = words[r * kWordStride + i % kWords];
-    uint8_t* const bytes = to.codes + (at.col + r) * to.codes_ld + at.row + k;
-    if (at.row + k + 4 <= source.rows) {
-      *reinterpret_cast<uint32_t*>(bytes) = word;
+    const int r = static_cast<int>(i) / kVectors, first = static_cast<int>(i) % kVectors * 16;
+    const int64_t k = at.row + first, left = source.rows - k;
+    if (at.col + r >= source.cols || left <= 0) return;
+    Words codes;
+    QSTEP_UNROLL(4)
+    for (int j = 0; j < 4; ++j) codes.w[j] = words[r * kWordStride + first / 4 + j];
+    uint8_t* const bytes = to.codes + (at.col + r) * to.codes_ld + k;
+    if (left >= 16) {
+      *reinterpret_cast<Words*>(bytes) = codes;
       return;
     }
-    for (int j = 0; at.row + k + j < source.rows; ++j) {
-      bytes[j] = static_cast<uint8_t>(word >> (8 * j));
+    QSTEP_UNROLL(16)
+    for (int j = 0; j < 16; ++j) {
+      if (j < left) bytes[j] = static_cast<uint8_t>(codes.w[j / 4] >> (8 * (j % 4)));
     }
+  }
+
+  QSTEP_HD static UnitCounts* patch_counts(char* shared) {
+    return reinterpret_cast<UnitCounts*>(shared + 16);
+  }
+  QSTEP_HD UnitCounts count(const Patch& patch, const Group (&v)[kDown],
+                            const Scales& scales) const {
+    UnitCounts counts_of_patch;
+    QSTEP_UNROLL(4)
+    for (int r = 0; r < kDown; ++r) {
+      if (r >= patch.rows) continue;
+      const Group q = rounded(v[r], scales, r);
+      counts_of_patch.source(v[r].v, kAcross);  // zeros beyond the row
+      QSTEP_UNROLL(8)
+      for (int c = 0; c < kAcross; ++c) {
+        const float scale = scales.at(r, c);
+        if (c >= patch.cols) continue;
+        counts_of_patch.quantized(v[r].v + c, q.v + c, 1, scale, 1.0f / scale, saturation);
+      }
+      counts_of_patch.elements += patch.cols;
+    }
+    return counts_of_patch;
   }
 };
 

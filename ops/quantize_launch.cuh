@@ -8,7 +8,8 @@
 namespace qstep::ops::device {
 
 template <class Work>
-__global__ void __launch_bounds__(Work::kThreads) run_blocks(const __grid_constant__ Work work) {
+__global__ void __launch_bounds__(Work::kThreads, Work::kBlocksPerSm)
+    run_blocks(const __grid_constant__ Work work) {
   extern __shared__ float4 shared[];
   work(CudaTeam(Work::kThreads), reinterpret_cast<char*>(shared), static_cast<int64_t>(blockIdx.x));
 }

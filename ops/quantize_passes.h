@@ -15,6 +15,7 @@
 #include <span>
 
 #include "ops/quantize.h"
+#include "ops/quantize_amax_tiles.h"
 #include "ops/quantize_element_tiles.h"
 #include "ops/quantize_tiles.h"
 
@@ -78,7 +79,7 @@ struct ForwardValues {
 // The counts of a side's thread blocks, in the order of the blocks for each thread, then of the
 // threads.
 struct SumCounts {
-  static constexpr int kThreads = 128;
+  static constexpr int kThreads = 128, kBlocksPerSm = 1;
 
   const UnitCounts* counts = nullptr;
   int64_t n = 0;
@@ -130,11 +131,18 @@ struct PassSide {
   // Thread blocks of pass 2.
   int64_t blocks() const {
     int64_t n = 0;
-    if (elementwise) return n_tiles<QuantizeElements::kTile>(lines.rows, lines.cols);
-    precision::dispatch_unit(lines.plan.unit, [&](auto unit) {
-      n = n_tiles<TileUnits<unit>::kTile>(lines.rows, lines.cols);
+    if (elementwise) return n_tiles<kElementTile>(lines.rows, lines.cols);
+    dispatch_tile_format(lines.plan, [&](auto format) {
+      n = n_tiles<decltype(format)::kTile>(lines.rows, lines.cols);
     });
     return n;
+  }
+  bool wants(Leaves leaves) const {
+    if (leaves == Leaves::kCounts) return stats != nullptr;
+    const auto has = [&](const QuantizedTensor* t) {
+      return t != nullptr && (leaves == Leaves::kCodes ? t->codes : t->values).data != nullptr;
+    };
+    return has(q) || has(twin);
   }
 };
 
@@ -228,7 +236,7 @@ class QuantizePasses {
     }
     if (!any) return;
     launch_.zero(amaxes_, n_amaxes_ * static_cast<int64_t>(sizeof(uint32_t)));
-    AmaxElements plain{.source = source_, .non_finite = non_finite_};
+    AmaxElements plain{.source = flattened(source_), .non_finite = non_finite_};
     bool any_plain = false;
     std::array<bool, 2> in_tiles{};
     for (size_t s = 0; s < n_sides_; ++s) {
@@ -242,12 +250,16 @@ class QuantizePasses {
       any_plain = true;
     }
     if (any_plain) launch_.blocks(plain);
-    for_each_unit([&](const Side& side) { return in_tiles[index(side)]; },
-                  [&](auto unit, std::span<Side* const> group) {
-                    AmaxTiles<unit> work;
-                    fill(work, group);
-                    launch_.blocks(work);
-                  });
+    for_each_group(
+        [&](const Side& side) { return in_tiles[index(side)]; },
+        [](const Side& a, const Side& b) { return a.lines.plan.unit == b.lines.plan.unit; },
+        [&](std::span<Side* const> group) {
+          precision::dispatch_unit(group[0]->lines.plan.unit, [&](auto unit) {
+            AmaxTiles<unit> work;
+            fill(work, group);
+            launch_.blocks(work);
+          });
+        });
   }
 
   void join() {
@@ -292,25 +304,36 @@ class QuantizePasses {
   }
 
   void quantize() {
+    // Values last: they may take the place of the source (quantize_forward).
+    leave<Leaves::kCounts>();
+    leave<Leaves::kCodes>();
+    leave<Leaves::kValues>();
+  }
+  template <Leaves kLeaves>
+  void leave() {
+    using precision::ElementFormat;
     for (const Side& side : sides()) {
-      if (side.elementwise) launch_.blocks(elements(side));
+      if (!side.elementwise || !side.wants(kLeaves)) continue;
+      if (element_of(side.q->spec.format) == ElementFormat::kE4m3) {
+        launch_.blocks(elements<QuantizeElements<ElementFormat::kE4m3, kLeaves>>(side));
+      } else {
+        launch_.blocks(elements<QuantizeElements<ElementFormat::kE5m2, kLeaves>>(side));
+      }
     }
-    for_each_unit([](const Side& side) { return !side.elementwise; },
-                  [&](auto unit, std::span<Side* const> group) {
-                    const auto run = [&](auto leaves) {
-                      QuantizeTiles<unit, leaves> work;
-                      fill(work, group);
-                      launch_.blocks(work);
-                    };
-                    switch (leaves_of(group)) {
-                      case Leaves::kValues:
-                        return run(std::integral_constant<Leaves, Leaves::kValues>{});
-                      case Leaves::kCodes:
-                        return run(std::integral_constant<Leaves, Leaves::kCodes>{});
-                      case Leaves::kCounts:
-                        return run(std::integral_constant<Leaves, Leaves::kCounts>{});
-                    }
-                  });
+    for_each_group([](const Side& side) { return !side.elementwise && side.wants(kLeaves); },
+                   [](const Side& a, const Side& b) {
+                     const precision::UnitPlan &p = a.lines.plan, &q = b.lines.plan;
+                     return p.unit == q.unit && p.spec.format == q.spec.format &&
+                            is_plain(p.spec) == is_plain(q.spec) &&
+                            (p.spec.hadamard == 0) == (q.spec.hadamard == 0);
+                   },
+                   [&](std::span<Side* const> group) {
+                     dispatch_tile_format(group[0]->lines.plan, [&](auto format) {
+                       QuantizeTiles<decltype(format), kLeaves> work;
+                       fill(work, group);
+                       launch_.blocks(work);
+                     });
+                   });
   }
 
   void sum_counts() {
@@ -328,33 +351,22 @@ class QuantizePasses {
     }
   }
 
-  static Leaves leaves_of(std::span<Side* const> group) {
-    Leaves most = Leaves::kValues;
-    for (const Side* const side : group) {
-      const bool codes = side->q->codes || (side->twin != nullptr && side->twin->codes);
-      if (codes) most = std::max(most, Leaves::kCodes);
-      if (side->stats != nullptr) most = Leaves::kCounts;
-    }
-    return most;
-  }
-
   size_t index(const Side& side) const { return static_cast<size_t>(&side - sides_.data()); }
 
-  // f(std::integral_constant, sides) for the chosen sides, those of equal units together.
-  template <class Chosen, class F>
-  void for_each_unit(const Chosen& chosen, const F& f) {
+  // f(sides) for the chosen sides, those together that may be.
+  template <class Chosen, class Together, class F>
+  void for_each_group(const Chosen& chosen, const Together& together, const F& f) {
     std::array<bool, 2> done{};
     for (size_t s = 0; s < n_sides_; ++s) {
       if (done[s] || !chosen(sides_[s])) continue;
       std::array<Side*, 2> group{};
       size_t n = 0;
       for (size_t t = s; t < n_sides_; ++t) {
-        if (!chosen(sides_[t]) || sides_[t].lines.plan.unit != sides_[s].lines.plan.unit) continue;
+        if (!chosen(sides_[t]) || !together(sides_[t], sides_[s])) continue;
         group[n++] = &sides_[t];
         done[t] = true;
       }
-      precision::dispatch_unit(sides_[s].lines.plan.unit,
-                               [&](auto unit) { f(unit, std::span<Side* const>(group).first(n)); });
+      f(std::span<Side* const>(group).first(n));
     }
   }
 
@@ -391,16 +403,17 @@ class QuantizePasses {
     return t;
   }
 
-  QuantizeElements elements(const Side& side) const {
-    QuantizeElements work{.source = source_,
-                          .plan = side.lines.plan,
-                          .per_row = side.per_row && side.lines.along_rows,
-                          .per_col = side.per_row && !side.lines.along_rows,
-                          .amax = side.amax,
-                          .factors = side.factors,
-                          .non_finite = non_finite_,
-                          .saturation = saturation_limit(element_of(side.q->spec.format)),
-                          .counts = side.counts};
+  template <class Work>
+  Work elements(const Side& side) const {
+    Work work{.source = source_,
+              .plan = side.lines.plan,
+              .per_row = side.per_row && side.lines.along_rows,
+              .per_col = side.per_row && !side.lines.along_rows,
+              .amax = side.amax,
+              .factors = side.factors,
+              .non_finite = non_finite_,
+              .saturation = saturation_limit(element_of(side.q->spec.format)),
+              .counts = side.counts};
     if (side.q->tile_scales) {
       work.tile_scales = side.q->tile_scales.as<float>();
       work.tile_scales_ld = side.q->tile_scales.ld;

@@ -1,13 +1,20 @@
 // A square part of a quantizer's source in the shared memory of a GPU's thread block: read once,
-// sixteen bytes at a time, and handed out in units along its rows or down its columns.
+// sixteen bytes at a time and all of them in flight together, and handed out in units along its
+// rows or down its columns.
 //
 // Rows lie sixteen bytes further apart than they are long: the 16-byte accesses of eight threads,
 // wherever units of 16 to 128 BF16 elements begin, then meet eight different groups of banks.
 #pragma once
 
+#include <cstring>
+
 #include "ops/group.h"
 
 namespace qstep::ops::device {
+
+// What a pass leaves: decoded values, codes with their block scales, or counts for the ledger. A
+// side that wants two of them goes through two passes.
+enum class Leaves : uint8_t { kValues, kCodes, kCounts };
 
 // What is read: BF16 or FP32, plain data.
 struct TileSource {
@@ -27,17 +34,13 @@ inline TileSource tile_source(const Tensor& x) {
           .ld = x.ld};
 }
 
-// Eight elements of a row, from column 8 group on; zeros beyond the source.
-QSTEP_HD_INLINE Group load_group(const TileSource& source, int64_t row, int64_t group) {
-  const int64_t at = row * source.ld;
-  if (source.bf16) {
-    return load(
-        Row<const Bf16>{static_cast<const Bf16*>(source.data) + at, source.cols, source.aligned},
-        group);
-  }
-  return load(
-      Row<const float>{static_cast<const float*>(source.data) + at, source.cols, source.aligned},
-      group);
+// As one row, where rows follow each other without a gap.
+inline TileSource flattened(const TileSource& x) {
+  if (x.ld != x.cols) return x;
+  TileSource row = x;
+  row.rows = x.rows > 0 ? 1 : 0;
+  row.cols = row.ld = x.rows * x.cols;
+  return row;
 }
 
 // Where a tile begins in the source.
@@ -46,12 +49,34 @@ struct TilePlace {
 };
 template <int kTile>
 QSTEP_HD inline TilePlace tile_place(int64_t cols, int64_t block) {
-  const int64_t across = (cols + kTile - 1) / kTile;
-  return {block / across * kTile, block % across * kTile};
+  // 32 bits: a launch has less than 2^31 thread blocks, and long divisions take a hundred
+  // instructions.
+  const auto across = static_cast<uint32_t>((cols + kTile - 1) / kTile);
+  const auto i = static_cast<uint32_t>(block);
+  return {int64_t{i / across} * kTile, int64_t{i % across} * kTile};
 }
 template <int kTile>
 constexpr int64_t n_tiles(int64_t rows, int64_t cols) {
   return ((rows + kTile - 1) / kTile) * ((cols + kTile - 1) / kTile);
+}
+
+// The first n of sixteen bytes to shared memory, zeros behind them, past the registers: the thread
+// goes on, and has them behind wait_for_copies.
+QSTEP_HD_INLINE void copy_async(void* shared, const void* from, int n) {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(from), "r"(n)
+               : "memory");
+#else
+  std::memset(shared, 0, sizeof(Words));
+  std::memcpy(shared, from, static_cast<size_t>(n));
+#endif
+}
+QSTEP_HD_INLINE void wait_for_copies() {
+#ifdef __CUDA_ARCH__
+  asm volatile("cp.async.wait_all;" : : : "memory");
+#endif
 }
 
 // kTile x kTile elements of type T in shared memory; zeros beyond the source.
@@ -68,19 +93,21 @@ struct SharedTile {
     constexpr int kAcross = kTile / kVector;
     const T* const from = static_cast<const T*>(source.data);
     T* const to = data;
+    const bool whole = at.row + kTile <= source.rows && at.col + kTile <= source.cols;
     team.each(kTile * kAcross, [&](int64_t i) {
-      const int64_t r = i / kAcross, c = i % kAcross * kVector;
+      const int r = static_cast<int>(i) / kAcross, c = static_cast<int>(i) % kAcross * kVector;
       const int64_t row = at.row + r, col = at.col + c;
       const T* const x = from + row * source.ld + col;
       T* const y = to + r * kStride + c;
-      if (source.aligned && row < source.rows && col + kVector <= source.cols) {
-        *reinterpret_cast<Words*>(y) = *reinterpret_cast<const Words*>(x);
-        return;
+      if (source.aligned && whole) return copy_async(y, x, sizeof(Words));
+      const int64_t left = row < source.rows ? source.cols - col : 0;
+      const int n = left < 0 ? 0 : left < kVector ? static_cast<int>(left) : kVector;
+      if (source.aligned) {
+        return copy_async(y, n > 0 ? x : from, n * static_cast<int>(sizeof(T)));
       }
-      for (int j = 0; j < kVector; ++j) {
-        y[j] = row < source.rows && col + j < source.cols ? x[j] : T{};
-      }
+      for (int j = 0; j < kVector; ++j) y[j] = j < n ? x[j] : T{};
     });
+    wait_for_copies();
   }
 
   // v[0, kUnit) from (row, col) on: along the row or down the column.
@@ -158,6 +185,34 @@ QSTEP_HD inline void raise_together(uint32_t* to, uint32_t value) {
   if (threadIdx.x % kWarp == 0) atomicMax(to, largest);
 #else
   raise(to, value);
+#endif
+}
+
+// Adds bits that are zero in *to, one of many threads' doing it.
+QSTEP_HD inline void add_bits(uint32_t* to, uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  atomicOr(to, bits);
+#else
+  *to |= bits;
+#endif
+}
+
+// Eight bytes at once.
+struct alignas(8) [[gnu::may_alias]] TwoWords {
+  uint32_t w[2];
+};
+
+// Four bytes of (high, low), chosen by the digits of `selector`, which number them from the lowest.
+QSTEP_HD inline uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(low, high, selector);
+#else
+  const uint64_t both = uint64_t{high} << 32 | low;
+  uint32_t r = 0;
+  for (int i = 0; i < 4; ++i) {
+    r |= static_cast<uint32_t>(both >> (8 * (selector >> (4 * i) & 7u)) & 0xFFu) << (8 * i);
+  }
+  return r;
 #endif
 }
 

@@ -27,9 +27,8 @@ struct NormInput {
   Row<T> sum;
 
   QSTEP_HD_INLINE Group load_group(int64_t g) const {
-    const Group a = load(x, g);
-    if (delta.data == nullptr) return a;
-    return map([](float u, float v) { return round_to<T>(u + v); }, a, load(delta, g));
+    if (delta.data == nullptr) return load(x, g);
+    return map_rows([](float u, float v) { return round_to<T>(u + v); }, g, x, delta);
   }
   // After the last load of this group: sum may be x.
   QSTEP_HD_INLINE void keep(int64_t g, const Group& v) const {
@@ -61,13 +60,15 @@ QSTEP_HD void rmsnorm_backward_row(const Team& team, const Row<T>& dx, float* dw
                                    const Row<const T>& w, float rstd, bool accumulate) {
   const int64_t groups = n_groups(x.n);
   const float sum_gx = team.sum(groups, [&](int64_t g) {
-    return sum_of(map([](float d, float weight, float v) { return d * weight * v; }, load(dy, g),
-                      load(w, g), load(x, g)));
+    return sum_of(
+        map_rows([](float d, float weight, float v) { return d * weight * v; }, g, dy, w, x));
   });
   const float mean_gh = sum_gx * rstd / static_cast<float>(x.n);
   team.each(groups, [&](int64_t g) {
-    const Group d = load(dy, g), weight = load(w, g);
-    const Group h = map([&](float v) { return v * rstd; }, load(x, g));
+    Group in[3];
+    load_together(in, g, dy, w, x);
+    const Group &d = in[0], &weight = in[1];
+    const Group h = map([&](float v) { return v * rstd; }, in[2]);
     add_product_to(dw, g, d, h);
     Group r =
         map([&](float a, float b, float c) { return (a * b - c * mean_gh) * rstd; }, d, weight, h);

@@ -26,8 +26,10 @@ struct RotateRow {
       const uint32_t g = item % static_cast<uint32_t>(groups);
       T* const head = heads + int64_t{item / static_cast<uint32_t>(groups)} * 2 * half;
       const Row<T> first{head, half, qkv.aligned}, second{head + half, half, qkv.aligned};
-      const Group a = load(first, g), b = load(second, g), c = load(cosine, g);
-      const Group s = map([&](float x) { return backward ? 0.0f - x : x; }, load(sine, g));
+      Group in[4];
+      load_together(in, g, first, second, cosine, sine);
+      const Group &a = in[0], &b = in[1], &c = in[2];
+      const Group s = map([&](float x) { return backward ? 0.0f - x : x; }, in[3]);
       Group x, y;
       QSTEP_UNROLL(8)
       for (int k = 0; k < kGroup; ++k) {

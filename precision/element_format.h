@@ -9,6 +9,18 @@
 
 #include "precision/lanes.h"
 
+// A GPU converts two numbers at a time by one instruction: to FP8 from compute capability 8.9 on,
+// to E2M1 in code for the families of 10.0, 11.0 and 12.0 (PTX ISA, cvt; cuda_fp8.h has the same
+// test).
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+#define QSTEP_CONVERTS_TO_FP8 1
+#endif
+#if defined(__CUDA_ARCH_FAMILY_SPECIFIC__)
+#if __CUDA_ARCH_FAMILY_SPECIFIC__ >= 1000 && __CUDA_ARCH_FAMILY_SPECIFIC__ < 1300
+#define QSTEP_CONVERTS_TO_E2M1 1
+#endif
+#endif
+
 namespace qstep::precision {
 
 enum class ElementFormat : uint8_t { kE2m1, kE4m3, kE5m2 };
@@ -113,6 +125,40 @@ QSTEP_HD inline uint8_t encode(float value) {
   }
   const uint32_t rebias = static_cast<uint32_t>(127 - t.bias) << t.mantissa_bits;
   return static_cast<uint8_t>(sign | ((magnitude >> (23 - t.mantissa_bits)) - rebias));
+}
+
+// encode(round_nearest(x)) in the low bits and that of y above it, by the GPU's conversion where it
+// has one. That saturates, keeps the sign of a zero, and makes a NaN 0x7F (E2M1: +6), as
+// round_nearest does: nothing is left to correct. Where the value is wanted and not the code, the
+// way through a code and back costs more than round_nearest_tame.
+template <ElementFormat kFormat>
+QSTEP_HD_INLINE uint32_t encode_nearest(float x, float y) {
+#ifdef QSTEP_CONVERTS_TO_FP8
+  uint16_t codes;
+  if constexpr (kFormat == ElementFormat::kE4m3) {
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %2, %1;" : "=h"(codes) : "f"(x), "f"(y));
+    return codes;
+  }
+  if constexpr (kFormat == ElementFormat::kE5m2) {
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %2, %1;" : "=h"(codes) : "f"(x), "f"(y));
+    return codes;
+  }
+#endif
+#ifdef QSTEP_CONVERTS_TO_E2M1
+  if constexpr (kFormat == ElementFormat::kE2m1) {
+    uint32_t pair;
+    asm("{ .reg .b8 pair;\n\t"
+        "cvt.rn.satfinite.e2m1x2.f32 pair, %2, %1;\n\t"
+        "cvt.u32.u8 %0, pair; }"
+        : "=r"(pair)
+        : "f"(x), "f"(y));
+    return pair;
+  }
+#endif
+  constexpr int kBits = kFormat == ElementFormat::kE2m1 ? 4 : 8;
+  const uint32_t low = encode<kFormat>(round_nearest<kFormat>(x));
+  const uint32_t high = encode<kFormat>(round_nearest<kFormat>(y));
+  return low | high << kBits;
 }
 
 // The value of a code; bits above the format's are ignored. E4M3: 0x7F and 0xFF are NaN; E5M2: 0x7C

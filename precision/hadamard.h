@@ -4,6 +4,7 @@
 // inverse up to the signs; applied to both operands of a GEMM along k it cancels.
 #pragma once
 
+#include "precision/bf16.h"
 #include "precision/random_bits.h"
 
 namespace qstep::precision {
@@ -65,7 +66,11 @@ QSTEP_HD inline F round_number_to_bf16(F x) {
 }
 template <class F>
 QSTEP_HD inline F round_to_bf16(F x) {
+#ifdef __CUDA_ARCH__
+  return to_float(to_bf16(x));  // an instruction, NaN included
+#else
   return select(is_nan(x), from_bits(all_bits<F>(0x7FFF0000u)), round_number_to_bf16(x));
+#endif
 }
 
 }  // namespace qstep::precision

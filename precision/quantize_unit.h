@@ -83,6 +83,10 @@ QSTEP_HD_INLINE bool is_tame(BitsOf<F> raw, F enc) {
 template <int kSize, class F>
 QSTEP_HD_INLINE void hadamard_group(F* v, const SignBits& signs) {
   hadamard_unscaled<kSize>(v, signs);
+#ifdef __CUDA_ARCH__
+  QSTEP_UNROLL_ARRAY(kSize, 16)
+  for (int i = 0; i < kSize; ++i) v[i] = round_to_bf16(v[i] * all<F>(hadamard_scale(kSize)));
+#else
   BitsOf<F> raw = all_bits<F>(0);
   QSTEP_UNROLL_ARRAY(kSize, 16)
   for (int i = 0; i < kSize; ++i) {
@@ -96,6 +100,7 @@ QSTEP_HD_INLINE void hadamard_group(F* v, const SignBits& signs) {
   }
   QSTEP_UNROLL_ARRAY(kSize, 16)
   for (int i = 0; i < kSize; ++i) v[i] = round_number_to_bf16(v[i]);
+#endif
 }
 
 template <int kUnit, class F>
@@ -117,7 +122,25 @@ QSTEP_HD_INLINE void hadamard_unit(const UnitPlan& plan, F* v) {
   }
 }
 
-// v = round(v enc) s; codes, if wanted, receive round(v enc).
+// What a quantizer leaves beside its scales, by the type of its argument `codes`:
+//   F*           values, v = round(v enc) s; and where it is not null, codes[i] = round(v enc)
+//   CodesAlone   v is what encode_nearest makes codes of: round(v enc), or v enc where that rounds
+//   to
+//                the nearest by itself. For a GPU, whose registers hold one of the two.
+struct CodesAlone {};
+
+// Those from element `first` of a unit on.
+template <class F>
+QSTEP_HD_INLINE F* codes_from(F* codes, int first) {
+  return codes == nullptr ? nullptr : codes + first;
+}
+QSTEP_HD_INLINE CodesAlone codes_from(CodesAlone codes, int) { return codes; }
+
+template <ElementFormat kFormat, int kCount, class F>
+QSTEP_HD_INLINE void round_block(F* v, BitsOf<F>, F enc, F, CodesAlone) {
+  QSTEP_UNROLL_ARRAY(kCount, 32)
+  for (int i = 0; i < kCount; ++i) v[i] = v[i] * enc;
+}
 template <ElementFormat kFormat, int kCount, class F>
 QSTEP_HD_INLINE void round_block(F* v, BitsOf<F> raw, F enc, F s, F* codes) {
   if (codes == nullptr && is_tame<kFormat>(raw, enc)) {
@@ -135,6 +158,20 @@ QSTEP_HD_INLINE void round_block(F* v, BitsOf<F> raw, F enc, F s, F* codes) {
 
 // The same for sixteen elements of E2M1 with random bytes; `shrink` is a second factor (MXFP4's
 // 3/4), rounded apart.
+template <class F>
+QSTEP_HD_INLINE void round_block_stochastic(F* v, BitsOf<F> raw, F enc, float shrink, F,
+                                            const RandomWords<F>& words, CodesAlone) {
+  const bool tame = shrink == 1.0f && is_tame<ElementFormat::kE2m1>(raw, enc);
+  QSTEP_UNROLL(16)
+  for (int i = 0; i < 16; ++i) {
+    if (tame) {
+      v[i] = round_stochastic_e2m1_by<Range::kTame>(v[i] * enc, random_fraction(words, i));
+    } else {
+      const F u = v[i] * enc;
+      v[i] = round_stochastic_e2m1(shrink == 1.0f ? u : u * all<F>(shrink), random_byte(words, i));
+    }
+  }
+}
 template <class F>
 QSTEP_HD_INLINE void round_block_stochastic(F* v, BitsOf<F> raw, F enc, float shrink, F s,
                                             const RandomWords<F>& words, F* codes) {
@@ -184,9 +221,9 @@ QSTEP_HD_INLINE BlockScale<F> nvfp4_scale_of(const UnitPlan& plan, const F* x, F
 
 // Stage by stage over the blocks: what one block waits for (two divisions in a row) overlaps with
 // the others'.
-template <int kUnit, class F, class Random>
+template <int kUnit, class F, class Codes, class Random>
 QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
-                                UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
+                                UnitScales<F>& scales, BitsOf<F>& raw, Codes codes,
                                 const Random& random) {
   constexpr int kBlocks = kUnit / 16;
   const bool square = plan.spec.block.square();
@@ -206,7 +243,7 @@ QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>
   QSTEP_UNROLL_ARRAY(kUnit, 1)
   for (int b = 0; b < kBlocks; ++b) {
     F* const x = v + 16 * b;
-    F* const q = codes == nullptr ? nullptr : codes + 16 * b;
+    const auto q = codes_from(codes, 16 * b);
     if (plan.spec.rounding == Rounding::kStochastic) {
       round_block_stochastic(x, own[b].raw, scales.enc[b], 1.0f, scales.block[b],
                              random(b, plan.element_stream), q);
@@ -219,9 +256,9 @@ QSTEP_HD_INLINE void nvfp4_unit(const UnitPlan& plan, F* v, const UnitContext<F>
 // TetraJet-v2 (numerics 7.9): an FP32 scale per 128, which the GEMM applies to partial sums.
 //   os = amax / 448 / 6, 0 -> 1;   is = e4m3(block_amax / os / 6), 2^-9 for a block of zeros
 //   enc = min(1 / fl(os is), FLT_MAX), 0 where is is 0
-template <class F, class Random>
+template <class F, class Codes, class Random>
 QSTEP_HD inline void nvfp4_group_unit(const UnitPlan& plan, F* v, UnitScales<F>& scales,
-                                      BitsOf<F>& raw, F* codes, const Random& random) {
+                                      BitsOf<F>& raw, Codes codes, const Random& random) {
   const F zero = all<F>(0.0f), one = all<F>(1.0f), six = all<F>(6.0f);
   BlockAmax<F> block[kMaxUnitBlocks];
   F outer_amax = zero;
@@ -234,7 +271,7 @@ QSTEP_HD inline void nvfp4_group_unit(const UnitPlan& plan, F* v, UnitScales<F>&
   const F os = select(equal(quotient, zero), one, quotient);
   scales.outer = os;
   for (int b = 0; b < kMaxUnitBlocks; ++b) {
-    F* const q = codes == nullptr ? nullptr : codes + 16 * b;
+    const auto q = codes_from(codes, 16 * b);
     const F rounded = round_nearest<ElementFormat::kE4m3>((block[b].amax / os) / six);
     const F s = select(equal(block[b].amax, zero), all<F>(0x1p-9f), rounded);
     const F enc = select(equal(s, zero), zero, min(one / (os * s), all<F>(kMaxFloat)));
@@ -249,9 +286,9 @@ QSTEP_HD inline void nvfp4_group_unit(const UnitPlan& plan, F* v, UnitScales<F>&
   }
 }
 
-template <int kUnit, class F, class Random>
+template <int kUnit, class F, class Codes, class Random>
 QSTEP_HD inline void ms_eden_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
-                                  UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
+                                  UnitScales<F>& scales, BitsOf<F>& raw, Codes codes,
                                   const Random& random) {
   const F s_dec = context.outer_amax;
   constexpr int blocks = kUnit / 16;
@@ -272,22 +309,24 @@ QSTEP_HD inline void ms_eden_unit(const UnitPlan& plan, F* v, const UnitContext<
     scales.enc[b] = all<F>(1.0f) / (s[b] * s_dec);
     QSTEP_UNROLL_DEVICE(16)
     for (int i = 16 * b; i < 16 * (b + 1); ++i) {
-      if (codes != nullptr) codes[i] = v[i];
-      v[i] = v[i] * corrected;
+      if constexpr (!std::is_same_v<Codes, CodesAlone>) {
+        if (codes != nullptr) codes[i] = v[i];
+        v[i] = v[i] * corrected;
+      }
     }
   }
 }
 
-template <ElementFormat kFormat, int kUnit, class F, class Random>
+template <ElementFormat kFormat, int kUnit, class F, class Codes, class Random>
 QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
-                             UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
+                             UnitScales<F>& scales, BitsOf<F>& raw, Codes codes,
                              const Random& random) {
   const QuantSpec& spec = plan.spec;
   const float shrink = spec.headroom == Headroom::kThreeQuarters ? 0.75f : 1.0f;
   QSTEP_UNROLL_ARRAY(kUnit, 1)
   for (int b = 0; 32 * b < kUnit; ++b) {
     F* const x = v + 32 * b;
-    F* const q = codes == nullptr ? nullptr : codes + 32 * b;
+    const auto q = codes_from(codes, 32 * b);
     const BlockAmax<F> own = amax_of<32>(x);
     raw = max_bits(raw, own.raw);
     const F amax = spec.block.square() ? context.block_amax : own.amax;
@@ -300,8 +339,7 @@ QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
       QSTEP_UNROLL_DEVICE(2)
       for (int half = 0; half < 2; ++half) {
         round_block_stochastic(x + 16 * half, own.raw, enc, shrink, s,
-                               random(2 * b + half, plan.element_stream),
-                               q == nullptr ? nullptr : q + 16 * half);
+                               random(2 * b + half, plan.element_stream), codes_from(q, 16 * half));
       }
     } else {
       if (shrink != 1.0f) {
@@ -315,58 +353,89 @@ QSTEP_HD_INLINE void mx_unit(const UnitPlan& plan, F* v, const UnitContext<F>& c
 }
 
 // FP8 with an FP32 scale per 128 elements (or 128x128): scale_inv is applied to the GEMM's partial
-// sums, or, a power of two, to the values.
-template <ElementFormat kFormat, class F>
-QSTEP_HD inline void fp8_block_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
-                                    UnitScales<F>& scales, BitsOf<F>& raw, F* codes) {
+// sums, or, a power of two, to the values. A unit is all of a block's row, or, where the amax comes
+// from outside, a part of it.
+template <ElementFormat kFormat, int kUnit, class F, class Codes>
+QSTEP_HD_INLINE void fp8_block_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
+                                    UnitScales<F>& scales, BitsOf<F>& raw, Codes codes) {
   const bool pow2 = plan.spec.scale == ScaleRule::kFp32Pow2;
-  const BlockAmax<F> own = amax_of<kMaxUnit>(v);
-  raw = max_bits(raw, own.raw);
   // A NaN stays in this amax, and makes the scale 1 (numerics 5).
-  const F amax = plan.spec.block.square() ? context.block_amax : from_bits(own.raw);
+  F amax = context.block_amax;
+  BitsOf<F> own = bits(amax);  // at least this part's
+  if constexpr (kUnit == kMaxUnit) {
+    own = amax_of<kUnit>(v).raw;
+    if (!plan.spec.block.square()) amax = from_bits(own);
+  }
+  raw = max_bits(raw, own);
   const F scale = fp8_scale(amax, kElement<kFormat>.max, plan.largest_scale, pow2);
   const F inverse = all<F>(1.0f) / scale;
   scales.block[0] = inverse;
   scales.enc[0] = scale;
   scales.outer = inverse;
-  round_block<kFormat, kMaxUnit>(v, own.raw, scale, pow2 ? inverse : all<F>(1.0f), codes);
+  round_block<kFormat, kUnit>(v, own, scale, pow2 ? inverse : all<F>(1.0f), codes);
 }
 
-// v[0, kUnit) becomes the decoded values: codes times block scales. kUnit is plan.unit, at compile
-// time.
-template <int kUnit, class F, class Random>
-QSTEP_HD_INLINE void quantize_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
-                                   UnitScales<F>& scales, BitsOf<F>& raw, F* codes,
-                                   const Random& random) {
-  const QuantSpec& spec = plan.spec;
-  if (spec.format == QuantFormat::kNvfp4 && spec.rounding != Rounding::kMsEden) {
+// v[0, kUnit) becomes the decoded values, codes times block scales, or what CodesAlone says. kUnit
+// is plan.unit and kFormat plan.spec.format, at compile time.
+template <QuantFormat kFormat, int kUnit, class F, class Codes, class Random>
+QSTEP_HD_INLINE void quantize_unit_of(const UnitPlan& plan, F* v, const UnitContext<F>& context,
+                                      UnitScales<F>& scales, BitsOf<F>& raw, Codes codes,
+                                      const Random& random) {
+  if constexpr (kFormat == QuantFormat::kNvfp4) {
+    if (plan.spec.rounding == Rounding::kMsEden) {
+      return ms_eden_unit<kUnit>(plan, v, context, scales, raw, codes, random);
+    }
     if constexpr (kUnit == kMaxUnit) {
-      if (spec.amax == AmaxScope::kGroup128) {
+      if (plan.spec.amax == AmaxScope::kGroup128) {
         return nvfp4_group_unit(plan, v, scales, raw, codes, random);
       }
     }
-    return nvfp4_unit<kUnit>(plan, v, context, scales, raw, codes, random);
+    nvfp4_unit<kUnit>(plan, v, context, scales, raw, codes, random);
+  } else if constexpr (kFormat == QuantFormat::kMxfp4) {
+    mx_unit<ElementFormat::kE2m1, kUnit>(plan, v, context, scales, raw, codes, random);
+  } else if constexpr (kFormat == QuantFormat::kMxfp8E4m3) {
+    mx_unit<ElementFormat::kE4m3, kUnit>(plan, v, context, scales, raw, codes, random);
+  } else if constexpr (kFormat == QuantFormat::kMxfp8E5m2) {
+    mx_unit<ElementFormat::kE5m2, kUnit>(plan, v, context, scales, raw, codes, random);
+  } else if constexpr (kFormat == QuantFormat::kFp8E4m3) {
+    fp8_block_unit<ElementFormat::kE4m3, kUnit>(plan, v, context, scales, raw, codes);
+  } else if constexpr (kFormat == QuantFormat::kFp8E5m2) {
+    fp8_block_unit<ElementFormat::kE5m2, kUnit>(plan, v, context, scales, raw, codes);
   }
-  if (spec.format == QuantFormat::kNvfp4) {
-    return ms_eden_unit<kUnit>(plan, v, context, scales, raw, codes, random);
+}
+
+// The same, the format at run time.
+template <int kUnit, class F, class Codes, class Random>
+QSTEP_HD_INLINE void quantize_unit(const UnitPlan& plan, F* v, const UnitContext<F>& context,
+                                   UnitScales<F>& scales, BitsOf<F>& raw, Codes codes,
+                                   const Random& random) {
+  const QuantFormat format = plan.spec.format;
+  if (format == QuantFormat::kNvfp4) {
+    return quantize_unit_of<QuantFormat::kNvfp4, kUnit>(plan, v, context, scales, raw, codes,
+                                                        random);
   }
   if constexpr (kUnit >= 32) {
-    if (spec.format == QuantFormat::kMxfp4) {
-      return mx_unit<ElementFormat::kE2m1, kUnit>(plan, v, context, scales, raw, codes, random);
+    if (format == QuantFormat::kMxfp4) {
+      return quantize_unit_of<QuantFormat::kMxfp4, kUnit>(plan, v, context, scales, raw, codes,
+                                                          random);
     }
-    if (spec.format == QuantFormat::kMxfp8E4m3) {
-      return mx_unit<ElementFormat::kE4m3, kUnit>(plan, v, context, scales, raw, codes, random);
+    if (format == QuantFormat::kMxfp8E4m3) {
+      return quantize_unit_of<QuantFormat::kMxfp8E4m3, kUnit>(plan, v, context, scales, raw, codes,
+                                                              random);
     }
-    if (spec.format == QuantFormat::kMxfp8E5m2) {
-      return mx_unit<ElementFormat::kE5m2, kUnit>(plan, v, context, scales, raw, codes, random);
+    if (format == QuantFormat::kMxfp8E5m2) {
+      return quantize_unit_of<QuantFormat::kMxfp8E5m2, kUnit>(plan, v, context, scales, raw, codes,
+                                                              random);
     }
   }
   if constexpr (kUnit == kMaxUnit) {
-    if (spec.format == QuantFormat::kFp8E4m3) {
-      return fp8_block_unit<ElementFormat::kE4m3>(plan, v, context, scales, raw, codes);
+    if (format == QuantFormat::kFp8E4m3) {
+      return quantize_unit_of<QuantFormat::kFp8E4m3, kUnit>(plan, v, context, scales, raw, codes,
+                                                            random);
     }
-    if (spec.format == QuantFormat::kFp8E5m2) {
-      return fp8_block_unit<ElementFormat::kE5m2>(plan, v, context, scales, raw, codes);
+    if (format == QuantFormat::kFp8E5m2) {
+      return quantize_unit_of<QuantFormat::kFp8E5m2, kUnit>(plan, v, context, scales, raw, codes,
+                                                            random);
     }
   }
 }

@@ -11,7 +11,10 @@ namespace qstep::precision {
 
 // Offset of the scale of row r of the operand and block c along k; cols: blocks along k.
 QSTEP_HD constexpr int64_t swizzled_scale_offset(int64_t r, int64_t c, int64_t cols) {
-  return (r / 128 * ((cols + 3) / 4) + c / 4) * 512 + r % 32 * 16 + r % 128 / 32 * 4 + c % 4;
+  // Rows and blocks fit into 32 bits, unsigned ones: shifts and masks, once per block on a GPU.
+  const auto row = static_cast<uint32_t>(r), block = static_cast<uint32_t>(c);
+  const int64_t tile = int64_t{row / 128} * ((cols + 3) / 4) + block / 4;
+  return tile * 512 + (row % 32 * 16 + row % 128 / 32 * 4 + block % 4);
 }
 
 QSTEP_HD constexpr int64_t swizzled_scale_bytes(int64_t rows, int64_t cols) {

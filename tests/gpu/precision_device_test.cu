@@ -5,12 +5,14 @@
 #include <bit>
 #include <cstdint>
 #include <cstdio>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "precision/bf16.h"
 #include "precision/e8m0.h"
 #include "precision/element_format.h"
+#include "precision/hadamard.h"
 #include "precision/philox.h"
 #include "precision/stochastic_rounding.h"
 #include "tests/gpu/device_apply.h"
@@ -48,6 +50,46 @@ struct RoundToFormat {
 using RoundToE2m1 = RoundToFormat<ElementFormat::kE2m1>;
 using RoundToE4m3 = RoundToFormat<ElementFormat::kE4m3>;
 using RoundToE5m2 = RoundToFormat<ElementFormat::kE5m2>;
+
+// The GPU's conversion of a pair to codes against the portable path, all on the device, for one
+// half of the pair and the other; beside it a number that has nothing to do with it. Zero where
+// they agree.
+template <ElementFormat kFormat>
+QSTEP_HD uint32_t conversion_differs(uint32_t pattern) {
+  constexpr int kBits = kFormat == ElementFormat::kE2m1 ? 4 : 8;
+  const float x = from_bits(pattern), other = from_bits(pattern * 0x9E3779B1u);
+  const uint32_t code = encode<kFormat>(round_nearest<kFormat>(x));
+  const uint32_t beside = encode<kFormat>(round_nearest<kFormat>(other));
+  return (encode_nearest<kFormat>(x, other) ^ (code | beside << kBits)) |
+         (encode_nearest<kFormat>(other, x) ^ (beside | code << kBits));
+}
+
+// The same for BF16, which has the formula on the host alone: the upper half, rounded by hand.
+QSTEP_HD inline uint32_t bf16_differs(uint32_t pattern) {
+  const bool nan = (pattern & 0x7FFFFFFFu) > 0x7F800000u;
+  const uint32_t code = nan ? 0x7FFFu : (pattern + 0x7FFFu + (pattern >> 16 & 1u)) >> 16;
+  const float x = from_bits(pattern);
+  return (pack_bf16(x, 1.0f) ^ (code | 0x3F800000u)) |
+         (pack_bf16(1.0f, x) ^ (code << 16 | 0x3F80u)) | (bits(round_to_bf16(x)) ^ code << 16);
+}
+
+// In 2^16 neighbouring floats: how many differ.
+struct CountDifferences {
+  using In = uint32_t;
+  using Out = uint32_t;
+  QSTEP_HD Out operator()(In upper) const {
+    uint32_t count = 0;
+    for (uint32_t lower = 0; lower < 0x10000u; ++lower) {
+      const uint32_t pattern = upper << 16 | lower;
+      const uint32_t differs = conversion_differs<ElementFormat::kE2m1>(pattern) |
+                               conversion_differs<ElementFormat::kE4m3>(pattern) |
+                               conversion_differs<ElementFormat::kE5m2>(pattern) |
+                               bf16_differs(pattern);
+      count += differs != 0 ? 1 : 0;
+    }
+    return count;
+  }
+};
 
 // Both roundings, and the value and reciprocal of the lower one.
 struct RoundToE8m0 {
@@ -144,6 +186,11 @@ TEST(PrecisionOnDevice, SameBitsAsOnTheHostOrACleanRefusal) {
   expect_same_bits<RoundToE4m3>("E4M3", float_patterns());
   expect_same_bits<RoundToE5m2>("E5M2", float_patterns());
   expect_same_bits<RoundToE8m0>("E8M0", float_patterns());
+  std::vector<uint32_t> upper_halves(0x10000u);
+  std::iota(upper_halves.begin(), upper_halves.end(), 0u);
+  const std::vector<uint32_t> differing = apply_on_device<CountDifferences>(upper_halves);
+  EXPECT_EQ(std::accumulate(differing.begin(), differing.end(), uint64_t{0}), 0u)
+      << "of all 2^32 floats the GPU's conversions give other codes";
   expect_same_bits<RoundStochastically>("stochastic rounding", float_patterns());
   expect_same_bits<DrawPhilox>("philox4x32", philox_inputs());
 }

@@ -116,6 +116,20 @@ TYPED_TEST(ElementFormats, TheTameFormGivesTheSameBits) {
   }
 }
 
+// Both halves of a pair, from every upper half of a float and what lies around the ties.
+TYPED_TEST(ElementFormats, PairsHoldTheCodeOfTheNearest) {
+  constexpr ElementFormat kFormat = TypeParam::format;
+  constexpr int kBits = kFormat == ElementFormat::kE2m1 ? 4 : 8;
+  for (uint32_t upper = 0; upper < 0x10000u; ++upper) {
+    for (const uint32_t lower : {0u, 1u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFFu}) {
+      const float x = from_bits(upper << 16 | lower), y = from_bits(bits(x) * 0x9E3779B1u);
+      const uint32_t low = encode<kFormat>(round_nearest<kFormat>(x));
+      const uint32_t high = encode<kFormat>(round_nearest<kFormat>(y));
+      ASSERT_EQ(encode_nearest<kFormat>(x, y), low | high << kBits) << x << ", " << y;
+    }
+  }
+}
+
 TYPED_TEST(ElementFormats, DecodesAndEncodesEveryCode) {
   constexpr ElementFormat kFormat = TypeParam::format;
   const reference::Format& table = TypeParam::table();

@@ -1,7 +1,7 @@
-#include "ops/quantize_units.cuh"
+#include "ops/quantize_formats.cuh"
 
 namespace qstep::ops::device {
 
-QSTEP_QUANTIZE_UNITS(, 16);
+QSTEP_QUANTIZE_MXFP8();
 
 }  // namespace qstep::ops::device

@@ -1,7 +1,7 @@
-#include "ops/quantize_units.cuh"
+#include "ops/quantize_formats.cuh"
 
 namespace qstep::ops::device {
 
-QSTEP_QUANTIZE_UNITS(, 128);
+QSTEP_QUANTIZE_FP8_BLOCKS();
 
 }  // namespace qstep::ops::device

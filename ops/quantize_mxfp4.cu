@@ -1,7 +1,7 @@
-#include "ops/quantize_units.cuh"
+#include "ops/quantize_formats.cuh"
 
 namespace qstep::ops::device {
 
-QSTEP_QUANTIZE_UNITS(, 64);
+QSTEP_QUANTIZE_MXFP4();
 
 }  // namespace qstep::ops::device
