@@ -20,9 +20,6 @@ struct Choice {
   std::string why;                            // there is no plan
 };
 
-// Pieces of scratch memory start at multiples of 256 bytes.
-int64_t padded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
-
 }  // namespace
 
 struct Attention::Plans {
@@ -80,11 +77,8 @@ Choice Attention::Plans::choose(const AttentionPlanKey& key) {
   };
   try {
     plan_part();
-    if (choice.plan && choice.plan->workspace_bytes() > scratch_limit) {
-      choice.part =
-          part_of(key, (choice.plan->workspace_bytes() + scratch_limit - 1) / scratch_limit);
-      plan_part();
-    }
+    if (choice.plan) choice.part = part_within(key, choice.plan->workspace_bytes(), scratch_limit);
+    if (choice.part != key) plan_part();
   } catch (const Error& e) {  // the library does not take the graph
     if (e.code() != ExitCode::kGpu) throw;
     choice.plan.reset();
@@ -103,13 +97,13 @@ bool Attention::Plans::run(AttentionCall call) {
   if (!why_not_cudnn(call).empty()) return false;
   Choice& its = choice(attention_plan_key(call));
   if (!its.plan) return false;
-  const int64_t delta_bytes = padded(attention_delta_bytes(its.part));
-  auto* const scratch = context.scratch<std::byte>(delta_bytes + its.plan->workspace_bytes());
+  auto* const scratch =
+      context.scratch<std::byte>(attention_scratch_bytes(its.part, its.plan->workspace_bytes()));
   call.delta = scratch;
   for (int64_t b = 0; b < call.shape.batch; b += its.part.batch) {
     for (int64_t kv = 0; kv < call.shape.n_kv_heads; kv += its.part.n_kv_heads) {
       CudnnArguments arguments = attention_arguments(call, its.part, *its.numbers, b, kv);
-      arguments.workspace = scratch + delta_bytes;
+      arguments.workspace = scratch + attention_workspace_offset(its.part);
       its.plan->run(handle, arguments);
     }
   }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "ops/attention_part.h"
 #include "ops/cuda_context.h"
 #include "ops/ops.h"
 
@@ -20,7 +21,7 @@ namespace qstep::ops::cuda {
 
 class Attention {
  public:
-  explicit Attention(CudaContext& context, int64_t scratch_limit = int64_t{1} << 30);
+  explicit Attention(CudaContext& context, int64_t scratch_limit = kAttentionScratchLimit);
   ~Attention();
 
   void forward(const Tensor& o, const Tensor& lse, const Tensor& qkv, const AttentionShape& shape);

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "ops/gemm_plan_key.h"
@@ -13,21 +12,6 @@ namespace {
 constexpr uint32_t kAlignment = 16;  // bytes
 constexpr const char* kUnaligned = "its rows do not start at multiples of 16 bytes";
 }  // namespace
-
-AttentionPlanKey attention_plan_key(const AttentionShape& shape, Direction direction) {
-  const bool backward = direction == Direction::kBackward;
-  return {.direction = direction,
-          .batch = shape.batch,
-          .seq_len = shape.seq_len,
-          .n_heads = shape.n_heads,
-          .n_kv_heads = shape.n_kv_heads,
-          .head_dim = shape.head_dim,
-          .qkv_ld = shape.qkv_width(),
-          .o_ld = shape.q_width(),
-          .lse_ld = shape.seq_len,
-          .d_o_ld = backward ? shape.q_width() : 0,
-          .dqkv_ld = backward ? shape.qkv_width() : 0};
-}
 
 std::string why_not_cudnn(const AttentionCall& call) {
   if (call.qkv.dtype != Dtype::kBf16) {
@@ -76,28 +60,6 @@ std::optional<CudnnEngine> preferred_engine(const AttentionPlanKey& key, int cap
                       {CUDNN_KNOB_TYPE_STAGES, 2}}};
 }
 
-namespace {
-
-// The smallest divisor of n that is at least `least`, or n.
-int64_t divisor(int64_t n, int64_t least) {
-  int64_t d = std::min(n, least);
-  while (n % d != 0) ++d;
-  return d;
-}
-
-}  // namespace
-
-AttentionPlanKey part_of(AttentionPlanKey key, int64_t n) {
-  // The lse of each part would not start at a multiple of 16 bytes.
-  if (key.lse_ld * static_cast<int64_t>(sizeof(float)) % kAlignment != 0) return key;
-  const int64_t of_batch = divisor(key.batch, n);
-  const int64_t of_heads = divisor(key.n_kv_heads, (n + of_batch - 1) / of_batch);
-  key.batch /= of_batch;
-  key.n_heads /= of_heads;
-  key.n_kv_heads /= of_heads;
-  return key;
-}
-
 AttentionNumbers attention_numbers(const AttentionPlanKey& key) {
   return {.scale = 1.0f / std::sqrt(static_cast<float>(key.head_dim))};
 }
@@ -110,11 +72,6 @@ AttentionPlanKey attention_plan_key(const AttentionCall& call) {
   key.d_o_ld = call.d_o.ld;
   key.dqkv_ld = call.dqkv.ld;
   return key;
-}
-
-int64_t attention_delta_bytes(const AttentionPlanKey& part) {
-  if (part.direction == Direction::kForward) return 0;
-  return part.batch * part.n_heads * part.seq_len * static_cast<int64_t>(sizeof(float));
 }
 
 CudnnArguments attention_arguments(const AttentionCall& call, const AttentionPlanKey& part,

@@ -1,12 +1,12 @@
-// What plans of cuDNN for attention are made by and called with: their key, the tensors' names,
-// what is known of the library, and the parts of a problem.
+// What plans of cuDNN for attention are called with: the tensors' names and addresses, and what is
+// known of the library. Keys and parts: ops/attention_part.h.
 #pragma once
 
-#include <compare>
 #include <limits>
 #include <optional>
 #include <string>
 
+#include "ops/attention_part.h"
 #include "ops/cudnn_plan.h"
 #include "ops/ops.h"
 
@@ -29,14 +29,6 @@ enum class AttentionTensor : int64_t {
   kOne,
 };
 
-// What decides which kernel runs: all but the addresses.
-struct AttentionPlanKey {
-  Direction direction = Direction::kForward;
-  int64_t batch = 0, seq_len = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0;
-  int64_t qkv_ld = 0, o_ld = 0, lse_ld = 0, d_o_ld = 0, dqkv_ld = 0;  // the last two: backward
-  auto operator<=>(const AttentionPlanKey&) const = default;
-};
-
 // The tensors of a call; forward has no d_o, dqkv and delta.
 struct AttentionCall {
   AttentionShape shape;
@@ -46,8 +38,6 @@ struct AttentionCall {
 };
 
 AttentionPlanKey attention_plan_key(const AttentionCall& call);
-// Of tensors without gaps between their rows.
-AttentionPlanKey attention_plan_key(const AttentionShape& shape, Direction direction);
 
 // Why cuDNN is not asked for a plan: by what the key leaves out; by the key, for a version of the
 // library (91900: 9.19.0). Empty where it is.
@@ -58,10 +48,6 @@ std::string why_not_cudnn(const AttentionPlanKey& key, size_t version);
 std::optional<CudnnEngine> preferred_engine(const AttentionPlanKey& key, int capability,
                                             size_t version);
 
-// One of at least n equal parts, as few as possible: sequences, and where those do not suffice
-// key/value heads with their query heads. The whole where parts would not be aligned.
-AttentionPlanKey part_of(AttentionPlanKey key, int64_t n);
-
 // The numbers that a graph reads.
 struct AttentionNumbers {
   float scale = 0;                                            // 1 / sqrt(D)
@@ -69,8 +55,6 @@ struct AttentionNumbers {
   float one = 1;
 };
 AttentionNumbers attention_numbers(const AttentionPlanKey& key);
-
-int64_t attention_delta_bytes(const AttentionPlanKey& part);
 
 // What a plan for `part` of a call's key is run with, for the sequences from b on and the key/value
 // heads from kv on.

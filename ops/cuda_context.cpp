@@ -1,12 +1,21 @@
 #include "ops/cuda_context.h"
 
+#include "ops/cuda_reasons.h"
+
 namespace qstep::ops {
+
+// The numbers that ops/cuda_reasons.cpp has something to say about.
+static_assert(cudaErrorMemoryAllocation == 2 && cudaErrorDevicesUnavailable == 46 &&
+              cudaErrorECCUncorrectable == 214 && cudaErrorNvlinkUncorrectable == 220 &&
+              cudaErrorIllegalAddress == 700 && cudaErrorLaunchTimeout == 702 &&
+              cudaErrorAssert == 710 && cudaErrorHardwareStackError == 714 &&
+              cudaErrorLaunchFailure == 719 && cudaErrorSystemNotReady == 802 &&
+              cudaErrorSystemDriverMismatch == 803 && cudaErrorCompatNotSupportedOnDevice == 804 &&
+              cudaErrorMpsConnectionFailed == 805 && cudaErrorUnknown == 999);
 
 void cuda_check(cudaError_t status, std::string_view call) {
   if (status == cudaSuccess) return;
-  const auto code = status == cudaErrorMemoryAllocation ? ExitCode::kOutOfMemory : ExitCode::kGpu;
-  throw Error(code, fmt::format("CUDA: {}: {} ({})", call, cudaGetErrorString(status),
-                                cudaGetErrorName(status)));
+  throw cuda::call_error(status, cudaGetErrorName(status), cudaGetErrorString(status), call);
 }
 
 Buffer allocate_device(int64_t bytes) {
@@ -16,13 +25,7 @@ Buffer allocate_device(int64_t bytes) {
     (void)cudaGetLastError();  // not sticky
     size_t free = 0, total = 0;
     cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    throw Error(
-        ExitCode::kOutOfMemory,
-        fmt::format("the GPU has no {:.2f} GiB left: {:.2f} of its {:.2f} GiB are free. Lower "
-                    "train.micro_batch or train.seq_len, or use more ranks (`qstep plan` "
-                    "shows the memory of each)",
-                    static_cast<double>(bytes) / 0x1p30, static_cast<double>(free) / 0x1p30,
-                    static_cast<double>(total) / 0x1p30));
+    throw cuda::memory_error(bytes, static_cast<int64_t>(free), static_cast<int64_t>(total));
   }
   cuda_check(status, "cudaMalloc");
   return {data, bytes, [](void* p) { (void)cudaFree(p); }};

@@ -1,11 +1,16 @@
 #include <cuda_runtime.h>
 
 #include "ops/cuda_probe.h"
+#include "ops/cuda_reasons.h"
 
 namespace qstep::ops::cuda {
 
 namespace {
 __global__ void probe() {}
+
+std::string failed(cudaError_t status, const char* call) {
+  return call_error(status, cudaGetErrorName(status), cudaGetErrorString(status), call).what();
+}
 
 // "9.0, 10.0, 12.0": what nvcc was told to compile for.
 std::string compiled_for() {
@@ -22,15 +27,12 @@ std::string why_none(cudaError_t counted, int n_devices) {
   if (counted == cudaErrorInsufficientDriver) {
     int driver = 0;
     (void)cudaDriverGetVersion(&driver);
-    if (driver == 0) return "there is no NVIDIA driver";
-    return "the NVIDIA driver is for CUDA " + std::to_string(driver / 1000) + "." +
-           std::to_string(driver % 1000 / 10) + ", older than the CUDA " +
-           std::to_string(CUDART_VERSION / 1000) + " that qstep was built with";
+    return old_driver_text(driver, CUDART_VERSION);
   }
   if (counted == cudaErrorNoDevice || (counted == cudaSuccess && n_devices == 0)) {
-    return "the NVIDIA driver lists no GPU (is CUDA_VISIBLE_DEVICES empty?)";
+    return no_gpu_text();
   }
-  return counted == cudaSuccess ? "" : cudaGetErrorString(counted);
+  return counted == cudaSuccess ? "" : failed(counted, "cudaGetDeviceCount");
 }
 
 }  // namespace
@@ -50,7 +52,7 @@ std::string why_no_device() {
   if (code == cudaSuccess) return "";
   (void)cudaGetLastError();  // not sticky
   if (code != cudaErrorNoKernelImageForDevice && code != cudaErrorInvalidDeviceFunction) {
-    return cudaGetErrorString(code);
+    return failed(code, "cudaFuncGetAttributes");
   }
   int device = 0;
   cudaDeviceProp properties{};
@@ -58,10 +60,7 @@ std::string why_no_device() {
       cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
     return "this qstep holds no code for the GPU";
   }
-  return std::string("this qstep holds no code for the ") + properties.name +
-         " (compute capability " + std::to_string(properties.major) + "." +
-         std::to_string(properties.minor) + "), only for " + compiled_for() +
-         "; add its architecture to CMAKE_CUDA_ARCHITECTURES and build again";
+  return no_code_text(properties.name, 10 * properties.major + properties.minor, compiled_for());
 }
 
 }  // namespace qstep::ops::cuda

@@ -4,6 +4,7 @@
 
 #include "ops/gemm_kernels.h"
 #include "ops/gemm_plans.h"
+#include "ops/gemm_scratch.h"
 #include "ops/gemm_tiled.h"
 
 namespace qstep::ops::cuda {
@@ -117,7 +118,7 @@ void Gemm::Products::multiply_tiles(const Tensor& d, const Operand& a, const Ope
                                     float alpha, bool accumulate, const Tensor& bias) {
   check_tiles(a, b);
   const int64_t n = d.cols, tile = std::min(tile_k(a), tile_k(b));
-  float* const y = context.scratch<float>(2 * d.size());
+  float* const y = context.scratch<float>(tiled_product_floats(d.size()));
   float* const p = y + d.size();
   const Tensor partial = matrix(p, Dtype::kF32, d.rows, n);
   for (int64_t k = 0; k < a.k; k += tile) {

@@ -4,12 +4,12 @@
 #include <memory>
 
 #include "ops/gemm_kernels.h"
+#include "ops/gemm_scratch.h"
 
 namespace qstep::ops::cuda {
 
 namespace {
 
-constexpr int64_t kWorkspaceBytes = 32 << 20;  // what NVIDIA's samples give Hopper's kernels
 constexpr int kCandidates = 8;
 constexpr int kTimedRuns = 5;
 constexpr size_t kScaleModesSince = 120800;  // version of the library that has them
@@ -151,7 +151,7 @@ Buffer try_allocate(int64_t bytes) {
 }  // namespace
 
 GemmPlans::GemmPlans(CudaContext& context)
-    : context_(context), workspace_(allocate_device(kWorkspaceBytes)) {
+    : context_(context), workspace_(allocate_device(kGemmWorkspaceBytes)) {
   const CublasLt& lt = cublas_lt();
   lt.check(lt.create(&handle_), "cublasLtCreate");
 }
@@ -212,7 +212,7 @@ GemmPlans::Proposals GemmPlans::proposals(const Plan& plan, const GemmPlanKey& k
     lt.check(lt.preference_set(preference.get(), attribute, &value, sizeof value),
              "cublasLtMatmulPreferenceSetAttribute");
   };
-  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kWorkspaceBytes));
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kGemmWorkspaceBytes));
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.left_alignment);
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.right_alignment);
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.out_alignment);

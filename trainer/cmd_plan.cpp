@@ -12,6 +12,7 @@
 #include "trainer/emulation.h"
 #include "trainer/format.h"
 #include "trainer/machine.h"
+#include "trainer/machine_memory.h"
 #include "trainer/plan_prediction.h"
 #include "trainer/rank_check.h"
 #include "trainer/trainer.h"
@@ -71,11 +72,18 @@ std::string ranks_title(const Config& config, int n_ranks) {
       tensor == 1 ? "" : fmt::format(", tensor {} x data {}", tensor, n_ranks / tensor));
 }
 
-void print_run_memory(const Config& config, int n_ranks, bool decoded) {
+// Of the first rank.
+std::vector<MemoryRow> run_memory(const Config& config, const std::optional<MachineModel>& machine,
+                                  int n_ranks = 1) {
+  return machine ? machine_memory(config, *machine, n_ranks) : training_memory(config, n_ranks);
+}
+
+void print_run_memory(const Config& config, const std::optional<MachineModel>& machine, int n_ranks,
+                      bool decoded) {
   Config alone = config;
   alone.parallel.tensor = 1;
-  std::vector<std::vector<MemoryRow>> table{training_memory(alone)};
-  if (n_ranks > 1) table.push_back(training_memory(config, n_ranks, 0));
+  std::vector<std::vector<MemoryRow>> table{run_memory(alone, machine)};
+  if (n_ranks > 1) table.push_back(run_memory(config, machine, n_ranks));
   const std::string title = ranks_title(config, n_ranks);
   const size_t width = std::max<size_t>(20, title.size() + 3);
   fmt::print("\n\ntraining in {} ({}), micro-batches of {} sequences, T = {}\n",
@@ -165,9 +173,9 @@ void print_plan(const Arguments& arguments) {
     json["ranks"] = n_ranks;
     json["tensor"] = config.parallel.tensor;
     json["data"] = n_ranks / config.parallel.tensor;
-    const std::vector<MemoryRow> run_memory = training_memory(config, n_ranks, 0);
-    for (const MemoryRow& row : run_memory) json["run_bytes"][row.owner] = row.bytes;
-    json["run_bytes"]["sum"] = bytes_of(run_memory, "");
+    const std::vector<MemoryRow> memory = run_memory(config, machine, n_ranks);
+    for (const MemoryRow& row : memory) json["run_bytes"][row.owner] = row.bytes;
+    json["run_bytes"]["sum"] = bytes_of(memory, "");
     if (prediction) json["prediction"] = to_json(*prediction, *machine);
     fmt::print("{}\n", json.dump(2));
     return;
@@ -213,7 +221,8 @@ void print_plan(const Arguments& arguments) {
   for (const StateBytes& s : kStateBytes) {
     fmt::print("{:>18}", bytes_text(s.sum() * n_stored));
   }
-  print_run_memory(config, n_ranks, prediction ? prediction->step.emulated : emulated(config));
+  print_run_memory(config, machine, n_ranks,
+                   prediction ? prediction->step.emulated : emulated(config));
   if (prediction) print_prediction(*prediction, config, *machine);
 }
 

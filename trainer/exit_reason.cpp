@@ -68,10 +68,10 @@ std::string error_text(const std::exception& error) {
     case ExitCode::kInternal:
       return fmt::format("error: internal error, please report: {}", error.what());
     case ExitCode::kOutOfMemory:
-      return fmt::format(
-          "error: out of memory ({}): use a smaller train.micro_batch, "
-          "train.seq_len or model",
-          error.what());
+      if (dynamic_cast<const ops::Error*>(&error) != nullptr) {
+        return fmt::format("error: out of memory: {}", error.what());
+      }
+      return "error: out of memory: lower train.micro_batch, train.seq_len or the model's size";
     default:
       return fmt::format("error: {}", error.what());
   }

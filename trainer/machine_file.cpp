@@ -113,6 +113,7 @@ MachineModel read(const toml::table& root, std::vector<std::string>& problems) {
   m.title = m.name;
   m.gpus_per_node = fields.count("gpus_per_node");
   m.gpus_per_link = fields.has("gpus_per_link") ? fields.count("gpus_per_link") : m.gpus_per_node;
+  if (fields.has("capability")) m.capability = fields.count("capability");
   m.memory = read_rate(fields, "memory", "tb_per_s", kTera, problems, &m.memory_bytes);
   m.link = read_rate(fields, "link", "gb_per_s", kGiga, problems);
   if (fields.has("network")) m.network = read_rate(fields, "network", "gb_per_s", kGiga, problems);

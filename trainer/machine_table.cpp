@@ -82,12 +82,10 @@ struct Row {
   double link_gbs, link_share, network_gbs;
 };
 
-// FP8 with 128 x 128 tiles is a product of cuBLAS 12.9 on Hopper alone; block scales are
-// Blackwell's.
-enum class Generation : uint8_t { kAmpere, kAda, kHopper, kBlackwell };
-
-MachineModel model_of(const Row& row, Generation generation) {
-  const bool blackwell = generation == Generation::kBlackwell;
+// capability: 90 is 9.0. FP8 with 128 x 128 tiles is a product of cuBLAS 12.9 on Hopper alone
+// (9.0); block scales are Blackwell's (10.x, 12.0).
+MachineModel model_of(const Row& row, int capability) {
+  const bool blackwell = capability >= 100;
   MachineModel m;
   m.name = row.name;
   m.title = row.title;
@@ -99,7 +97,7 @@ MachineModel model_of(const Row& row, Generation generation) {
   };
   set(ProductFormat::kBf16, row.bf16);
   if (row.fp8.tflops > 0) set(ProductFormat::kFp8, row.fp8);
-  if (generation == Generation::kHopper) {
+  if (capability == 90) {
     set(ProductFormat::kFp8Tiles, row.fp8, ", assumed to hold for tiles");
   }
   if (blackwell) {
@@ -112,6 +110,7 @@ MachineModel model_of(const Row& row, Generation generation) {
   m.attention_source = row.attention.source;
   m.memory = {row.memory_tbs * kTera, kMemoryShare, std::string(kMemorySource)};
   m.memory_bytes = static_cast<int64_t>(row.memory_gb * kGiga);
+  m.capability = capability;
   m.gpus_per_node = row.gpus_per_node;
   m.gpus_per_link = row.gpus_per_link;
   m.link = {row.link_gbs * kGiga, row.link_share, std::string(kLinkSource)};
@@ -126,17 +125,16 @@ MachineModel model_of(const Row& row, Generation generation) {
 constexpr double kPcie4 = 32, kPcie5 = 64;
 
 std::vector<MachineModel> build() {
-  using enum Generation;
   const Peak none{};
   std::vector<MachineModel> list;
-  const auto add = [&](Generation generation, const Row& row) {
-    list.push_back(model_of(row, generation));
+  const auto add = [&](int capability, const Row& row) {
+    list.push_back(model_of(row, capability));
   };
-  const auto board = [&](Generation generation, std::string_view name, std::string_view title,
+  const auto board = [&](int capability, std::string_view name, std::string_view title,
                          std::string_view source, const std::array<double, 3>& tflops,
                          const Attention& attention, double memory_tbs, double memory_gb,
                          double link_gbs) {
-    add(generation, {name,
+    add(capability, {name,
                      title,
                      source,
                      {tflops[0]},
@@ -151,70 +149,70 @@ std::vector<MachineModel> build() {
                      kHopperLinkShare,
                      0});
   };
-  board(kAda, "rtx4090", "NVIDIA RTX 4090", kLlmqPeaks, {165.2, 330.3, 0}, kAssumedAttention, 1.008,
+  board(89, "rtx4090", "NVIDIA RTX 4090", kLlmqPeaks, {165.2, 330.3, 0}, kAssumedAttention, 1.008,
         24, kPcie4);
-  board(kBlackwell, "rtx5090", "NVIDIA RTX 5090", kLlmqPeaks, {209.5, 419, 1676}, kAssumedAttention,
-        1.792, 32, kPcie5);
-  board(kBlackwell, "rtx-pro-6000", "NVIDIA RTX PRO 6000 Workstation", kLlmqPeaks,
-        {503.8, 1007.6, 2015.2}, kAssumedAttention, 1.792, 96, kPcie5);
-  add(kAmpere, {"a100", "NVIDIA A100 SXM 80 GB", kDataSheet, swept(312, 0.869), none, none,
-                kAmpereAttention, 2.039, 80, 8, 8, 300, kHopperLinkShare, 25});
-  board(kHopper, "h100-pcie", "NVIDIA H100 PCIe", kDataSheet, {756, 1513, 0}, kHopperAttention, 2.0,
-        80, kPcie5);
-  board(kHopper, "h100-nvl", "NVIDIA H100 NVL, one board", kDataSheet, {835, 1671, 0},
-        kHopperAttention, 3.9, 94, kPcie5);
-  add(kHopper, {"h100", "NVIDIA H100 SXM", kDgxPeaks, swept(989, 0.803), swept(1979, 0.709), none,
-                kHopperAttention, 3.35, 80, 8, 8, 450, kHopperLinkShare, 50});
-  add(kHopper, {"h200", "NVIDIA H200 SXM", kDataSheet, swept(989, 0.803), swept(1979, 0.734), none,
-                kHopperAttention, 4.8, 141, 8, 8, 450, kHopperLinkShare, 50});
+  board(120, "rtx5090", "NVIDIA RTX 5090", kLlmqPeaks, {209.5, 419, 1676}, kAssumedAttention, 1.792,
+        32, kPcie5);
+  board(120, "rtx-pro-6000", "NVIDIA RTX PRO 6000 Workstation", kLlmqPeaks, {503.8, 1007.6, 2015.2},
+        kAssumedAttention, 1.792, 96, kPcie5);
+  add(80, {"a100", "NVIDIA A100 SXM 80 GB", kDataSheet, swept(312, 0.869), none, none,
+           kAmpereAttention, 2.039, 80, 8, 8, 300, kHopperLinkShare, 25});
+  board(90, "h100-pcie", "NVIDIA H100 PCIe", kDataSheet, {756, 1513, 0}, kHopperAttention, 2.0, 80,
+        kPcie5);
+  board(90, "h100-nvl", "NVIDIA H100 NVL, one board", kDataSheet, {835, 1671, 0}, kHopperAttention,
+        3.9, 94, kPcie5);
+  add(90, {"h100", "NVIDIA H100 SXM", kDgxPeaks, swept(989, 0.803), swept(1979, 0.709), none,
+           kHopperAttention, 3.35, 80, 8, 8, 450, kHopperLinkShare, 50});
+  add(90, {"h200", "NVIDIA H200 SXM", kDataSheet, swept(989, 0.803), swept(1979, 0.734), none,
+           kHopperAttention, 4.8, 141, 8, 8, 450, kHopperLinkShare, 50});
   const Peak fp4_b200{9000, kB200Fp4Share, kFp4Share};
-  add(kBlackwell, {"b200", "NVIDIA B200 SXM", kDgxPeaks, swept(2250, 0.776), swept(4500, 0.763),
-                   fp4_b200, kBlackwellAttention, 8.0, 180, 8, 8, 900, kBlackwellLinkShare, 50});
+  add(100, {"b200", "NVIDIA B200 SXM", kDgxPeaks, swept(2250, 0.776), swept(4500, 0.763), fp4_b200,
+            kBlackwellAttention, 8.0, 180, 8, 8, 900, kBlackwellLinkShare, 50});
   constexpr std::string_view kAssumedFp4 = "assumed: that of B200 (pytorch/ao#2427)";
   constexpr std::string_view kAssumedGb200 = "assumed: that of GB200 (MAMF table)";
-  add(kBlackwell, {"b300",
-                   "NVIDIA B300 SXM",
-                   kDgxPeaks,
-                   swept(2250, 0.786),
-                   swept(4500, 0.745),
-                   {13500, kB200Fp4Share, kAssumedFp4},
-                   kBlackwellAttention,
-                   8.0,
-                   288,
-                   8,
-                   8,
-                   900,
-                   kBlackwellLinkShare,
-                   100});
+  add(103, {"b300",
+            "NVIDIA B300 SXM",
+            kDgxPeaks,
+            swept(2250, 0.786),
+            swept(4500, 0.745),
+            {13500, kB200Fp4Share, kAssumedFp4},
+            kBlackwellAttention,
+            8.0,
+            288,
+            8,
+            8,
+            900,
+            kBlackwellLinkShare,
+            100});
   // 1822 and 3616 TFLOP/s of 2450 and 4900.
-  add(kBlackwell, {"gb200",
-                   "NVIDIA GB200 NVL72, one GPU",
-                   kDgxPeaks,
-                   swept(2450, 0.744),
-                   swept(4900, 0.738),
-                   {9800, kB200Fp4Share, kAssumedFp4},
-                   kBlackwellAttention,
-                   8.0,
-                   186,
-                   4,
-                   72,
-                   900,
-                   kBlackwellLinkShare,
-                   50});
-  add(kBlackwell, {"gb300",
-                   "NVIDIA GB300 NVL72, one GPU",
-                   kDgxPeaks,
-                   swept(2450, 0.744, kAssumedGb200),
-                   swept(4900, 0.738, kAssumedGb200),
-                   {14700, kB200Fp4Share, kAssumedFp4},
-                   kBlackwellAttention,
-                   8.0,
-                   288,
-                   4,
-                   72,
-                   900,
-                   kBlackwellLinkShare,
-                   100});
+  add(100, {"gb200",
+            "NVIDIA GB200 NVL72, one GPU",
+            kDgxPeaks,
+            swept(2450, 0.744),
+            swept(4900, 0.738),
+            {9800, kB200Fp4Share, kAssumedFp4},
+            kBlackwellAttention,
+            8.0,
+            186,
+            4,
+            72,
+            900,
+            kBlackwellLinkShare,
+            50});
+  add(103, {"gb300",
+            "NVIDIA GB300 NVL72, one GPU",
+            kDgxPeaks,
+            swept(2450, 0.744, kAssumedGb200),
+            swept(4900, 0.738, kAssumedGb200),
+            {14700, kB200Fp4Share, kAssumedFp4},
+            kBlackwellAttention,
+            8.0,
+            288,
+            4,
+            72,
+            900,
+            kBlackwellLinkShare,
+            100});
   return list;
 }
 

@@ -42,6 +42,7 @@ struct MachineModel {
   std::string attention_source;
   Rate memory;
   int64_t memory_bytes = 0;
+  int capability = 0;     // of a GPU: 90 is 9.0; 0: not known, or no GPU
   int gpus_per_node = 1;  // what --nodes counts
   int gpus_per_link = 1;  // joined by the fast link: a node, or a rack
   Rate link, network;     // one direction of one GPU: within gpus_per_link, and beyond

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "trainer/machine_memory.h"
 #include "trainer/rank_check.h"
 #include "trainer/tensor_check.h"
-#include "trainer/trainer.h"
 
 namespace qstep::trainer {
 
@@ -22,7 +22,7 @@ std::vector<SweepRow> sweep_meshes(const Config& config, const MachineModel& mac
                    .data = n_ranks / tensor,
                    .micro_batch = micro,
                    .time = predict_step(candidate, machine, n_ranks)};
-      for (const MemoryRow& memory : training_memory(candidate, n_ranks, 0)) {
+      for (const MemoryRow& memory : machine_memory(candidate, machine, n_ranks)) {
         row.memory_bytes += memory.bytes;
       }
       row.fits = row.memory_bytes <= machine.memory_bytes;

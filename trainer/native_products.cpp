@@ -21,13 +21,13 @@ bool NativeProducts::has(const precision::OperandTable& table, Gemm gemm, const 
   const precision::GemmOperands& operands = precision::kGemms[gemm];
   const ops::NativeForm a = ops::native_form(table[operands.left]);
   const ops::NativeForm b = ops::native_form(table[operands.right]);
-  if (ops_ == nullptr || !a || !b) return false;
+  if (!multiplies_codes_ || !a || !b) return false;
   const auto [m, n, k] = gemm_shape(gemm, shape, n_tokens);
   // Gradients of weights are FP32.
   const ops::Dtype out = gemm == Gemm::kWgrad ? ops::Dtype::kF32 : compute_;
   const auto [answer, is_new] = answers_.try_emplace({a, b, m, n, k, out}, false);
   if (is_new) {
-    answer->second = ops_->multiplies_codes({.a = a, .b = b, .m = m, .n = n, .k = k, .out = out});
+    answer->second = multiplies_codes_({.a = a, .b = b, .m = m, .n = n, .k = k, .out = out});
   }
   return answer->second;
 }

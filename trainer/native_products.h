@@ -3,8 +3,10 @@
 #pragma once
 
 #include <compare>
+#include <functional>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "ops/ops.h"
 #include "trainer/layer_precision.h"
@@ -16,7 +18,13 @@ class NativeProducts {
   // Of a backend that decodes everything.
   NativeProducts() = default;
   // Asks `ops`, which outlives this. compute: the type of activations.
-  NativeProducts(ops::Ops& ops, ops::Dtype compute) : ops_(&ops), compute_(compute) {}
+  NativeProducts(ops::Ops& ops, ops::Dtype compute)
+      : NativeProducts([&ops](const ops::CodeProduct& p) { return ops.multiplies_codes(p); },
+                       compute) {}
+  // The same of whoever answers in a backend's place.
+  using Answer = std::function<bool(const ops::CodeProduct&)>;
+  NativeProducts(Answer multiplies_codes, ops::Dtype compute)
+      : multiplies_codes_(std::move(multiplies_codes)), compute_(compute) {}
 
   // A GEMM of a layer of this shape, with micro-batches of n_tokens.
   bool has(const precision::OperandTable& table, precision::Gemm gemm, const LinearShape& shape,
@@ -26,7 +34,7 @@ class NativeProducts {
   using Question =
       std::tuple<ops::NativeForm, ops::NativeForm, int64_t, int64_t, int64_t, ops::Dtype>;
 
-  ops::Ops* ops_ = nullptr;
+  Answer multiplies_codes_;
   ops::Dtype compute_ = ops::Dtype::kBf16;
   mutable std::map<Question, bool> answers_;  // layers repeat each other
 };

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "trainer/format.h"
-#include "trainer/trainer.h"
+#include "trainer/machine_memory.h"
 
 namespace qstep::trainer {
 
@@ -29,29 +29,44 @@ void print_phases(const StepTime& t) {
   fmt::print("{:<16}{:>11.3f}\n", "step", 1e3 * t.seconds());
 }
 
+// Of one call: both operands with their scales, and the output.
+double bytes_of(const ProductTime& p, const StepTime& t) {
+  return product_bytes(p.work, t.work.element_bytes, p.runs.emulated);
+}
+
+// The columns between k and calls are of one call.
 void print_products(const StepTime& t, const MachineModel& machine) {
-  fmt::print("\n{:<16}{:>8}{:>9}{:>9}{:>8}{:>10}{:>15}{:>9}   {}\n", "product", "m", "n", "k",
-             "calls", "ms", "rate", "of peak", "runs as");
+  fmt::print("\n{:<16}{:>8}{:>9}{:>9}{:>14}{:>11}{:>8}{:>10}{:>15}{:>9}   {}\n", "product", "m",
+             "n", "k", "flops", "bytes", "calls", "ms", "rate", "of peak", "runs as");
   for (const ProductTime& p : t.products) {
     const double rate = p.work.count * p.work.flops() / p.seconds;
-    fmt::print("{:<16}{:>8}{:>9}{:>9}{:>8.0f}{:>10.2f}{:>15}{:>7.1f} %   {}\n",
+    fmt::print("{:<16}{:>8}{:>9}{:>9}{:>14}{:>11}{:>8.0f}{:>10.2f}{:>15}{:>7.1f} %   {}\n",
                fmt::format("{} {}", p.work.op, p.work.pass), p.work.m, p.work.n, p.work.k,
-               p.work.count, 1e3 * p.seconds, si_text(rate, "FLOP/s"),
+               si_text(p.work.flops(), "FLOP"), si_text(bytes_of(p, t), "B"), p.work.count,
+               1e3 * p.seconds, si_text(rate, "FLOP/s"),
                100 * rate / machine.product(p.runs.format).peak, runs_text(p));
   }
 }
 
+// Of an element of the tensor, both orientations together.
+double read_per_element(const QuantizeTime& q) {
+  return q.read_bytes / (q.work.count * q.work.elements());
+}
+double written_per_element(const QuantizeTime& q) {
+  return q.written_bytes / (q.work.count * q.work.elements());
+}
+
 void print_quantizations(const StepTime& t) {
   if (t.quantizations.empty()) return;
-  fmt::print("\n{:<16}{:>8}{:>8}{:>12}{:>12}{:>10}   {}\n", "quantized", "calls", "reads", "read",
-             "written", "ms", "as");
+  fmt::print("\n{:<16}{:>8}{:>8}{:>12}{:>12}{:>10}{:>10}{:>10}   {}\n", "quantized", "calls",
+             "reads", "read", "written", "B/el in", "B/el out", "ms", "as");
   for (const QuantizeTime& q : t.quantizations) {
     const auto& row = q.work.rowwise;
     const auto& column = q.work.columnwise;
-    fmt::print("{:<16}{:>8.0f}{:>8}{:>12}{:>12}{:>10.2f}   {}{}\n",
+    fmt::print("{:<16}{:>8.0f}{:>8}{:>12}{:>12}{:>10.3f}{:>10.3f}{:>10.2f}   {}{}\n",
                fmt::format("{} {}", q.work.op, q.work.tensor), q.work.count, q.work.reads,
-               si_text(q.read_bytes, "B"), si_text(q.written_bytes, "B"), 1e3 * q.seconds,
-               precision::describe(row),
+               si_text(q.read_bytes, "B"), si_text(q.written_bytes, "B"), read_per_element(q),
+               written_per_element(q), 1e3 * q.seconds, precision::describe(row),
                row == column ? "" : fmt::format("; {}", precision::describe(column)));
   }
 }
@@ -118,6 +133,8 @@ Json step_json(const StepTime& t, const MachineModel& machine) {
                                 {"format", name(p.runs.asked)},
                                 {"runs_as", name(p.runs.format)},
                                 {"emulated", p.runs.emulated},
+                                {"flops", p.work.flops()},
+                                {"bytes", bytes_of(p, t)},
                                 {"calls", p.work.count},
                                 {"ms", 1e3 * p.seconds},
                                 {"flops_per_s", p.work.count * p.work.flops() / p.seconds},
@@ -133,6 +150,8 @@ Json step_json(const StepTime& t, const MachineModel& machine) {
                                  {"reads", q.work.reads},
                                  {"read_bytes", q.read_bytes},
                                  {"written_bytes", q.written_bytes},
+                                 {"read_per_element", read_per_element(q)},
+                                 {"written_per_element", written_per_element(q)},
                                  {"ms", 1e3 * q.seconds}});
   }
   for (const CommTime& c : t.comm) {
@@ -174,7 +193,7 @@ Prediction predict(const Config& config, const MachineModel& machine, int n_rank
   Prediction prediction{.step = predict_step(config, machine, n_ranks),
                         .bf16 = predict_step(bf16, machine, n_ranks),
                         .sweep = {}};
-  for (const MemoryRow& row : training_memory(config, n_ranks, 0)) {
+  for (const MemoryRow& row : machine_memory(config, machine, n_ranks)) {
     prediction.memory_bytes += row.bytes;
   }
   if (sweep) prediction.sweep = sweep_meshes(config, machine, n_ranks);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "trainer/labels.h"
+#include "trainer/out_of_memory.h"
 #include "trainer/rank_check.h"
 #include "trainer/replica_check.h"
 
@@ -27,6 +28,15 @@ parallel::Mesh mesh_of(const Config& c, int n_ranks) {
 ShardPlan plan_of(const Config& c, const parallel::Mesh& mesh, int rank) {
   return plan_shards(c.model, c.parallel.optimizer, mesh.data, mesh.data_rank(rank),
                      {.size = mesh.tensor, .rank = mesh.tensor_rank(rank)});
+}
+
+// Largest first.
+std::vector<MemoryRow> sorted_rows(const ops::Arena& measure) {
+  std::vector<MemoryRow> rows;
+  for (const auto& [owner, bytes] : measure.bytes_by_owner()) rows.push_back({owner, bytes});
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const MemoryRow& a, const MemoryRow& b) { return a.bytes > b.bytes; });
+  return rows;
 }
 
 const Worlds& checked(const Config& config, const Worlds& worlds) {
@@ -94,11 +104,7 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int ra
   const parallel::Mesh mesh = mesh_of(config, n_ranks);
   ops::Arena measure;
   Trainer::lay_out(measure, config, plan_of(config, mesh, rank), mesh.data, native);
-  std::vector<MemoryRow> rows;
-  for (const auto& [owner, bytes] : measure.bytes_by_owner()) rows.push_back({owner, bytes});
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const MemoryRow& a, const MemoryRow& b) { return a.bytes > b.bytes; });
-  return rows;
+  return sorted_rows(measure);
 }
 
 Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
@@ -116,7 +122,8 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
   ops::Arena measure;
   const NativeProducts native(ops, config.compute_dtype());
   lay_out(measure, config, shards_, data.size(), native);
-  buffer_ = ops.allocate(measure.peak_bytes());
+  buffer_ = naming_owners([&] { return ops.allocate(measure.peak_bytes()); },
+                          [&] { return sorted_rows(measure); });
   ops::Arena place(buffer_);
   Layout layout = lay_out(place, config, shards_, data.size(), native);
 

@@ -3,6 +3,8 @@
 // memory, in every kind of recipe.
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "tests/support/fenced_ops.h"
 #include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
@@ -11,6 +13,7 @@
 #include "trainer/evaluator.h"
 #include "trainer/generator.h"
 #include "trainer/host_tensors.h"
+#include "trainer/ledger.h"
 #include "trainer/loaded_model.h"
 #include "trainer/self_test.h"
 
@@ -46,7 +49,18 @@ TEST_P(DeviceMemory, TrainsSavesAndResumesWithTheBitsOfTheCpu) {
   test::FencedOps fenced;
   const TemporaryFolder cpu_folder, fenced_folder;
   Trainer expected(*cpu, config_), found(fenced, config_);
+  NumericLedger expected_ledger(plan_precision(config_)), found_ledger(plan_precision(config_));
+  expected.set_ledger(&expected_ledger);
+  found.set_ledger(&found_ledger);
   EXPECT_EQ(train(expected, 0), train(found, 0));
+  ASSERT_EQ(expected_ledger.entries().size(), found_ledger.entries().size());
+  for (size_t i = 0; i < found_ledger.entries().size(); ++i) {
+    const LedgerEntry &a = expected_ledger.entries()[i], &b = found_ledger.entries()[i];
+    EXPECT_EQ(a.micro_batches, b.micro_batches);
+    EXPECT_EQ(0, std::memcmp(&a.stats, &b.stats, sizeof a.stats));
+  }
+  expected.set_ledger(nullptr);
+  found.set_ledger(nullptr);
   save_trainer(*cpu, expected, kSteps, cpu_folder.path());
   save_trainer(fenced, found, kSteps, fenced_folder.path());
   const std::vector<float> goes_on = train(expected, kSteps);

@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "trainer/machine_memory.h"
 #include "trainer/plan_prediction.h"
 #include "trainer/tensor_check.h"
 #include "trainer/trainer.h"
@@ -35,6 +36,50 @@ TEST(Plan, PhasesAddUpToTheStep) {
   }
 }
 
+// Of one call of a product, and of an element of what is quantized: numbers of papers.
+TEST(Plan, SaysWhatAProductAndAQuantizerMove) {
+  Config config = small();
+  const auto on = [&](const char* machine, const char* recipe) {
+    set_recipe(config, recipe);
+    return to_json(predict(config, machine_model(machine), 1, false), machine_model(machine));
+  };
+  const auto fprop = [](const auto& json) {
+    for (const auto& p : json["products"]) {
+      if (p["op"] == "up" && p["pass"] == "fprop") return p;
+    }
+    return nlohmann::ordered_json();
+  };
+  const double m = 2 * 2048, n = 2 * 8192, k = 2048;
+  const auto bf16 = fprop(on("h200", "bf16")), mxfp8 = fprop(on("b200", "mxfp8"));
+  EXPECT_EQ(bf16["flops"], 2 * m * n * k);
+  EXPECT_EQ(bf16["bytes"], 2 * (m * k + n * k + m * n));
+  EXPECT_EQ(mxfp8["flops"], 2 * m * n * k);
+  EXPECT_EQ(mxfp8["bytes"], (1 + 1.0 / 32) * (m * k + n * k) + 2 * m * n);
+  EXPECT_EQ(fprop(on("b200", "nvfp4"))["bytes"], (0.5 + 1.0 / 16) * (m * k + n * k) + 2 * m * n);
+
+  const auto x = [&](const char* machine, const char* recipe) {
+    const auto q = on(machine, recipe)["quantized"][0];
+    EXPECT_EQ(q["tensor"], "x");
+    return std::pair(q["read_per_element"].template get<double>(),
+                     q["written_per_element"].template get<double>());
+  };
+  EXPECT_EQ(x("b200", "nvfp4"), std::pair(4.0, 2 * (0.5 + 1.0 / 16)));  // an amax comes first
+  EXPECT_EQ(x("b200", "mxfp8"), std::pair(2.0, 2 * (1 + 1.0 / 32)));
+  EXPECT_EQ(x("h200", "fp8-current"), std::pair(4.0, 2.0));
+}
+
+// A format that the machine has no products of costs its quantizers and saves nothing.
+TEST(Plan, AnEmulatedFormatGainsNothing) {
+  Config config = small();
+  for (const char* const recipe : {"nvfp4", "nvfp4-all-layers", "mxfp8", "mxfp4"}) {
+    set_recipe(config, recipe);
+    const Prediction prediction = predict(config, machine_model("h200"), 1, false);
+    EXPECT_TRUE(prediction.step.emulated) << recipe;
+    EXPECT_LT(prediction.gain(), 1) << recipe;
+    EXPECT_LE(prediction.step.least.largest_gain(), 1) << recipe;
+  }
+}
+
 TEST(Plan, Bf16GainsNothingOverItself) {
   Config config = small();
   set_recipe(config, "bf16");
@@ -46,7 +91,7 @@ TEST(Plan, Bf16GainsNothingOverItself) {
 TEST(Plan, MemoryIsThatOfTheTable) {
   const Config config = small();
   int64_t bytes = 0;
-  for (const MemoryRow& row : training_memory(config, 8, 0)) bytes += row.bytes;
+  for (const MemoryRow& row : machine_memory(config, machine_model("h100"), 8)) bytes += row.bytes;
   EXPECT_EQ(predict(config, machine_model("h100"), 8, false).memory_bytes, bytes);
 }
 
