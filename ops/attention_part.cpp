@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/native_form.h"
+
 namespace qstep::ops {
 
 namespace {
@@ -66,9 +68,9 @@ int64_t expected_attention_workspace(const AttentionPlanKey& part, int capabilit
   const int64_t rows = part.batch * part.seq_len;
   const bool grouped = part.n_kv_heads < part.n_heads;
   const int64_t dk_dv = grouped ? 2 * element * rows * part.n_heads * part.head_dim : 0;
-  const int64_t padded_len = (part.seq_len + 127) / 128 * 128;
+  const int64_t ds_rows = round_up(part.seq_len, 64), ds_columns = round_up(part.seq_len, 128);
   const int64_t ds =
-      data_center_blackwell ? 0 : 2 * part.batch * part.n_heads * padded_len * padded_len;
+      data_center_blackwell ? 0 : 2 * part.batch * part.n_heads * ds_rows * ds_columns;
   return ds + dk_dv;
 }
 

@@ -41,8 +41,8 @@ inline int64_t attention_scratch_bytes(const AttentionPlanKey& part, int64_t wor
 // The workspace of cuDNN 9.18 or later on a GPU of compute capability c (90: 9.0), for plans of
 // runs elsewhere. Backward with the same bits on every run:
 //   c / 10 = 10     dk, dv of each query head, FP32, where K < H
-//   others          ds [B, H, T, T], and dk, dv of each query head where K < H, BF16; of ds T is
-//                   rounded up to a multiple of 128
+//   others          ds [B, H, T, T], and dk, dv of each query head where K < H, BF16; T of ds is
+//                   rounded up to a multiple of 64 on one side and of 128 on the other
 // Held against the library's own answers, but for less than a MiB (tests/gpu/attention_graph_test).
 int64_t expected_attention_workspace(const AttentionPlanKey& part, int capability);
 
