@@ -6,6 +6,7 @@
 
 #include "ops/adamw.h"
 #include "ops/group.h"
+#include "ops/recorder.h"
 
 namespace qstep::ops::device {
 
@@ -15,7 +16,15 @@ struct AdamWUpdate {
   Row<float> master, m, v;
   Row<const float> grad;
   const float* factor;
+  AdamWParams params;  // of which coefficients were made
   AdamWCoefficients<float> coefficients;
+
+  // For recorded calls (ops/recorder.h).
+  bool depends_on_moment() const { return true; }
+  void move_to(const Moment& moment) {
+    params = at(params, moment);
+    coefficients = adamw_coefficients(params, 1.0f);
+  }
 
   QSTEP_HD void operator()(int64_t g) const {
     AdamWCoefficients<float> c = coefficients;
@@ -50,7 +59,7 @@ void adamw(const Launch& launch, const Tensor& w, const Tensor& master, const Te
     launch.each(n_groups(master.size()),
                 AdamWUpdate<T>{row_of<T>(w), row_of<float>(master), row_of<float>(m),
                                row_of<float>(v), row_of<const float>(grad), factor.as<float>(),
-                               adamw_coefficients(params, 1.0f)});
+                               params, adamw_coefficients(params, 1.0f)});
   });
 }
 

@@ -3,25 +3,32 @@
 #include <chrono>
 #include <cmath>
 
-#include "ops/cuda_context.h"
-
 namespace qstep::ops {
 
 CudaClock::~CudaClock() {
   for (const cudaEvent_t event : events_) (void)cudaEventDestroy(event);
 }
 
-int64_t CudaClock::mark() {
-  const size_t n = handed_over_ns_.size();
-  if (n == events_.size()) {
+int64_t CudaClock::add_marks(int64_t n) {
+  const int64_t first = marks();
+  const int64_t now_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                             std::chrono::steady_clock::now().time_since_epoch())
+                             .count();
+  handed_over_ns_.resize(static_cast<size_t>(first + n), now_ns);
+  while (events_.size() < handed_over_ns_.size()) {
     cuda_check(cudaEventCreateWithFlags(&events_.emplace_back(), cudaEventDefault),
                "cudaEventCreate");
   }
-  handed_over_ns_.push_back(std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                std::chrono::steady_clock::now().time_since_epoch())
-                                .count());
-  cuda_check(cudaEventRecord(events_[n], stream_), "cudaEventRecord");
-  return static_cast<int64_t>(n);
+  return first;
+}
+
+// An event of a graph can only be read where it is one that the graph records for others.
+int64_t CudaClock::mark() {
+  const int64_t n = add_marks(1);
+  const unsigned flags =
+      context_.capture() != nullptr ? cudaEventRecordExternal : cudaEventRecordDefault;
+  cuda_check(cudaEventRecordWithFlags(event(n), context_.stream(), flags), "cudaEventRecord");
+  return n;
 }
 
 // cudaEventElapsedTime gives milliseconds as a float, half a microsecond fine.

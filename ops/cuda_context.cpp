@@ -47,10 +47,12 @@ CudaContext::~CudaContext() {
 
 void* CudaContext::scratch_bytes(int64_t bytes) {
   if (bytes > scratch_.bytes()) {
+    check(capture_ == nullptr, "a call is recorded that was not made before: it takes memory");
     // Kernels in flight may still use the old one.
     cuda_check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     scratch_ = {};
     scratch_ = allocate_device(bytes);
+    ++scratch_version_;
   }
   return scratch_.data();
 }

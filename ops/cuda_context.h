@@ -20,6 +20,8 @@ void cuda_check(cudaError_t status, std::string_view call);
 // Uninitialized device memory; an Error (out of memory) that says how much is free otherwise.
 Buffer allocate_device(int64_t bytes);
 
+class CudaCapture;
+
 class CudaContext {
  public:
   CudaContext();
@@ -37,6 +39,12 @@ class CudaContext {
   T* scratch(int64_t count) {
     return static_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
+  // Changes when the scratch memory is another one.
+  int64_t scratch_version() const { return scratch_version_; }
+
+  // While calls are recorded (ops/cuda_recorder.h); null otherwise.
+  CudaCapture* capture() const { return capture_; }
+  void set_capture(CudaCapture* capture) { capture_ = capture; }
 
  private:
   void* scratch_bytes(int64_t bytes);
@@ -44,6 +52,8 @@ class CudaContext {
   cudaStream_t stream_ = nullptr;
   std::string device_name_;
   Buffer scratch_;
+  int64_t scratch_version_ = 0;
+  CudaCapture* capture_ = nullptr;
 };
 
 }  // namespace qstep::ops

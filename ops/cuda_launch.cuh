@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "ops/cuda_capture.h"
 #include "ops/cuda_context.h"
 #include "ops/error.h"
 #include "ops/team.h"
@@ -128,8 +129,12 @@ class CudaLaunch {
   template <class F>
   void each(int64_t n, const F& f) const {
     if (n == 0) return;
-    run_each<<<n_blocks(n, 256), 256, 0, context_.stream()>>>(f, n);
+    const unsigned blocks = n_blocks(n, 256);
+    run_each<<<blocks, 256, 0, context_.stream()>>>(f, n);
     cuda_check(cudaGetLastError(), what_);
+    if (CudaCapture* const capture = context_.capture(); capture != nullptr) {
+      capture->launched({reinterpret_cast<const void*>(run_each<F>), blocks, 256, 0}, f, n);
+    }
   }
 
   template <class T>

@@ -16,6 +16,7 @@
 #include "ops/cuda_context.h"
 #include "ops/cuda_copies.h"
 #include "ops/cuda_probe.h"
+#include "ops/cuda_recorder.h"
 #include "ops/delayed_scaling.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -40,6 +41,7 @@ class CudaOps final : public Ops {
 
   void label(int64_t layer, std::string_view name) override { range_.begin(name, layer); }
   DeviceClock* clock() override { return &clock_; }
+  Recorder* recorder() override { return &recorder_; }
 
   bool in_host_memory() const override { return false; }
   Buffer allocate(int64_t bytes) override {
@@ -198,7 +200,8 @@ class CudaOps final : public Ops {
 
  private:
   CudaContext context_;
-  CudaClock clock_{context_.stream()};
+  CudaClock clock_{context_};
+  CudaRecorder recorder_{context_, clock_};
   CudaCopies copies_{context_.stream()};
   ProfilerRange range_{"qstep operations"};
   cuda::Gemm gemm_{context_};

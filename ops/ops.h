@@ -64,6 +64,8 @@ struct HostCopy {
   Tensor src;
 };
 
+class Recorder;  // ops/recorder.h
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -79,6 +81,8 @@ class Ops {
   virtual void* stream() const { return nullptr; }
   // When the device works on the calls; null where they are over when they return.
   virtual DeviceClock* clock() { return nullptr; }
+  // For calls that are made again and again; null where that would save nothing.
+  virtual Recorder* recorder() { return nullptr; }
 
   // ---- memory -------------------------------------------------------------------------
 

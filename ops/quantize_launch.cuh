@@ -56,9 +56,15 @@ void QuantizeLaunch::blocks(const Work& work) const {
         cudaFuncSetAttribute(run_blocks<Work>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         kWhat);
   }
-  run_blocks<<<static_cast<unsigned>(n), static_cast<unsigned>(Work::kThreads),
-               static_cast<size_t>(bytes), context_.stream()>>>(work);
+  const KernelLaunch launch{.function = reinterpret_cast<const void*>(run_blocks<Work>),
+                            .blocks = static_cast<unsigned>(n),
+                            .threads = static_cast<unsigned>(Work::kThreads),
+                            .shared_bytes = static_cast<size_t>(bytes)};
+  run_blocks<<<launch.blocks, launch.threads, launch.shared_bytes, context_.stream()>>>(work);
   cuda_check(cudaGetLastError(), kWhat);
+  if (CudaCapture* const capture = context_.capture(); capture != nullptr) {
+    capture->launched(launch, work);
+  }
 }
 
 }  // namespace qstep::ops::device

@@ -4,6 +4,7 @@
 // precision/quantize_unit.h.
 #pragma once
 
+#include "ops/recorder.h"
 #include "ops/unit_plan.h"
 
 namespace qstep::ops {
@@ -11,8 +12,10 @@ namespace qstep::ops {
 // Plain data, the same on host and device.
 struct QuantLines {
   precision::UnitPlan plan;
+  Orientation orientation = Orientation::kRowwise;
+  QuantRandom random;
   LogicalPlace place;
-  uint64_t micro_batch = 0;
+  Dtype source = Dtype::kBf16;
   int64_t rows = 0, cols = 0;  // of the source
   bool along_rows = true;      // lines are rows of the source; square blocks always run along them
   precision::BlockShape tile;  // of QuantizedTensor::tile_scales
@@ -24,7 +27,7 @@ struct QuantLines {
     const int64_t n_rows = place.logical_rows(rows), n_cols = place.logical_cols(cols);
     const int64_t row = place.logical_row(along_rows ? line : i);
     const int64_t col = place.logical_col(along_rows ? i : line);
-    const uint64_t above = micro_batch * static_cast<uint64_t>(n_rows * n_cols);
+    const uint64_t above = random.micro_batch * static_cast<uint64_t>(n_rows * n_cols);
     return above + static_cast<uint64_t>(along_rows ? row * n_cols + col : col * n_rows + row);
   }
   // FP8 keeps a NaN in an amax, which makes the scale 1; elsewhere it is left out (numerics 5).
@@ -34,12 +37,26 @@ struct QuantLines {
 inline QuantLines quant_lines(const QuantizedTensor& q, const Tensor& x, const QuantCall& call) {
   const bool square = q.spec.block.square();
   return {.plan = unit_plan(q.spec, q.orientation, x.dtype, call.random),
+          .orientation = q.orientation,
+          .random = call.random,
           .place = call.place,
-          .micro_batch = call.random.micro_batch,
+          .source = x.dtype,
           .rows = x.rows,
           .cols = x.cols,
           .along_rows = square || q.orientation == Orientation::kRowwise,
           .tile = scale_tile(q.spec)};
+}
+
+// Whether the call's step or micro-batch decides any bit.
+inline bool draws_random_bits(const QuantSpec& spec) {
+  return spec.rounding != precision::Rounding::kNearest ||
+         (spec.hadamard > 0 && spec.signs == precision::Signs::kPerStep);
+}
+// The lines of the same call at another moment.
+inline QuantLines at(QuantLines lines, const Moment& moment) {
+  lines.random = at(lines.random, moment);
+  lines.plan = unit_plan(lines.plan.spec, lines.orientation, lines.source, lines.random);
+  return lines;
 }
 
 // Element i of a line, as the operand counts it; turned: the operand's rows are not the lines.

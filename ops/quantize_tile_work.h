@@ -73,6 +73,16 @@ struct TileWork : TileUnits<kUnit, kSize> {
 
   int64_t blocks() const { return n_tiles<kSize>(source.rows, source.cols); }
 
+  // For recorded calls (ops/recorder.h).
+  bool depends_on_moment() const {
+    bool any = false;
+    for (int s = 0; s < n_sides; ++s) any = any || draws_random_bits(sides[s].lines.plan.spec);
+    return any;
+  }
+  void move_to(const Moment& moment) {
+    for (int s = 0; s < n_sides; ++s) sides[s].lines = at(sides[s].lines, moment);
+  }
+
  protected:
   // A unit in the tile and in the source.
   struct Job {

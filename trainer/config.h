@@ -90,6 +90,7 @@ struct RunConfig {
   double max_minutes = 0;       // 0 = no limit but the batch job's
   double hang_limit_s = 60;     // of several ranks: the least time after which a step hangs
   Device device = Device::kCpu;
+  bool cuda_graphs = true;  // a GPU gets what steps repeat as CUDA graphs
 };
 
 // What a run notes of its own time (README.md, Timing).

@@ -215,6 +215,8 @@ void for_each_option(ConfigT& c, F&& f) {
     "what computes; cuda: a GPU of its own for every rank, a backend that has not been tested on "
     "one yet; auto: that where every rank has one",
     any);
+  f("run.cuda_graphs", r.cuda_graphs,
+    "a GPU gets what steps repeat recorded as CUDA graphs, not call by call; same bits", any);
 
   f("timing.level", c.timing.level,
     "what is noted of a step's time: the phases, waits for other ranks too, or every operation",

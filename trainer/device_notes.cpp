@@ -17,7 +17,7 @@ int64_t DeviceNotes::note(int64_t now_ns) {
 }
 
 int64_t DeviceNotes::mark() {
-  last_mark_ = clock_.mark();
+  last_mark_ = next_mark_ < 0 ? clock_.mark() : next_mark_++;
   return note(std::numeric_limits<int64_t>::min());
 }
 

@@ -23,6 +23,8 @@ class DeviceNotes {
   int64_t note(int64_t now_ns);
   // Behind all calls so far: the device is there when it is done with them.
   int64_t mark();
+  // The clock has made the next marks already, from number `first` on; -1: it has not.
+  void use_marks(int64_t first) { next_mark_ = first; }
 
   // Waits until the device is at the last mark.
   void read();
@@ -37,7 +39,7 @@ class DeviceNotes {
   };
 
   ops::DeviceClock& clock_;
-  int64_t last_mark_ = 0;
+  int64_t last_mark_ = 0, next_mark_ = -1;
   std::vector<Note> notes_;
   std::vector<int64_t> marks_ns_, times_ns_;
 };

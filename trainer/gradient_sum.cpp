@@ -23,6 +23,11 @@ GradientSum::Target GradientSum::target(int64_t micro) {
   return {buffers_[depth_], ops::Accumulate::kNo};
 }
 
+int64_t GradientSum::path(int64_t micro) const {
+  if (reduction_ == Reduction::kRank) return micro == 0 ? 0 : 1;
+  return static_cast<int64_t>(depth_) * (n_micros_ + 1) + parallel::merges_after(micro, n_micros_);
+}
+
 void GradientSum::add_up(ops::Ops& ops, int64_t micro, int64_t first, int64_t size) {
   if (reduction_ == Reduction::kRank) return;
   size_t top = depth_;

@@ -28,6 +28,8 @@ class GradientSum {
     ops::Accumulate accumulate;
   };
   Target target(int64_t micro);
+  // Behind target(): equal for micro-batches whose gradients take the same way, calls alike.
+  int64_t path(int64_t micro) const;
 
   // Once the micro-batch's gradient of elements [first, first + size) is complete: adds it to the
   // sums that wait for it. Every element once, in any order.

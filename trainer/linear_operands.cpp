@@ -117,46 +117,60 @@ ops::QuantRandom quant_random(uint64_t seed, uint32_t step, uint64_t micro_batch
           .gemm_column = uses.column_gemm};
 }
 
-OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& q, const Tensor& source,
-                                 LinearTensor tensor) const {
-  const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
+// What the running pass reads of q.
+QuantizedPair LinearOperands::used(const QuantizedPair& q, const Tensor& source) const {
   // Generation feeds fewer tokens than there is room for.
-  const QuantizedTensor row = q.rowwise && q.rowwise.values.rows != source.rows
-                                  ? ops::first_rows(q.rowwise, source.rows)
-                                  : q.rowwise;
-  const QuantizedTensor column = pass_->training ? q.columnwise : QuantizedTensor{};
-  if (row || column) {
-    const auto delayed = [](const QuantizedTensor& t) {
-      return t && t.spec.amax == precision::AmaxScope::kDelayed;
-    };
-    ops::QuantStats row_stats, column_stats;
-    // Every rank counts its part of a tensor that is cut, one of them a tensor that all have.
-    const bool cut = split_.is_cut(tensor);
-    const bool counted = pass_->ledger != nullptr && (cut || split_.first_rank);
-    ops::QuantCall call{
-        .random = quant_random(pass_->seed, pass_->step, pass_->micro_batch, module_, tensor),
-        .place = split_.places[static_cast<size_t>(tensor)],
-        .join = cut ? split_.join : nullptr,
-        .delayed_scale = {},
-        .delayed_amax = {},
-        .non_finite = non_finite_.col_range(static_cast<int64_t>(tensor), 1),
-        .row_stats = counted && row ? &row_stats : nullptr,
-        .column_stats = counted && column ? &column_stats : nullptr};
-    if (delayed(row) || delayed(column)) {
-      const int64_t state_row = tensor_row(module_, tensor);
-      call.delayed_scale = delayed_->scale(state_row);
-      if (pass_->training) call.delayed_amax = delayed_->amax(state_row);
-    }
-    ops.quantize(row, column, source, call);
-    if (call.row_stats != nullptr) {
-      pass_->ledger->add(module_, uses.row, row_stats, static_cast<bool>(row.codes));
-    }
-    if (call.column_stats != nullptr) {
-      pass_->ledger->add(module_, uses.column, column_stats, static_cast<bool>(column.codes));
-    }
+  return {.rowwise = q.rowwise && q.rowwise.values.rows != source.rows
+                         ? ops::first_rows(q.rowwise, source.rows)
+                         : q.rowwise,
+          .columnwise = pass_->training ? q.columnwise : QuantizedTensor{}};
+}
+
+OperandPair LinearOperands::operands(const QuantizedPair& q, const Tensor& source) {
+  return {.rowwise = q.rowwise ? ops::operand(q.rowwise) : rowwise(source),
+          .columnwise = q.columnwise ? ops::operand(q.columnwise) : columnwise(source)};
+}
+
+void LinearOperands::quantize(ops::Ops& ops, const QuantizedPair& q, const Tensor& source,
+                              LinearTensor tensor) const {
+  const auto& [row, column] = q;
+  if (!row && !column) return;
+  const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
+  const auto delayed = [](const QuantizedTensor& t) {
+    return t && t.spec.amax == precision::AmaxScope::kDelayed;
+  };
+  ops::QuantStats row_stats, column_stats;
+  // Every rank counts its part of a tensor that is cut, one of them a tensor that all have.
+  const bool cut = split_.is_cut(tensor);
+  const bool counted = pass_->ledger != nullptr && (cut || split_.first_rank);
+  ops::QuantCall call{
+      .random = quant_random(pass_->seed, pass_->step, pass_->micro_batch, module_, tensor),
+      .place = split_.places[static_cast<size_t>(tensor)],
+      .join = cut ? split_.join : nullptr,
+      .delayed_scale = {},
+      .delayed_amax = {},
+      .non_finite = non_finite_.col_range(static_cast<int64_t>(tensor), 1),
+      .row_stats = counted && row ? &row_stats : nullptr,
+      .column_stats = counted && column ? &column_stats : nullptr};
+  if (delayed(row) || delayed(column)) {
+    const int64_t state_row = tensor_row(module_, tensor);
+    call.delayed_scale = delayed_->scale(state_row);
+    if (pass_->training) call.delayed_amax = delayed_->amax(state_row);
   }
-  return {.rowwise = row ? ops::operand(row) : rowwise(source),
-          .columnwise = column ? ops::operand(column) : columnwise(source)};
+  ops.quantize(row, column, source, call);
+  if (call.row_stats != nullptr) {
+    pass_->ledger->add(module_, uses.row, row_stats, static_cast<bool>(row.codes));
+  }
+  if (call.column_stats != nullptr) {
+    pass_->ledger->add(module_, uses.column, column_stats, static_cast<bool>(column.codes));
+  }
+}
+
+OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& tensors, const Tensor& source,
+                                 LinearTensor tensor) const {
+  const QuantizedPair q = used(tensors, source);
+  quantize(ops, q, source, tensor);
+  return operands(q, source);
 }
 
 OperandPair LinearOperands::input(ops::Ops& ops, const Tensor& x) const {
@@ -166,15 +180,16 @@ OperandPair LinearOperands::input(ops::Ops& ops, const Tensor& x) const {
 
 OperandPair LinearOperands::weight(ops::Ops& ops, const Tensor& w) {
   if (plain()) return {rowwise(w), columnwise(w)};
-  const bool made = weights_version_ == pass_->weights_version && weights_phase_ == pass_->phase &&
+  const QuantizedPair q = used(phases_[pass_->phase].w, w);
+  const bool here = weights_version_ == pass_->weights_version && weights_phase_ == pass_->phase &&
                     (weights_for_training_ || !pass_->training);
-  if (!made) {
-    weight_ = make(ops, phases_[pass_->phase].w, w, LinearTensor::kW);
+  if (!here && pass_->weights_made != pass_->weights_version) {
+    quantize(ops, q, w, LinearTensor::kW);
     weights_version_ = pass_->weights_version;
     weights_phase_ = pass_->phase;
     weights_for_training_ = pass_->training;
   }
-  return weight_;
+  return operands(q, w);
 }
 
 OperandPair LinearOperands::gradient(ops::Ops& ops, const Tensor& dy) const {

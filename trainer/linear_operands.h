@@ -42,6 +42,8 @@ struct PrecisionPass {
   uint32_t step = 0;             // optimizer step
   uint64_t micro_batch = 0;      // within the step
   uint64_t weights_version = 0;  // changes with the weights, and with every step
+  // The version that all layers have operands of, for training in this phase; 0: none.
+  uint64_t weights_made = 0;
   QuantLedger* ledger = nullptr;
 };
 
@@ -103,7 +105,11 @@ class LinearOperands {
 
  private:
   bool plain() const { return pass_ == nullptr || !pass_->quantized; }
-  OperandPair make(ops::Ops& ops, const QuantizedPair& q, const ops::Tensor& source,
+  QuantizedPair used(const QuantizedPair& q, const ops::Tensor& source) const;
+  static OperandPair operands(const QuantizedPair& q, const ops::Tensor& source);
+  void quantize(ops::Ops& ops, const QuantizedPair& q, const ops::Tensor& source,
+                LinearTensor tensor) const;
+  OperandPair make(ops::Ops& ops, const QuantizedPair& tensors, const ops::Tensor& source,
                    LinearTensor tensor) const;
 
   const PrecisionPass* pass_ = nullptr;
@@ -113,8 +119,7 @@ class LinearOperands {
   ops::Tensor non_finite_;
   LinearSplit split_;
 
-  // The weight's operands, and what they were made for.
-  OperandPair weight_;
+  // What the weight's operands were made for.
   uint64_t weights_version_ = 0;  // 0: not made
   size_t weights_phase_ = 0;
   bool weights_for_training_ = false;

@@ -105,6 +105,7 @@ void ModelPrecision::begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger
            .step = static_cast<uint32_t>(step),
            .micro_batch = 0,
            .weights_version = pass_.weights_version,
+           .weights_made = 0,
            .ledger = ledger};
   ops.zero(t_.non_finite);
 }
@@ -131,6 +132,7 @@ void ModelPrecision::begin_evaluation(int64_t step, EvalPrecision precision) {
            .step = static_cast<uint32_t>(step),
            .micro_batch = 0,
            .weights_version = pass_.weights_version,
+           .weights_made = 0,
            .ledger = nullptr};
 }
 

@@ -41,6 +41,8 @@ class ModelPrecision {
   // pass, then end_step behind the update, which a NaN factor ([1]) has left out.
   void begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger);
   void begin_micro_batch(int64_t g) { pass_.micro_batch = static_cast<uint64_t>(g); }
+  // A forward pass of the step is over, whoever made its calls.
+  void weights_made() { pass_.weights_made = pass_.weights_version; }
   void end_step(ops::Ops& ops, const ops::Tensor& factor);
 
   // What the micro-batches of a step leave behind on each rank, for the trainer to join between
@@ -48,6 +50,9 @@ class ModelPrecision {
   const ops::Tensor& amaxes() const { return delayed_.amaxes(); }
   // Sum over the ranks:
   const ops::Tensor& non_finite_counts() const { return t_.non_finite; }
+
+  // The phase of the recipe that the step is in.
+  size_t phase() const { return training_phase_; }
 
   // Forward passes without backward, as step `step` ran them; nothing of them outlives them but the
   // weights' operands.

@@ -31,6 +31,8 @@ class TimedOps final : public ops::Ops {
   void log_work(WorkLog* log) { work_log_ = log; }
   void* stream() const override { return inner_.stream(); }
   ops::DeviceClock* clock() override { return inner_.clock(); }
+  // Work is logged of calls that are made.
+  ops::Recorder* recorder() override { return work_log_ == nullptr ? inner_.recorder() : nullptr; }
   bool in_host_memory() const override { return inner_.in_host_memory(); }
   ops::Buffer allocate(int64_t bytes) override { return inner_.allocate(bytes); }
 

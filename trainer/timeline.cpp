@@ -4,6 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "trainer/timeline_tape.h"
+
 namespace qstep::trainer {
 
 static_assert(format_name(GemmFormat::kFp8E5m2) == "fp8-e5m2" &&
@@ -29,12 +31,18 @@ void Timeline::start(int64_t step) {
 }
 
 Phase Timeline::enter(Phase phase) {
+  if (tape_ != nullptr) tape_->enter(phase);
   const Phase before = turn_to(phase);
   if (phase != before) {
     note_phase();
     phase_range_.begin(kPhaseNames[static_cast<size_t>(phase)], -1);
   }
   return before;
+}
+
+void Timeline::record(TimelineTape* tape) {
+  if (tape_ != nullptr) tape_->end(layer_, label_);
+  tape_ = tape;
 }
 
 // The open one, from here on.
@@ -114,6 +122,7 @@ void Timeline::note_wait(Category category, Stamp begin, Phase phase) {
 
 void Timeline::end_call(Stamp begin, Category category, std::string_view call,
                         const GemmCall& gemm) {
+  if (tape_ != nullptr) tape_->call(category, call, label_, layer_, gemm);
   spans_.push_back({.when = {begin, end_stamp()},
                     .waited_ns = 0,
                     .category = category,

@@ -126,6 +126,14 @@ struct PhaseSpan {
   TimeRange when;
 };
 
+class TimelineTape;
+
+// Calls that the device got as a recording, which made their marks: the first of these, and when.
+struct HandedOver {
+  int64_t first_mark = -1;  // -1: calls are handed over as they are noted
+  int64_t at_ns = 0;
+};
+
 class Timeline {
  public:
   // Null: calls are done when they return.
@@ -147,6 +155,7 @@ class Timeline {
   template <class F>
   void wait(Category category, F&& f) {
     if (!running_) return f();
+    ops::check(tape_ == nullptr, "timeline: a wait among calls that are recorded");
     const Stamp begin = end_stamp();  // of what is ahead of it, within a call too
     const Phase before = turn_to(category == Category::kDataWait ? Phase::kData : Phase::kComm);
     stand_still(f);
@@ -177,6 +186,16 @@ class Timeline {
   Stamp begin_call() { return begin_stamp(); }
   void end_call(Stamp begin, Category category, std::string_view call, const GemmCall& gemm = {});
 
+  // What follows is for recorded calls (recordings.h).
+
+  // What is noted from now on goes to the tape too; null: no longer.
+  void record(TimelineTape* tape);
+  // The calls that are noted next are these.
+  void handed_over_before(const HandedOver& calls) {
+    before_ = calls;
+    if (device_) device_->use_marks(calls.first_mark);
+  }
+
   // What follows is of the last step, until the next one starts.
 
   TimingLevel level() const { return level_; }
@@ -197,7 +216,8 @@ class Timeline {
   }
 
  private:
-  Stamp begin_stamp() { return device_ ? device_->note(now_ns()) : now_ns(); }
+  int64_t handed_over_ns() const { return before_.first_mark < 0 ? now_ns() : before_.at_ns; }
+  Stamp begin_stamp() { return device_ ? device_->note(handed_over_ns()) : now_ns(); }
   Stamp end_stamp() { return device_ ? device_->mark() : now_ns(); }
   Phase turn_to(Phase phase);
   void note_phase();
@@ -211,6 +231,8 @@ class Timeline {
   Phase open_ = Phase::kOther;
   Stamp since_ = 0;  // of the open phase
   int64_t stood_still_ns_ = 0;
+  TimelineTape* tape_ = nullptr;
+  HandedOver before_;
   TimeRange step_;
   int64_t layer_ = -1;
   std::string_view label_;

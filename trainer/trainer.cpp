@@ -113,6 +113,7 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
     : timer_(config.timing.level, ops.clock()),
       ops_(config.timing.level == TimingLevel::kOps ? timed_ops_.emplace(ops, timer_) : ops),
       config_(config),
+      recordings_(ops_, timer_, config.run.cuda_graphs),
       groups_(checked(config, worlds), static_cast<int>(config.parallel.tensor)),
       tensor_(groups_.devices().tensor() != nullptr
                   ? TensorParallel(*groups_.devices().tensor(), timer_)
@@ -222,35 +223,39 @@ void Trainer::update_weights(double lr, int64_t update) {
   }
 }
 
-StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
-  const int64_t n_micros = config_.train.micros_per_step() / ranks_->size();
-  const int64_t first_micro = n_micros * ranks_->rank();
+// Weights arrive ahead of the first micro-batch of a step, gradients leave behind the last one; in
+// a tensor-parallel group every layer exchanges something.
+bool Trainer::exchanges_in_micro_batch(int64_t micro, int64_t n_micros) const {
+  return tensor_.size() > 1 || (ranks_->size() > 1 && (micro == 0 || micro + 1 == n_micros));
+}
+
+// Forward and backward; the losses and the gradient are the device's once it is there.
+void Trainer::compute_micro_batch(int64_t micro, int64_t n_micros, const ops::Moment& moment) {
+  precision_->begin_micro_batch(static_cast<int64_t>(moment.micro_batch));
+  buckets_->begin_micro_batch(micro, micro + 1 == n_micros);
+  const GradientSum::Target target = gradient_sum_->target(micro);
   const int64_t tokens_per_step = config_.train.global_batch * config_.train.seq_len;
   const float loss_scale = 1.0f / static_cast<float>(tokens_per_step);
-  const Tensor& losses = model_->activations().losses;
-  const parallel::CommTimes comm_before = ranks_->comm().times();
-
-  timer_.start(steps_done_ + 1);
-  if (groups_.hosts().world().size() > 1) ops_.zero(step_sums_);
-  precision_->begin_step(ops_, steps_done_ + 1, ledger_);
-  for (int64_t micro = 0; micro < n_micros; ++micro) {
-    timer_.enter(Phase::kData);
-    MicroBatch batch;
-    timer_.wait(Category::kDataWait, [&] { batch = batches.next(); });
-    upload(batch);
-    precision_->begin_micro_batch(first_micro + micro);
-    buckets_->begin_micro_batch(micro, micro + 1 == n_micros);
-    const GradientSum::Target target = gradient_sum_->target(micro);
+  const auto compute = [&] {
     model_->forward_backward(ops_, target.group.views, loss_scale, target.accumulate, timer_);
-    ops_.mean(micro_losses_.col_range(first_micro + micro, 1), losses);
-    gradient_sum_->finished(micro);
+  };
+  if (exchanges_in_micro_batch(micro, n_micros) || ledger_ != nullptr) {
+    compute();
+  } else {
+    recordings_.run({.part = RecordingKey::Part::kMicroBatch,
+                     .phase = precision_->phase(),
+                     .first = micro == 0,
+                     .gradient_path = gradient_sum_->path(micro)},
+                    moment, compute);
   }
+  precision_->weights_made();
+  gradient_sum_->finished(micro);
+}
 
-  timer_.enter(Phase::kOptimizer);
+// In scalars_: loss, norm and the factor of the gradient.
+void Trainer::clip_and_update(double lr, int64_t update) {
   const Tensor loss = scalars_.col_range(0, 1), norm = scalars_.col_range(1, 1),
                factor = scalars_.col_range(2, 1);
-  ranks_->wait_for_gradients(timer_);
-  sum_uncut_gradients();
   ops_.label(-1, kClipLabel);
   sum_squares();
   join_ranks();
@@ -259,7 +264,41 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
   ops_.clip_factor(factor, norm, loss, static_cast<float>(config_.optimizer.clip_norm));
   ops_.label(-1, kUpdateLabel);
   update_weights(lr, update);
-  precision_->end_step(ops_, factor);
+}
+
+StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
+  const int64_t n_micros = config_.train.micros_per_step() / ranks_->size();
+  const int64_t first_micro = n_micros * ranks_->rank();
+  const Tensor& losses = model_->activations().losses;
+  const parallel::CommTimes comm_before = ranks_->comm().times();
+
+  ops::Moment moment{.step = static_cast<uint32_t>(steps_done_ + 1),
+                     .micro_batch = 0,
+                     .lr = static_cast<float>(lr),
+                     .t = update};
+  timer_.start(steps_done_ + 1);
+  if (groups_.hosts().world().size() > 1) ops_.zero(step_sums_);
+  precision_->begin_step(ops_, steps_done_ + 1, ledger_);
+  for (int64_t micro = 0; micro < n_micros; ++micro) {
+    timer_.enter(Phase::kData);
+    MicroBatch batch;
+    timer_.wait(Category::kDataWait, [&] { batch = batches.next(); });
+    upload(batch);
+    moment.micro_batch = static_cast<uint64_t>(first_micro + micro);
+    compute_micro_batch(micro, n_micros, moment);
+    ops_.mean(micro_losses_.col_range(first_micro + micro, 1), losses);
+  }
+
+  timer_.enter(Phase::kOptimizer);
+  ranks_->wait_for_gradients(timer_);
+  sum_uncut_gradients();
+  if (groups_.hosts().world().size() > 1) {
+    clip_and_update(lr, update);
+  } else {
+    recordings_.run({.part = RecordingKey::Part::kUpdate}, moment,
+                    [&] { clip_and_update(lr, update); });
+  }
+  precision_->end_step(ops_, scalars_.col_range(2, 1));
   ++steps_done_;
 
   timer_.enter(Phase::kOther);

@@ -17,6 +17,7 @@
 #include "trainer/optimizer.h"
 #include "trainer/parameters.h"
 #include "trainer/rank_groups.h"
+#include "trainer/recordings.h"
 #include "trainer/shard_plan.h"
 #include "trainer/tensor_parallel.h"
 #include "trainer/timed_ops.h"
@@ -118,6 +119,9 @@ class Trainer {
 
   void upload(const MicroBatch& batch);
   void download(std::span<const ops::HostCopy> copies);
+  bool exchanges_in_micro_batch(int64_t micro, int64_t n_micros) const;
+  void compute_micro_batch(int64_t micro, int64_t n_micros, const ops::Moment& moment);
+  void clip_and_update(double lr, int64_t update);
   void sum_uncut_gradients();
   void sum_squares();
   void join_ranks();
@@ -127,6 +131,7 @@ class Trainer {
   std::optional<TimedOps> timed_ops_;  // at timing.level = ops
   ops::Ops& ops_;
   Config config_;
+  Recordings recordings_;
   RankGroups groups_;
   TensorParallel tensor_;
   ShardPlan shards_;

@@ -46,7 +46,7 @@ TEST_F(StreamOnGpu, BytesArriveWhateverBecomesOfTheSource) {
 
 TEST_F(StreamOnGpu, MarksAreReachedInOrderAndWhenTheWorkIsDone) {
   CudaContext context;
-  ops::CudaClock clock(context.stream());
+  ops::CudaClock clock(context);
   const ops::Buffer buffer = ops::allocate_device(1 << 30);
   const auto now = [] {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(

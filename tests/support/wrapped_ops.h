@@ -22,168 +22,175 @@ class WrappedOps : public ops::Ops {
 
   void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha, Accumulate accumulate,
             const Tensor& bias) override {
-    run("gemm", all_of(d, a, b, bias), [&] { inner_->gemm(d, a, b, alpha, accumulate, bias); });
+    run("gemm", all_of(d, a, b, bias),
+        [=, this] { inner_->gemm(d, a, b, alpha, accumulate, bias); });
   }
   void upload(const Tensor& dst, const void* host) override {
-    run("upload", {dst}, [&] { inner_->upload(dst, host); });
+    run("upload", {dst}, [=, this] { inner_->upload(dst, host); });
   }
   void download(void* host, const Tensor& src) override {
-    run("download", {src}, [&] { inner_->download(host, src); });
+    run("download", {src}, [=, this] { inner_->download(host, src); });
   }
   void download_all(std::span<const ops::HostCopy> copies) override {
-    run("download_all", sources(copies), [&] { inner_->download_all(copies); });
+    run("download_all", sources(copies), [=, this] { inner_->download_all(copies); });
   }
   void zero(const Tensor& x) override {
-    run("zero", {x}, [&] { inner_->zero(x); });
+    run("zero", {x}, [=, this] { inner_->zero(x); });
   }
   void cast(const Tensor& y, const Tensor& x) override {
-    run("cast", {y, x}, [&] { inner_->cast(y, x); });
+    run("cast", {y, x}, [=, this] { inner_->cast(y, x); });
   }
   void add(const Tensor& y, const Tensor& a, const Tensor& b) override {
-    run("add", {y, a, b}, [&] { inner_->add(y, a, b); });
+    run("add", {y, a, b}, [=, this] { inner_->add(y, a, b); });
   }
   void quantize(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
                 const Tensor& x, const ops::QuantCall& call) override {
     run("quantize",
         all_of(rowwise, columnwise, x, call.delayed_scale, call.delayed_amax, call.non_finite),
-        [&] { inner_->quantize(rowwise, columnwise, x, call); });
+        [=, this] { inner_->quantize(rowwise, columnwise, x, call); });
   }
   void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
                              const Tensor& fp8_max, const Tensor& factor,
                              const precision::DelayedScaling& delayed) override {
-    run("update_delayed_scales", {history, scale, amax, fp8_max, factor},
-        [&] { inner_->update_delayed_scales(history, scale, amax, fp8_max, factor, delayed); });
+    run("update_delayed_scales", {history, scale, amax, fp8_max, factor}, [=, this] {
+      inner_->update_delayed_scales(history, scale, amax, fp8_max, factor, delayed);
+    });
   }
   void bias_backward(const Tensor& db, const Tensor& dy, Accumulate accumulate) override {
-    run("bias_backward", {db, dy}, [&] { inner_->bias_backward(db, dy, accumulate); });
+    run("bias_backward", {db, dy}, [=, this] { inner_->bias_backward(db, dy, accumulate); });
   }
   void embedding_forward(const Tensor& x, const Tensor& tokens, const Tensor& wte,
                          int64_t first_token, const Tensor& wpe, int64_t seq_len,
                          int64_t first_position) override {
-    run("embedding_forward", {x, tokens, wte, wpe}, [&] {
+    run("embedding_forward", {x, tokens, wte, wpe}, [=, this] {
       inner_->embedding_forward(x, tokens, wte, first_token, wpe, seq_len, first_position);
     });
   }
   void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& dwpe,
                           const Tensor& dx, const Tensor& tokens, int64_t seq_len,
                           Accumulate dwpe_mode) override {
-    run("embedding_backward", {dwte, dwpe, dx, tokens}, [&] {
+    run("embedding_backward", {dwte, dwpe, dx, tokens}, [=, this] {
       inner_->embedding_backward(dwte, first_token, dwpe, dx, tokens, seq_len, dwpe_mode);
     });
   }
   void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
                        float eps) override {
-    run("rmsnorm_forward", {y, rstd, x, w}, [&] { inner_->rmsnorm_forward(y, rstd, x, w, eps); });
+    run("rmsnorm_forward", {y, rstd, x, w},
+        [=, this] { inner_->rmsnorm_forward(y, rstd, x, w, eps); });
   }
   void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                                 const Tensor& x, const Tensor& delta, const Tensor& w,
                                 float eps) override {
     run("residual_rmsnorm_forward", {sum, y, rstd, x, delta, w},
-        [&] { inner_->residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps); });
+        [=, this] { inner_->residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps); });
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                         const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
                         Accumulate dw_mode) override {
     run("rmsnorm_backward", {dx, dw, dy, x, w, rstd},
-        [&] { inner_->rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode); });
+        [=, this] { inner_->rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode); });
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
                          const Tensor& w, const Tensor& b, float eps) override {
     run("layernorm_forward", {y, mean, rstd, x, w, b},
-        [&] { inner_->layernorm_forward(y, mean, rstd, x, w, b, eps); });
+        [=, this] { inner_->layernorm_forward(y, mean, rstd, x, w, b, eps); });
   }
   void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                   const Tensor& rstd, const Tensor& x, const Tensor& delta,
                                   const Tensor& w, const Tensor& b, float eps) override {
     run("residual_layernorm_forward", {sum, y, mean, rstd, x, delta, w, b},
-        [&] { inner_->residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps); });
+        [=, this] { inner_->residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps); });
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
                           Accumulate dx_mode, Accumulate dw_mode) override {
-    run("layernorm_backward", {dx, dw, db, dy, x, w, mean, rstd},
-        [&] { inner_->layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode); });
+    run("layernorm_backward", {dx, dw, db, dy, x, w, mean, rstd}, [=, this] {
+      inner_->layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode);
+    });
   }
   void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,
                        const Tensor& wk, const ops::AttentionShape& shape, float eps) override {
     run("qk_norm_forward", {y, rstd, qkv, wq, wk},
-        [&] { inner_->qk_norm_forward(y, rstd, qkv, wq, wk, shape, eps); });
+        [=, this] { inner_->qk_norm_forward(y, rstd, qkv, wq, wk, shape, eps); });
   }
   void qk_norm_backward(const Tensor& dqkv, const Tensor& dwq, const Tensor& dwk, const Tensor& qkv,
                         const Tensor& wq, const Tensor& wk, const Tensor& rstd,
                         const ops::AttentionShape& shape, Accumulate dw_mode) override {
     run("qk_norm_backward", {dqkv, dwq, dwk, qkv, wq, wk, rstd},
-        [&] { inner_->qk_norm_backward(dqkv, dwq, dwk, qkv, wq, wk, rstd, shape, dw_mode); });
+        [=, this] { inner_->qk_norm_backward(dqkv, dwq, dwk, qkv, wq, wk, rstd, shape, dw_mode); });
   }
   void rope(const Tensor& qkv, const Tensor& table, const ops::AttentionShape& shape,
             int64_t first_position, ops::Direction direction) override {
-    run("rope", {qkv, table}, [&] { inner_->rope(qkv, table, shape, first_position, direction); });
+    run("rope", {qkv, table},
+        [=, this] { inner_->rope(qkv, table, shape, first_position, direction); });
   }
   void attention_forward(const Tensor& o, const Tensor& lse, const Tensor& qkv,
                          const ops::AttentionShape& shape) override {
-    run("attention_forward", {o, lse, qkv}, [&] { inner_->attention_forward(o, lse, qkv, shape); });
+    run("attention_forward", {o, lse, qkv},
+        [=, this] { inner_->attention_forward(o, lse, qkv, shape); });
   }
   void attention_backward(const Tensor& dqkv, const Tensor& d_o, const Tensor& qkv, const Tensor& o,
                           const Tensor& lse, const ops::AttentionShape& shape) override {
     run("attention_backward", {dqkv, d_o, qkv, o, lse},
-        [&] { inner_->attention_backward(dqkv, d_o, qkv, o, lse, shape); });
+        [=, this] { inner_->attention_backward(dqkv, d_o, qkv, o, lse, shape); });
   }
   void attention_cached(const Tensor& o, const Tensor& k_cache, const Tensor& v_cache,
                         const Tensor& qkv, const ops::AttentionShape& shape,
                         int64_t first_position) override {
     run("attention_cached", {o, k_cache, v_cache, qkv},
-        [&] { inner_->attention_cached(o, k_cache, v_cache, qkv, shape, first_position); });
+        [=, this] { inner_->attention_cached(o, k_cache, v_cache, qkv, shape, first_position); });
   }
   void activation_forward(const Tensor& y, const Tensor& x, ops::Activation kind) override {
-    run("activation_forward", {y, x}, [&] { inner_->activation_forward(y, x, kind); });
+    run("activation_forward", {y, x}, [=, this] { inner_->activation_forward(y, x, kind); });
   }
   void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                            ops::Activation kind) override {
-    run("activation_backward", {dx, dy, x}, [&] { inner_->activation_backward(dx, dy, x, kind); });
+    run("activation_backward", {dx, dy, x},
+        [=, this] { inner_->activation_backward(dx, dy, x, kind); });
   }
   void cross_entropy_forward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
                              int64_t vocab) override {
     run("cross_entropy_forward", {loss, logits, targets},
-        [&] { inner_->cross_entropy_forward(loss, logits, targets, vocab); });
+        [=, this] { inner_->cross_entropy_forward(loss, logits, targets, vocab); });
   }
   void cross_entropy_backward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
                               int64_t vocab, float scale) override {
     run("cross_entropy_backward", {loss, logits, targets},
-        [&] { inner_->cross_entropy_backward(loss, logits, targets, vocab, scale); });
+        [=, this] { inner_->cross_entropy_backward(loss, logits, targets, vocab, scale); });
   }
   void cross_entropy_part(const Tensor& part, const Tensor& logits, const Tensor& targets,
                           int64_t first_token, int64_t vocab) override {
     run("cross_entropy_part", {part, logits, targets},
-        [&] { inner_->cross_entropy_part(part, logits, targets, first_token, vocab); });
+        [=, this] { inner_->cross_entropy_part(part, logits, targets, first_token, vocab); });
   }
   void cross_entropy_join(const Tensor& loss, const Tensor& lse, const Tensor& parts) override {
     run("cross_entropy_join", {loss, lse, parts},
-        [&] { inner_->cross_entropy_join(loss, lse, parts); });
+        [=, this] { inner_->cross_entropy_join(loss, lse, parts); });
   }
   void cross_entropy_part_backward(const Tensor& logits, const Tensor& lse, const Tensor& targets,
                                    int64_t first_token, int64_t vocab, float scale) override {
-    run("cross_entropy_part_backward", {logits, lse, targets}, [&] {
+    run("cross_entropy_part_backward", {logits, lse, targets}, [=, this] {
       inner_->cross_entropy_part_backward(logits, lse, targets, first_token, vocab, scale);
     });
   }
   void mean(const Tensor& out, const Tensor& x) override {
-    run("mean", {out, x}, [&] { inner_->mean(out, x); });
+    run("mean", {out, x}, [=, this] { inner_->mean(out, x); });
   }
   void square_sums(const Tensor& sums, const Tensor& g) override {
-    run("square_sums", {sums, g}, [&] { inner_->square_sums(sums, g); });
+    run("square_sums", {sums, g}, [=, this] { inner_->square_sums(sums, g); });
   }
   void norm_of_sums(const Tensor& norm, const Tensor& sums) override {
-    run("norm_of_sums", {norm, sums}, [&] { inner_->norm_of_sums(norm, sums); });
+    run("norm_of_sums", {norm, sums}, [=, this] { inner_->norm_of_sums(norm, sums); });
   }
   void clip_factor(const Tensor& factor, const Tensor& norm, const Tensor& loss,
                    float max_norm) override {
     run("clip_factor", {factor, norm, loss},
-        [&] { inner_->clip_factor(factor, norm, loss, max_norm); });
+        [=, this] { inner_->clip_factor(factor, norm, loss, max_norm); });
   }
   void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
              const Tensor& grad, const Tensor& factor, const ops::AdamWParams& params) override {
     run("adamw", {w, master, m, v, grad, factor},
-        [&] { inner_->adamw(w, master, m, v, grad, factor, params); });
+        [=, this] { inner_->adamw(w, master, m, v, grad, factor, params); });
   }
 
  protected:
