@@ -234,6 +234,9 @@ for part in 93:2048 98:8192; do
   measure "${part%:*}" steps.log $build/qstep bench step --model $model --batch $((tokens / ${part#*:})) --seq "${part#*:}" \
     --precision $recipes --warmup 3 --steps 6 run.device=cuda
 done
+echo "The first of them call by call, without CUDA graphs:" >>"$logs/results.txt"
+measure 99 steps.log $build/qstep bench step --model $model --batch $((tokens / 2048)) --seq 2048 --precision bf16,fp8-current --warmup 3 --steps 6 \
+  run.device=cuda run.cuda_graphs=false
 
 [ ${#problems[@]} = 0 ] || finish 1
 finish 0

@@ -81,6 +81,7 @@ TEST_F(GpuCheck, EverythingPassedAndWasMeasured) {
   expect_line("  AdamW 3500 GB/s\n");
   expect_line("qstep bench step --model llama-1b --batch 8 --seq 2048 ");
   expect_line("qstep bench step --model llama-1b --batch 2 --seq 8192 ");
+  expect_line(" run.device=cuda run.cuda_graphs=false\n");
   EXPECT_EQ(table_.find("FAILED"), std::string::npos) << table_;
 }
 
