@@ -153,7 +153,7 @@ TEST_F(QuantizeOnGpu, EverySpec) {
 
 // What training asks for, at a size of many waves of thread blocks.
 TEST_F(QuantizeOnGpu, LargePairs) {
-  if (small_sizes_only()) GTEST_SKIP() << "QSTEP_SMALL_SIZES is set";
+  if (small_sizes_only()) GTEST_SKIP() << "runs where QSTEP_SMALL_SIZES is not set";
   ops::CudaContext context;
   QuantSpec turned = nvfp4();
   turned.hadamard = 16;

@@ -44,6 +44,18 @@ std::vector<float> train(Trainer& trainer, int64_t first) {
   return results;
 }
 
+// A trainer on the CPU behind kSteps, and its checkpoint.
+struct Saved {
+  explicit Saved(const Config& config) : trainer(*cpu, config) {
+    train(trainer, 0);
+    save_trainer(*cpu, trainer, kSteps, folder.path());
+  }
+
+  std::unique_ptr<ops::Ops> cpu = ops::make_cpu_ops();
+  TemporaryFolder folder;
+  Trainer trainer;
+};
+
 TEST_P(DeviceMemory, TrainsSavesAndResumesWithTheBitsOfTheCpu) {
   const auto cpu = ops::make_cpu_ops();
   test::FencedOps fenced;
@@ -77,31 +89,23 @@ TEST_P(DeviceMemory, TrainsSavesAndResumesWithTheBitsOfTheCpu) {
 }
 
 TEST_P(DeviceMemory, EvaluatesACheckpointWithTheLossOfTheCpu) {
-  const auto cpu = ops::make_cpu_ops();
+  Saved saved(config_);
   test::FencedOps fenced;
-  const TemporaryFolder folder;
-  Trainer trainer(*cpu, config_);
-  train(trainer, 0);
-  save_trainer(*cpu, trainer, kSteps, folder.path());
   const auto loss_on = [&](ops::Ops& ops) {
-    const LoadedModel loaded(ops, folder.path(), "", Passes::kMicroBatches);
+    const LoadedModel loaded(ops, saved.folder.path(), "", Passes::kMicroBatches);
     FixedBatches batches(learnable_batches(1, 800));
     return Evaluator(ops, loaded).loss(batches.next());
   };
   FixedBatches batches(learnable_batches(1, 800));
-  EXPECT_EQ(trainer.evaluate(batches.next()), loss_on(*cpu));
-  EXPECT_EQ(loss_on(*cpu), loss_on(fenced));
+  EXPECT_EQ(saved.trainer.evaluate(batches.next()), loss_on(*saved.cpu));
+  EXPECT_EQ(loss_on(*saved.cpu), loss_on(fenced));
 }
 
 TEST_P(DeviceMemory, GeneratesWithTheLogitsOfTheCpu) {
-  const auto cpu = ops::make_cpu_ops();
+  Saved saved(config_);
   test::FencedOps fenced;
-  const TemporaryFolder folder;
-  Trainer trainer(*cpu, config_);
-  train(trainer, 0);
-  save_trainer(*cpu, trainer, kSteps, folder.path());
   const auto generate = [&](ops::Ops& ops) {
-    const LoadedModel loaded(ops, folder.path(), GetParam());
+    const LoadedModel loaded(ops, saved.folder.path(), GetParam());
     Generator generator(ops, loaded, 12, loaded.config().model.vocab_size);
     std::vector<int32_t> tokens;
     const std::vector<int32_t> prompt{3, 1, 4, 1};
@@ -111,7 +115,7 @@ TEST_P(DeviceMemory, GeneratesWithTheLogitsOfTheCpu) {
     });
     return tokens;
   };
-  EXPECT_EQ(generate(*cpu), generate(fenced));
+  EXPECT_EQ(generate(*saved.cpu), generate(fenced));
 }
 
 TEST_P(DeviceMemory, QuantizersAreTestedThere) {

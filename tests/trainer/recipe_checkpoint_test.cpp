@@ -8,6 +8,7 @@
 #include "tests/support/test_name.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
+#include "tests/trainer/saved_trainer.h"
 #include "trainer/evaluator.h"
 #include "trainer/generator.h"
 #include "trainer/loaded_model.h"
@@ -65,15 +66,7 @@ class RecipeCheckpoint : public ::testing::TestWithParam<std::string> {
     trainer_ = std::make_unique<Trainer>(*ops_, config_);
     FixedBatches batches(learnable_batches(steps, 300));
     for (int64_t step = 1; step <= steps; ++step) trainer_->step(batches, 3e-3, step);
-    CheckpointState state;
-    state.step = steps;
-    state.vocab_size = config_.model.vocab_size;
-    state.config_toml = to_toml(config_);
-    state.recipe_toml = to_toml(config_.precision.loaded);
-    state.tokenizer = "bytes";
-    std::vector<NamedTensor> tensors = named_tensors(trainer_->shards(), trainer_->parameters());
-    for (NamedTensor& t : trainer_->precision_state()) tensors.push_back(std::move(t));
-    save_checkpoint(folder_.path(), state, tensors, 0);
+    save_trainer(*ops_, *trainer_, steps, folder_.path());
   }
 
   // Mean loss of the checkpoint, as `qstep eval --precision` computes it.

@@ -11,6 +11,7 @@
 
 #include "tests/support/recording_ops.h"
 #include "tests/support/test_name.h"
+#include "tests/support/thread_comm.h"
 #include "tests/trainer/recipe_testing.h"
 #include "trainer/config_options.h"
 #include "trainer/ledger.h"
@@ -158,6 +159,33 @@ TEST(Recordings, AreLeftOutWhereQuantizationsAreCounted) {
   twins.step();
   EXPECT_EQ(0, twins.direct("quantize"));
   twins.expect_same_state();
+}
+
+// Two ranks with four micro-batches each: weights arrive ahead of the first, gradients leave behind
+// the last; the two between them exchange nothing.
+TEST(Recordings, OfRanksAreWhatExchangesNothing) {
+  const Config config = recipe_config(load_recipe("nvfp4"), 2 * kMicros, kSteps);
+  const auto train = [&](ops::Ops& ops, parallel::Comm& comm) {
+    Trainer trainer(ops, config, comm);
+    FixedBatches batches(
+        learnable_batches(kMicros, 960 + kMicros * static_cast<uint64_t>(comm.rank())));
+    std::vector<float> results;
+    for (int64_t step = 1; step <= kSteps; ++step) {
+      const StepResult result = trainer.step(batches, 3e-3 / static_cast<double>(step), step);
+      results.push_back(result.loss);
+      results.push_back(result.grad_norm);
+    }
+    trainer.refresh_weights();
+    return std::pair(results, state_of(trainer));
+  };
+  test::run_ranks(2, [&](parallel::Comm& comm) {
+    const auto cpu = ops::make_cpu_ops();
+    RecordingOps device;
+    EXPECT_TRUE(train(*cpu, comm) == train(device, comm));
+    // One for each of the two, in the second step; both again in every later one.
+    EXPECT_EQ(2, device.n_recordings);
+    EXPECT_EQ(2 * (kSteps - 2), device.n_runs);
+  });
 }
 
 TEST(Recordings, CanBeTurnedOff) {
