@@ -72,6 +72,7 @@ class CudaOps final : public Ops {
   bool multiplies_codes(const CodeProduct& product) override {
     return gemm_.multiplies_codes(product);
   }
+  bool has_hardware_rounder() override { return cuda::has_hardware_rounder(); }
   void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
                 const QuantCall& call) override {
     cuda::quantize(rowwise, columnwise, x, call, context_);

@@ -1,12 +1,15 @@
 #include <cuda_runtime.h>
 
+#include "ops/cuda_context.h"
 #include "ops/cuda_probe.h"
 #include "ops/cuda_reasons.h"
+#include "precision/stochastic_rounding.h"
 
 namespace qstep::ops::cuda {
 
 namespace {
 __global__ void probe() {}
+__global__ void probe_rounder(int* answer) { *answer = precision::kHasHardwareRounder<float>; }
 
 std::string failed(cudaError_t status, const char* call) {
   return call_error(status, cudaGetErrorName(status), cudaGetErrorString(status), call).what();
@@ -61,6 +64,16 @@ std::string why_no_device() {
     return "this qstep holds no code for the GPU";
   }
   return no_code_text(properties.name, 10 * properties.major + properties.minor, compiled_for());
+}
+
+bool has_hardware_rounder() {
+  const Buffer memory = allocate_device(sizeof(int));
+  int answer = 0;
+  probe_rounder<<<1, 1>>>(static_cast<int*>(memory.data()));
+  cuda_check(cudaGetLastError(), "probe_rounder");
+  cuda_check(cudaMemcpy(&answer, memory.data(), sizeof answer, cudaMemcpyDeviceToHost),
+             "probe_rounder");
+  return answer != 0;
 }
 
 }  // namespace qstep::ops::cuda

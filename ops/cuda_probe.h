@@ -12,4 +12,8 @@ int count_devices(std::string& why);
 // no GPU, or one that the binary holds no code for.
 std::string why_no_device();
 
+// Whether what the current device runs has its stochastic rounding
+// (precision/stochastic_rounding.h), found by asking a kernel, which takes a moment.
+bool has_hardware_rounder();
+
 }  // namespace qstep::ops::cuda

@@ -109,6 +109,8 @@ class Ops {
   // Whether gemm multiplies operands in these forms by their codes: by the matrix units, natively.
   // Where it does not, it reads decoded values (emulated). Asked when tensors are laid out.
   virtual bool multiplies_codes(const CodeProduct& /*product*/) { return false; }
+  // Whether quantize takes StochasticRounder::kHardware.
+  virtual bool has_hardware_rounder() { return false; }
   // Both orientations of x from one read; either may be empty. `rowwise` and `columnwise` say how
   // (spec) and where to. Where precision::transposable, columnwise.values may be rowwise.values.
   // With Source::kForward the columnwise one is made from what the rowwise one decodes to.

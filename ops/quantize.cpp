@@ -280,6 +280,8 @@ void quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
               const QuantCall& call, Workspace& workspace) {
   check_quantize(rowwise, columnwise, x, call);
   check(!rowwise.codes && !columnwise.codes, "quantize: a CPU writes values alone");
+  check(call.random.rounder == precision::StochasticRounder::kPortable,
+        "quantize: a CPU has no stochastic rounding of its own");
   const Dtype source = x.dtype;
   const bool row_stats = call.row_stats != nullptr, column_stats = call.column_stats != nullptr;
   if (rowwise && columnwise && precision::transposable(rowwise.spec, columnwise.spec)) {

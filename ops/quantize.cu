@@ -1,7 +1,7 @@
-// cuda::quantize: the passes of ops/quantize_passes.h on a stream.
+// cuda::quantize: the calls of ops/quantize_calls.h on a stream.
 #include "ops/quantize.h"
 #include "ops/quantize_formats.cuh"
-#include "ops/quantize_passes.h"
+#include "ops/quantize_calls.h"
 
 namespace qstep::ops {
 namespace device {

@@ -25,7 +25,7 @@ class QuantizeLaunch {
   void zero(void* memory, int64_t bytes) const {
     cuda_check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), context_.stream()), kWhat);
   }
-  // Instantiated in quantize_unit_*.cu and quantize.cu.
+  // Instantiated in quantize_*.cu.
   template <class Work>
   void blocks(const Work& work) const;
   template <class F>

@@ -73,6 +73,8 @@ struct QuantRandom {
   uint32_t slot = 0;                       // 0 x, 1 w, 2 dy
   uint32_t gemm_row = 0, gemm_column = 0;  // Hadamard signs: 0 fprop, 1 dgrad, 2 wgrad, of the
                                            // GEMM that reads the orientation
+  // Of E2M1; kHardware only where Ops::has_hardware_rounder.
+  precision::StochasticRounder rounder = precision::StochasticRounder::kPortable;
 };
 
 // Where the source lies in the logical tensor that a tensor-parallel group holds together: random

@@ -29,6 +29,7 @@ UnitPlan unit_plan(const QuantSpec& spec, Orientation orientation, Dtype source,
   plan.largest_scale = source == Dtype::kBf16 ? kLargestBf16 : precision::kMaxFloat;
   plan.seed = random.seed;
   plan.step = random.step;
+  plan.rounder = random.rounder;
   plan.element_stream = stream(RandomPurpose::kElements);
   plan.scale_stream = stream(RandomPurpose::kScales);
   plan.signs =

@@ -54,6 +54,11 @@ enum class Rounding : uint8_t {
   kMsEden,      // nearest elements, scales corrected and rounded stochastically (Quartet II)
 };
 
+// Who rounds to E2M1 stochastically, for all of a run: no part of a spec.
+//   portable   formulas, with the same codes on every device                  (numerics 4.2)
+//   hardware   the GPU's cvt.rs: as unbiased, faster, and other codes; where it has it
+enum class StochasticRounder : uint8_t { kPortable, kHardware };
+
 // Signs of the random Hadamard transform, +1 or -1 per position of a group.
 enum class Signs : uint8_t {
   kFixed,     // one vector for all layers and steps (TE)
@@ -122,6 +127,9 @@ inline constexpr std::array kScaleRuleNames{
 inline constexpr std::array kRoundingNames{Name<Rounding>{"nearest", Rounding::kNearest},
                                            Name<Rounding>{"stochastic", Rounding::kStochastic},
                                            Name<Rounding>{"ms-eden", Rounding::kMsEden}};
+inline constexpr std::array kStochasticRounderNames{
+    Name<StochasticRounder>{"portable", StochasticRounder::kPortable},
+    Name<StochasticRounder>{"hardware", StochasticRounder::kHardware}};
 inline constexpr std::array kSignsNames{Name<Signs>{"fixed", Signs::kFixed},
                                         Name<Signs>{"per-layer", Signs::kPerLayer},
                                         Name<Signs>{"per-step", Signs::kPerStep}};
@@ -142,6 +150,7 @@ constexpr const auto& names_of(QuantFormat) { return kQuantFormatNames; }
 constexpr const auto& names_of(BlockShape) { return kBlockNames; }
 constexpr const auto& names_of(ScaleRule) { return kScaleRuleNames; }
 constexpr const auto& names_of(Rounding) { return kRoundingNames; }
+constexpr const auto& names_of(StochasticRounder) { return kStochasticRounderNames; }
 constexpr const auto& names_of(Signs) { return kSignsNames; }
 constexpr const auto& names_of(FourOverSix) { return kFourOverSixNames; }
 constexpr const auto& names_of(Headroom) { return kHeadroomNames; }

@@ -1,7 +1,14 @@
 // Stochastic rounding: up with the probability of the fraction, so that the mean is the value.
 #pragma once
 
+#include <type_traits>
+
 #include "precision/element_format.h"
+
+// In code for compute capabilities 10.0 and 10.3 and these alone: sm_100a, sm_103a (PTX ISA, cvt).
+#if defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM103_ALL)
+#define QSTEP_HAS_CVT_RS 1
+#endif
 
 namespace qstep::precision {
 
@@ -32,6 +39,57 @@ QSTEP_HD inline F round_stochastic_e2m1_by(F x, F fraction) {
 template <class F>
 QSTEP_HD inline F round_stochastic_e2m1(F x, BitsOf<F> random_byte) {
   return round_stochastic_e2m1_by(x, to_number(random_byte) * all<F>(0x1p-9f));
+}
+
+// Whether this code has the GPU's stochastic rounding to E2M1, cvt.rs. The host has a model of it,
+// one float at a time.
+#if !defined(__CUDA_ARCH__) || defined(QSTEP_HAS_CVT_RS)
+template <class F>
+inline constexpr bool kHasHardwareRounder = std::is_same_v<F, float>;
+#else
+template <class F>
+inline constexpr bool kHasHardwareRounder = false;
+#endif
+
+// Four numbers to E2M1 by that instruction and one random word: rounded away from zero where the
+// sum of random bits and the mantissa bits that are cut off carries. Saturates; NaN is +6.
+//
+// Of the word, bytes 0 and 2 belong to the first two numbers and bytes 1 and 3 to the others. Which
+// of the two is whose, and that the carry rounds as round_stochastic_e2m1 does, PTX ISA leaves
+// open. The model takes the bytes in order; tests/gpu/precision_device_test.cu holds the
+// instruction against what is said.
+QSTEP_HD inline void model_round_four(float* v, uint32_t word) {
+  constexpr int kByteOf[4] = {0, 2, 1, 3};
+  QSTEP_UNROLL(4)
+  for (int i = 0; i < 4; ++i) {
+    v[i] = round_stochastic_e2m1(v[i], (word >> (8 * kByteOf[i])) & 0xFFu);
+  }
+}
+QSTEP_HD_INLINE void round_four_by_hardware(float* v, uint32_t word) {
+#if defined(QSTEP_HAS_CVT_RS)
+  // The last operand in front: codes of four bits, the first in the lowest. Back to numbers
+  // exactly, by way of FP16.
+  uint32_t low, high;
+  asm("{ .reg .b16 codes;\n\t"
+      ".reg .b8 low, high;\n\t"
+      "cvt.rs.satfinite.e2m1x4.f32 codes, {%5, %4, %3, %2}, %6;\n\t"
+      "mov.b16 {low, high}, codes;\n\t"
+      "cvt.rn.f16x2.e2m1x2 %0, low;\n\t"
+      "cvt.rn.f16x2.e2m1x2 %1, high; }"
+      : "=r"(low), "=r"(high)
+      : "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3]), "r"(word));
+  QSTEP_UNROLL(2)
+  for (int i = 0; i < 2; ++i) {
+    asm("{ .reg .b16 low, high;\n\t"
+        "mov.b32 {low, high}, %2;\n\t"
+        "cvt.f32.f16 %0, low;\n\t"
+        "cvt.f32.f16 %1, high; }"
+        : "=f"(v[2 * i]), "=f"(v[2 * i + 1])
+        : "r"(i == 0 ? low : high));
+  }
+#elif !defined(__CUDA_ARCH__)
+  model_round_four(v, word);
+#endif
 }
 
 // To E4M3 with 24 random bits, for scales that are not negative (numerics 7.8): up when

@@ -41,12 +41,14 @@ struct Findings {
   std::string why_no_cuda;
   std::string gpu_to_gpu = between_gpus();
   std::vector<FormatRow> gpu_products;
+  bool hardware_rounder = false;
 
   Findings() {
     const std::unique_ptr<ops::Ops> ops = ask_gpu(why_no_cuda);
     if (ops == nullptr) return;
     gpu = ops->name();
     gpu_products = product_matrix(*ops);
+    hardware_rounder = ops->has_hardware_rounder();
   }
 };
 
@@ -111,6 +113,7 @@ void print_json(const Findings& found) {
                   {"why_not", found.why_no_cuda},
                   {"gpu", found.gpu},
                   {"between_gpus", found.gpu_to_gpu},
+                  {"stochastic_rounding", found.hardware_rounder},
                   {"products", Json::array()}};
   for (const FormatRow& row : found.gpu_products) {
     Json products = {{"format", row.format}};
@@ -148,6 +151,8 @@ void print_products(const Findings& found) {
     fmt::print("\n");
   }
   fmt::print("  emulated: rounded bit for bit, multiplied in BF16; no gain in time\n");
+  fmt::print("  precision.stochastic_rounding=hardware: {}\n",
+             found.hardware_rounder ? "rounds E2M1 by an instruction" : "not on this GPU");
 }
 
 void print_text(const Findings& found) {

@@ -64,6 +64,7 @@ struct OptimizerConfig {
 
 struct PrecisionConfig {
   std::string recipe{kBf16Recipe};  // a name or a path, as load_recipe takes it
+  precision::StochasticRounder stochastic_rounding = precision::StochasticRounder::kPortable;
   EvalPrecision eval = EvalPrecision::kRecipe;
   int64_t ledger_every = 100;  // steps between rows of the numeric ledger; 0 = off
   precision::Recipe loaded;    // what `recipe` names; set together with it (set_recipe)

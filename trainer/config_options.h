@@ -172,6 +172,10 @@ void for_each_option(ConfigT& c, F&& f) {
   f("precision.recipe", p.recipe,
     "number formats: a recipe by name (qstep recipe list) or a path to one of your own",
     Limits{.not_empty = true});
+  f("precision.stochastic_rounding", p.stochastic_rounding,
+    "where the recipe rounds to E2M1 stochastically: portable has the same bits on every device; "
+    "hardware, for compute capability 10.0 and 10.3, has the GPU round: faster, other bits",
+    any);
   f("precision.eval", p.eval, "what evaluations run in: the recipe, or BF16 throughout", any);
   f("precision.ledger_every", p.ledger_every,
     "steps between rows of the numeric ledger of quantized operands; 0 = off", at_least(0));

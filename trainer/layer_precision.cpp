@@ -29,11 +29,26 @@ LinearShape linear_shape(const ModelConfig& m, LinearKind kind) {
   return {};
 }
 
+namespace {
+
+template <class F>
+bool any_quantized(const PrecisionPhase& phase, const F& f) {
+  return std::any_of(phase.tables.begin(), phase.tables.end(), [&](const OperandTable& table) {
+    return std::any_of(table.specs.begin(), table.specs.end(),
+                       [&](const QuantSpec& spec) { return spec.quantized() && f(spec); });
+  });
+}
+
+}  // namespace
+
 bool PrecisionPhase::has_delayed() const {
-  return std::any_of(tables.begin(), tables.end(), [](const OperandTable& table) {
-    return std::any_of(table.specs.begin(), table.specs.end(), [](const QuantSpec& spec) {
-      return spec.quantized() && spec.amax == AmaxScope::kDelayed;
-    });
+  return any_quantized(*this,
+                       [](const QuantSpec& spec) { return spec.amax == AmaxScope::kDelayed; });
+}
+
+bool PrecisionPhase::rounds_stochastically() const {
+  return any_quantized(*this, [](const QuantSpec& spec) {
+    return spec.rounding == precision::Rounding::kStochastic;
   });
 }
 
@@ -49,6 +64,11 @@ bool PrecisionPlan::has_delayed() const {
                      [](const PrecisionPhase& phase) { return phase.has_delayed(); });
 }
 
+bool PrecisionPlan::rounds_stochastically() const {
+  return std::any_of(phases.begin(), phases.end(),
+                     [](const PrecisionPhase& phase) { return phase.rounds_stochastically(); });
+}
+
 size_t PrecisionPlan::phase_at(int64_t step) const {
   size_t phase = 0;
   while (phase + 1 < phases.size() && phases[phase + 1].first_step <= step) ++phase;
@@ -59,7 +79,8 @@ PrecisionPlan plan_precision(const Config& config) {
   const precision::Recipe& recipe = config.precision.loaded;
   const ModelConfig& model = config.model;
   const int64_t n_steps = config.train.steps;
-  PrecisionPlan plan{.phases = {}, .delayed = recipe.delayed};
+  PrecisionPlan plan{
+      .phases = {}, .delayed = recipe.delayed, .rounder = config.precision.stochastic_rounding};
   for (const int64_t first_step : precision::phase_starts(recipe, n_steps)) {
     PrecisionPhase phase{.first_step = first_step, .tables = {}};
     for (int64_t module = 0; module < n_modules(model); ++module) {

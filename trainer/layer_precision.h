@@ -46,15 +46,19 @@ struct PrecisionPhase {
 
   // The operands whose scale comes from earlier steps are there.
   bool has_delayed() const;
+  // An operand's elements are rounded with random bits.
+  bool rounds_stochastically() const;
 };
 
 struct PrecisionPlan {
   std::vector<PrecisionPhase> phases;  // the first from step 1 on; none: the plan is plain
   precision::DelayedScaling delayed;
+  precision::StochasticRounder rounder = precision::StochasticRounder::kPortable;
 
   // Nothing is ever quantized: the linear layers compute with the tensors as they are.
   bool plain() const;
   bool has_delayed() const;
+  bool rounds_stochastically() const;
   // The phase that holds the step (from 1); the last one beyond the end of the run.
   size_t phase_at(int64_t step) const;
 };

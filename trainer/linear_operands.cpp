@@ -152,6 +152,7 @@ void LinearOperands::quantize(ops::Ops& ops, const QuantizedPair& q, const Tenso
       .non_finite = non_finite_.col_range(static_cast<int64_t>(tensor), 1),
       .row_stats = counted && row ? &row_stats : nullptr,
       .column_stats = counted && column ? &column_stats : nullptr};
+  call.random.rounder = pass_->rounder;
   if (delayed(row) || delayed(column)) {
     const int64_t state_row = tensor_row(module_, tensor);
     call.delayed_scale = delayed_->scale(state_row);

@@ -39,6 +39,7 @@ struct PrecisionPass {
   bool quantized = true;  // false: every operand stays in the compute type
   size_t phase = 0;
   uint64_t seed = 0;
+  precision::StochasticRounder rounder = precision::StochasticRounder::kPortable;
   uint32_t step = 0;             // optimizer step
   uint64_t micro_batch = 0;      // within the step
   uint64_t weights_version = 0;  // changes with the weights, and with every step

@@ -72,6 +72,8 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
                                                  recipe, fmt::join(problems, "\n  ")));
     }
   }
+  // On whatever device it was trained: hardware rounding is for the speed of training.
+  config_.precision.stochastic_rounding = precision::StochasticRounder::kPortable;
   if (config_.precision.eval == EvalPrecision::kRecipe) plan_ = plan_precision(config_);
 
   const Dtype dtype = config_.compute_dtype();

@@ -27,6 +27,20 @@ std::vector<LinearTensors> lay_out_phase(ops::Arena& arena, const PrecisionPhase
   return layers;
 }
 
+void check_rounder(ops::Ops& ops, const PrecisionPlan& plan) {
+  if (plan.rounder == precision::StochasticRounder::kPortable || !plan.rounds_stochastically() ||
+      ops.has_hardware_rounder()) {
+    return;
+  }
+  throw ops::Error(
+      ops::ExitCode::kConfig,
+      fmt::format(
+          "precision.stochastic_rounding = \"hardware\" needs a GPU that rounds to E2M1 with "
+          "random bits (cvt.rs, compute capability 10.0 or 10.3) and a qstep compiled for "
+          "it, which {} is not: write precision.stochastic_rounding = \"portable\"",
+          ops.name()));
+}
+
 }  // namespace
 
 PrecisionTensors PrecisionTensors::lay_out(ops::Arena& arena, const PrecisionPlan& plan,
@@ -60,6 +74,7 @@ ModelPrecision::ModelPrecision(ops::Ops& ops, PrecisionPlan plan, PrecisionTenso
       delayed_(ops, plan_, t_.delayed),
       plain_(plan_.plain()),
       host_non_finite_(static_cast<size_t>(t_.non_finite.size())) {
+  check_rounder(ops, plan_);
   pass_.seed = seed;
   pass_.weights_version = 1;
   delayed_.enter_phase(ops, training_phase_);
@@ -102,6 +117,7 @@ void ModelPrecision::begin_step(ops::Ops& ops, int64_t step, QuantLedger* ledger
            .quantized = true,
            .phase = phase,
            .seed = pass_.seed,
+           .rounder = plan_.rounder,
            .step = static_cast<uint32_t>(step),
            .micro_batch = 0,
            .weights_version = pass_.weights_version,
@@ -129,6 +145,7 @@ void ModelPrecision::begin_evaluation(int64_t step, EvalPrecision precision) {
            .quantized = precision == EvalPrecision::kRecipe,
            .phase = plan_.phase_at(step),
            .seed = pass_.seed,
+           .rounder = plan_.rounder,
            .step = static_cast<uint32_t>(step),
            .micro_batch = 0,
            .weights_version = pass_.weights_version,

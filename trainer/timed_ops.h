@@ -39,6 +39,7 @@ class TimedOps final : public ops::Ops {
   bool multiplies_codes(const ops::CodeProduct& product) override {
     return inner_.multiplies_codes(product);
   }
+  bool has_hardware_rounder() override { return inner_.has_hardware_rounder(); }
   void gemm(const ops::Tensor& d, const ops::Operand& a, const ops::Operand& b, float alpha,
             ops::Accumulate accumulate, const ops::Tensor& bias) override;
 

@@ -12,6 +12,7 @@ namespace {
 using ops::Accumulate;
 using ops::Activation;
 using ops::Ops;
+using precision::StochasticRounder;
 
 constexpr int64_t kTokens = 65536, kSeqLen = 4096, kChannels = 2048, kFeedForward = 8192;
 constexpr int64_t kLogitTokens = 8192, kVocab = 128256;  // of Llama 3
@@ -120,9 +121,12 @@ GpuCalls adamw(Tensors& t) {
 
 enum class Into : uint8_t { kValues, kCodes };
 
-GpuCase quantizer(const QuantizeCase& c, Into into) {
+GpuCase quantizer(const QuantizeCase& c, Into into,
+                  StochasticRounder rounder = StochasticRounder::kPortable) {
   constexpr int64_t kRows = 16384, kCols = 8192;
+  const bool hardware = rounder == StochasticRounder::kHardware;
   const auto make = [=](Tensors& t) -> GpuCalls {
+    if (hardware && !t.ops().has_hardware_rounder()) return {};
     const Tensor x = t.random(Dtype::kBf16, kRows, kCols);
     const bool shared = into == Into::kValues && precision::transposable(c.row, c.column);
     const bool codes = into == Into::kCodes;
@@ -133,10 +137,11 @@ GpuCase quantizer(const QuantizeCase& c, Into into) {
     const auto row = lay_out(c.row, ops::Orientation::kRowwise, !codes);
     auto column = lay_out(c.column, ops::Orientation::kColumnwise, !codes && !shared);
     if (shared) column.values = row.values;
-    return {[=](Ops& ops) { ops.quantize(row, column, x, {}); }};
+    return {[=](Ops& ops) { ops.quantize(row, column, x, {.random = {.rounder = rounder}}); }};
   };
-  return {fmt::format("quantize {}{}", c.name, into == Into::kCodes ? ", codes" : ""), make,
-          2.0 * kRows * kCols * (c.passes - 1)};
+  return {fmt::format("quantize {}{}{}", c.name, into == Into::kCodes ? ", codes" : "",
+                      hardware ? ", cvt.rs" : ""),
+          make, 2.0 * kRows * kCols * (c.passes - 1)};
 }
 
 }  // namespace
@@ -166,6 +171,9 @@ std::vector<GpuCase> quantizer_cases() {
     cases.push_back(quantizer(c, Into::kValues));
     if (ops::native_form(c.row) && ops::native_form(c.column)) {
       cases.push_back(quantizer(c, Into::kCodes));
+    }
+    if (c.row.rounding == precision::Rounding::kStochastic) {
+      cases.push_back(quantizer(c, Into::kCodes, StochasticRounder::kHardware));
     }
   }
   return cases;

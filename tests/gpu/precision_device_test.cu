@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <numeric>
@@ -116,6 +117,30 @@ struct RoundStochastically {
   }
 };
 
+// Four floats and a word, for the GPU's own stochastic rounding.
+struct HardwareInput {
+  uint32_t x[4], word;
+};
+// In w[0] and w[1] the codes of the four by the instruction and by the host's model of it, in w[2]
+// whether there is one.
+struct RoundByHardware {
+  using In = HardwareInput;
+  using Out = PhiloxWords;
+  QSTEP_HD static uint32_t codes_of(const float* v) {
+    uint32_t codes = 0;
+    for (int i = 0; i < 4; ++i) codes |= uint32_t{encode<ElementFormat::kE2m1>(v[i])} << (8 * i);
+    return codes;
+  }
+  QSTEP_HD Out operator()(const In& in) const {
+    float v[4], modelled[4];
+    for (int i = 0; i < 4; ++i) v[i] = modelled[i] = from_bits(in.x[i]);
+    model_round_four(modelled, in.word);
+    if constexpr (!kHasHardwareRounder<float>) return {{0, codes_of(modelled), 0, 0}};
+    round_four_by_hardware(v, in.word);
+    return {{codes_of(v), codes_of(modelled), 1, 0}};
+  }
+};
+
 struct PhiloxInput {
   uint64_t seed;
   PhiloxWords counter;
@@ -193,6 +218,77 @@ TEST(PrecisionOnDevice, SameBitsAsOnTheHostOrACleanRefusal) {
       << "of all 2^32 floats the GPU's conversions give other codes";
   expect_same_bits<RoundStochastically>("stochastic rounding", float_patterns());
   expect_same_bits<DrawPhilox>("philox4x32", philox_inputs());
+}
+
+// Code i of what RoundByHardware gives.
+float value_of(uint32_t codes, int i) {
+  return decode<ElementFormat::kE2m1>(static_cast<uint8_t>(codes >> (8 * i)));
+}
+
+// What PTX ISA says of cvt.rs: one of the two neighbours; a number of the grid stays; the sign
+// stays; the first two numbers depend on the lower bytes of both halves of the word alone and the
+// others on the upper ones; up as often as the fraction says, to one part in 256 of a step
+// (numerics 4.2), the most that eight bits allow, and five standard deviations of the draws.
+TEST(PrecisionOnDevice, TheHardwareRoundsAsItsManualSays) {
+  if (const std::string why = why_no_device<RoundByHardware>(); !why.empty()) {
+    GTEST_SKIP() << "needs a GPU: " << why;
+  }
+  if (apply_on_device<RoundByHardware>({{}})[0].w[2] == 0) {
+    GTEST_SKIP() << "needs compute capability 10.0 or 10.3, in code for sm_100a or sm_103a";
+  }
+  constexpr int kDraws = 4096, kFractions = 64;
+  int64_t as_modelled = 0, rounded = 0;
+  for (int f = 0; f < kFractions; ++f) {
+    // The four numbers lie in four steps of the grid: 0 to 1/2, 1 to 3/2, 2 to 3, 4 to 6.
+    const float fraction = static_cast<float>(f) / kFractions;
+    const float lower[4] = {0.0f, 1.0f, 2.0f, 4.0f}, step[4] = {0.5f, 0.5f, 1.0f, 2.0f};
+    std::vector<HardwareInput> in;
+    for (uint32_t draw = 0; draw < kDraws; ++draw) {
+      HardwareInput one{.x = {},
+                        .word = philox4x32(5, {{draw, static_cast<uint32_t>(f), 0, 0}}).w[0]};
+      for (int i = 0; i < 4; ++i) {
+        const float x = lower[i] + fraction * step[i];
+        one.x[i] = bits(draw % 2 == 0 ? x : -x);
+      }
+      in.push_back(one);
+      one.word ^= 0xFF00FF00u;  // the bytes of the last two
+      in.push_back(one);
+      one.word ^= 0xFFFFFFFFu;  // those of the first two instead
+      in.push_back(one);
+    }
+    const std::vector<PhiloxWords> out = apply_on_device<RoundByHardware>(in);
+    int ups[4] = {};
+    for (size_t at = 0; at < out.size(); ++at) {
+      const bool negative = in[at].x[0] >> 31 != 0;
+      for (int i = 0; i < 4; ++i) {
+        const float found = value_of(out[at].w[0], i), size = negative ? -found : found;
+        ASSERT_EQ(negative, std::signbit(found));
+        ASSERT_TRUE(size == lower[i] || (f > 0 && size == lower[i] + step[i]))
+            << found << " of " << from_bits(in[at].x[i]);
+        if (at % 3 == 0) ups[i] += size != lower[i] ? 1 : 0;
+      }
+      as_modelled += out[at].w[0] == out[at].w[1] ? 1 : 0;
+      ++rounded;
+    }
+    for (size_t at = 0; at < out.size(); at += 3) {
+      const uint32_t last_changed = out[at].w[0] ^ out[at + 1].w[0];
+      const uint32_t first_changed = out[at].w[0] ^ out[at + 2].w[0];
+      ASSERT_EQ(0u, last_changed & 0x0000FFFFu) << "the first two read the bytes of the others";
+      ASSERT_EQ(0u, first_changed & 0xFFFF0000u) << "the last two read the bytes of the others";
+    }
+    const double deviation = std::sqrt(0.25 / kDraws);
+    for (int i = 0; i < 4; ++i) {
+      EXPECT_NEAR(static_cast<double>(ups[i]) / kDraws, static_cast<double>(fraction),
+                  1.0 / 256 + 5 * deviation)
+          << lower[i];
+    }
+  }
+  const PhiloxWords ends = apply_on_device<RoundByHardware>(
+      {{{bits(7.0f), bits(-1e30f), 0x7F800000u, 0x7FC00000u}, 0xFFFFFFFFu}})[0];
+  EXPECT_EQ(ends.w[0], 0x07070F07u) << "beyond the largest, infinity, NaN";
+  // Not said by the manual: whether each number has a byte of its own, in the model's order.
+  std::printf("%lld of %lld groups of four have the codes of the host's model\n",
+              static_cast<long long>(as_modelled), static_cast<long long>(rounded));
 }
 
 }  // namespace

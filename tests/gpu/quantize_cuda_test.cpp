@@ -151,6 +151,61 @@ TEST_F(QuantizeOnGpu, EverySpec) {
   }
 }
 
+// With the GPU's own stochastic rounding: the same scales, every number by one of its neighbours,
+// the same bits when made again, and other ones in another step whose mean is the number.
+TEST_F(QuantizeOnGpu, RoundedByTheHardware) {
+  std::string why;
+  const auto gpu = ops::make_cuda_ops(why);
+  ASSERT_NE(gpu, nullptr) << why;
+  if (!gpu->has_hardware_rounder()) {
+    GTEST_SKIP() << "needs compute capability 10.0 or 10.3, in code for sm_100a or sm_103a";
+  }
+  ops::CudaContext context;
+  QuantSpec turned = nvfp4();
+  turned.rounding = precision::Rounding::kStochastic;
+  QuantSpec row = turned;
+  turned.hadamard = 16;
+  QuantInput in(Data::kNarrow, {160, 272}, Dtype::kBf16, 70);
+  const auto made = [&](precision::StochasticRounder rounder, uint32_t step) {
+    in.call.random.rounder = rounder;
+    in.call.random.step = step;
+    QuantSide side = in.side(row, Orientation::kRowwise);
+    const QuantSide column = in.side(turned, Orientation::kColumnwise);
+    SideOnGpu gpu_row(side), gpu_column(column);
+    const DeviceCopy x(in.tensor);
+    ops::QuantCall call = in.call;
+    call.delayed_scale = call.delayed_amax = call.non_finite = {};
+    ops::cuda::quantize(gpu_row.q, gpu_column.q, x.tensor(), call, context);
+    cuda_check(cudaStreamSynchronize(context.stream()), "cudaStreamSynchronize");
+    gpu_row.download();
+    gpu_column.download();
+    return side;
+  };
+  const reference::Quantized expected = in.expected(row, Orientation::kRowwise);
+  const QuantSide first = made(precision::StochasticRounder::kHardware, 1);
+  EXPECT_EQ(first.bits(), made(precision::StochasticRounder::kHardware, 1).bits());
+  EXPECT_EQ(bits_of(first.scale), bits_of(made(precision::StochasticRounder::kPortable, 1).scale));
+  constexpr int kSteps = 64;
+  double error = 0, variance = 0;
+  for (uint32_t step = 1; step <= kSteps; ++step) {
+    const QuantSide found = made(precision::StochasticRounder::kHardware, step);
+    for (int64_t r = 0; r < expected.rows; ++r) {
+      for (int64_t k = 0; k < expected.k; ++k) {
+        const float s = expected.block_of(r, k).decoded, x = expected.scaled[expected.index(r, k)];
+        if (s == 0 || std::abs(x) > 6.0f) continue;
+        const float q = found.value(r, k) / s;
+        const float a = std::abs(x), grid = a >= 4 ? 2.0f : a >= 2 ? 1.0f : 0.5f;
+        ASSERT_LT(std::abs(q - x), grid) << x;
+        // Each is low in magnitude by at most grid / 256 (numerics 4.2).
+        error += static_cast<double>(q - x);
+        variance += static_cast<double>(grid * grid) / 4;
+      }
+    }
+  }
+  const auto n = static_cast<double>(kSteps * expected.rows * expected.k);
+  EXPECT_LE(std::abs(error), 5 * std::sqrt(variance) + n * 2.0 / 256);
+}
+
 // What training asks for, at a size of many waves of thread blocks.
 TEST_F(QuantizeOnGpu, LargePairs) {
   if (small_sizes_only()) GTEST_SKIP() << "runs where QSTEP_SMALL_SIZES is not set";

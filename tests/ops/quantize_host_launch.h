@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "ops/quantize_passes.h"
+#include "ops/quantize_calls.h"
 #include "ops/team.h"
 #include "ops/workspace.h"
 

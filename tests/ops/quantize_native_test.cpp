@@ -208,6 +208,32 @@ TEST(QuantizeNative, PairsOfSpecs) {
   }
 }
 
+// Codes that the GPU's own stochastic rounding leaves, as the host has a model of it.
+TEST(QuantizeNative, HardwareRounder) {
+  uint64_t seed = 200;
+  for (const QuantSpec& spec : all_quant_specs()) {
+    if (!native_form(spec) || spec.rounding != precision::Rounding::kStochastic) continue;
+    const int64_t u = multiple_of_k(spec);
+    QuantInput in(kAllData[seed % std::size(kAllData)], {u * (1 + 40 / u), u * (1 + 150 / u)},
+                  Dtype::kBf16, seed);
+    in.call.random.rounder = precision::StochasticRounder::kHardware;
+    NativeSide row(in, spec, Orientation::kRowwise, false);
+    NativeSide column(in, spec, Orientation::kColumnwise, false);
+    ops::device::quantize_with(HostQuantizeLaunch(), row.side.q, column.side.q, in.tensor, in.call);
+    for (const NativeSide* const found : {&row, &column}) {
+      const reference::Quantized expected = in.expected(spec, found->side.q.orientation);
+      for (int64_t r = 0; r < found->rows; ++r) {
+        for (int64_t i = 0; i < found->k; ++i) {
+          ASSERT_EQ(expected.codes[expected.index(r, i)], found->code(r, i))
+              << describe(spec) << " on " << in.what << " at " << r << ", " << i;
+        }
+      }
+    }
+    ++seed;
+  }
+  EXPECT_GT(seed, uint64_t{200});
+}
+
 TEST(QuantizeNative, RaggedSizes) {
   uint64_t seed = 300;
   for (const QuantFormat format :

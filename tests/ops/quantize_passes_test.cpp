@@ -1,5 +1,5 @@
 // The GPU's passes, thread by thread on the host, against the CPU's quantizers, bit for bit.
-#include "ops/quantize_passes.h"
+#include "ops/quantize_calls.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -187,6 +187,38 @@ TEST(QuantizePasses, PairsOfSpecs) {
     }
     if (HasFailure()) return;
   }
+}
+
+// The GPU's own stochastic rounding, as the host has a model of it: all of the rest is the same.
+TEST(QuantizePasses, HardwareRounder) {
+  uint64_t seed = 700;
+  for (const QuantSpec& spec : all_quant_specs()) {
+    if (spec.rounding != Rounding::kStochastic || spec.e4m3_max == 256) continue;
+    const Data data = kAllData[seed % std::size(kAllData)];
+    const bool ragged = spec.hadamard == 0 && seed % 2 == 0;
+    QuantInput in(data, ragged ? Shape{37, 53} : whole_shape({spec}, 40, 72),
+                  seed % 3 == 0 ? Dtype::kF32 : Dtype::kBf16, seed);
+    in.call.random.rounder = precision::StochasticRounder::kHardware;
+    QuantSide row = in.side(spec, Orientation::kRowwise);
+    QuantSide column = in.side(spec, Orientation::kColumnwise);
+    ops::device::quantize_with(HostQuantizeLaunch(), row.q, column.q, in.tensor, in.call);
+    for (const QuantSide* const side : {&row, &column}) {
+      expect_reference(in.expected(spec, side->q.orientation), *side,
+                       fmt::format("{} on {}", describe(spec), in.what));
+    }
+    ++seed;
+    if (HasFailure()) return;
+  }
+}
+
+// It is not the CPU's.
+TEST(QuantizePasses, TheCpuHasNoHardwareRounder) {
+  QuantSpec spec = nvfp4();
+  spec.rounding = Rounding::kStochastic;
+  QuantInput in(Data::kNarrow, {16, 16}, Dtype::kBf16, 1);
+  in.call.random.rounder = precision::StochasticRounder::kHardware;
+  const QuantSide row = in.side(spec, Orientation::kRowwise);
+  EXPECT_THROW(Quantizer()(row.q, {}, in), ops::Error);
 }
 
 TEST(QuantizePasses, OfForwardValues) {

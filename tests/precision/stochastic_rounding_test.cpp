@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <limits>
+
 #include "precision/random_bits.h"
 #include "tests/precision/all_floats.h"
 #include "tests/support/quant_reference_formats.h"
@@ -94,6 +97,36 @@ TEST(StochasticRounding, TheFractionIsThatOfTheByte) {
         EXPECT_EQ(random_byte(words, i), byte);
         EXPECT_EQ(random_fraction(words, i), static_cast<float>(byte) * 0x1p-9f);
       }
+    }
+  }
+}
+
+// The model of the GPU's instruction: a byte for each of four numbers, those of the word's lower
+// byte of both halves for the first two (PTX ISA, cvt); each number rounded as by its byte.
+TEST(StochasticRounding, TheModelOfTheInstructionGivesEachNumberAByteOfItsOwn) {
+  constexpr float kFloats[] = {0.25f,  -0.7f, 1.2f,  2.9f,
+                               -5.0f,  6.0f,  7.5f,  1e30f,
+                               -1e30f, 0.0f,  -0.0f, std::numeric_limits<float>::quiet_NaN()};
+  std::array<int, 4> byte_of{};
+  for (int byte = 0; byte < 4; ++byte) {
+    float v[4] = {0.25f, 0.25f, 0.25f, 0.25f};
+    round_four_by_hardware(v, 0xFFu << (8 * byte));
+    for (size_t i = 0; i < 4; ++i) {
+      if (v[i] != 0.0f) byte_of[i] = byte;
+    }
+    EXPECT_EQ(v[0] + v[1] + v[2] + v[3], 0.5f) << "byte " << byte << " is one number's alone";
+    const bool of_first_two = v[0] + v[1] != 0.0f;
+    EXPECT_EQ(of_first_two, byte % 2 == 0) << "byte " << byte;
+  }
+  for (uint32_t draw = 0; draw < 2000; ++draw) {
+    const PhiloxWords words = philox4x32(3, {{draw, 0, 0, 0}});
+    float v[4], x[4];
+    for (uint32_t i = 0; i < 4; ++i) x[i] = v[i] = kFloats[words.w[i] % std::size(kFloats)];
+    const uint32_t word = words.w[0] ^ words.w[3] << 7;
+    round_four_by_hardware(v, word);
+    for (size_t i = 0; i < 4; ++i) {
+      const uint32_t byte = word >> (8 * byte_of[i]) & 0xFFu;
+      EXPECT_EQ(bits(v[i]), bits(round_stochastic_e2m1(x[i], byte))) << x[i] << ", byte " << byte;
     }
   }
 }

@@ -86,6 +86,14 @@ float scaled(float v, const BlockScale& block, const QuantSpec& spec) {
   return v * block.factor;
 }
 
+// The element whose byte the model of the GPU's instruction gives element kk of a row: of four, the
+// second and the third get each other's.
+uint64_t neighbour_of_hardware(uint64_t element, size_t kk) {
+  if (kk % 4 == 1) return element + 1;
+  if (kk % 4 == 2) return element - 1;
+  return element;
+}
+
 }  // namespace
 
 const Format& element_format(const QuantSpec& spec) {
@@ -192,7 +200,10 @@ Quantized quantize(const std::vector<float>& x, int64_t rows, int64_t cols, cons
       const BlockScale& block = q.block_of(r, c);
       q.scaled[i] = scaled(q.source[i], block, spec);
       if (spec.rounding == Rounding::kStochastic) {
-        const uint64_t element = options.random.micro_batch * q.source.size() + i;
+        uint64_t element = options.random.micro_batch * q.source.size() + i;
+        if (options.random.rounder == precision::StochasticRounder::kHardware) {
+          element = neighbour_of_hardware(element, i % static_cast<size_t>(q.k));
+        }
         q.codes[i] =
             stochastic(format, q.scaled[i], element_byte(options.random, direction, element));
       } else {
