@@ -27,10 +27,8 @@ Buffer allocate_host(int64_t bytes) {
   void* data = nullptr;
   if (::posix_memalign(&data, static_cast<size_t>(huge ? kHugePage : kPage),
                        static_cast<size_t>(rounded)) != 0) {
-    throw Error(ExitCode::kOutOfMemory,
-                fmt::format("cannot allocate {} bytes of memory; lower train.micro_batch, "
-                            "train.seq_len or the model's size",
-                            bytes));
+    throw Error(ExitCode::kOutOfMemory, fmt::format("the host has no {:.2f} GiB of memory left",
+                                                    static_cast<double>(bytes) / 0x1p30));
   }
   // Whole huge pages only: the rest would take up to 2 MiB that nobody uses. A refusal costs speed
   // and nothing else.

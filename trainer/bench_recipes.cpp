@@ -1,5 +1,7 @@
 #include "trainer/bench_recipes.h"
 
+#include "trainer/out_of_memory.h"
+
 namespace qstep::trainer {
 
 namespace {
@@ -31,7 +33,10 @@ BenchComparison bench_recipes(std::span<const Config> configs, parallel::Comm& w
   StepBench baseline(configs[0], world);
   BenchComparison comparison;
   for (const Config& config : configs.subspan(1)) {
-    comparison.others.push_back(in_turn(baseline, config, world, warmup, steps));
+    comparison.others.push_back(
+        naming_both([&] { return in_turn(baseline, config, world, warmup, steps); },
+                    configs[0].precision.recipe, config.precision.recipe,
+                    "give --precision one recipe at a time"));
   }
   comparison.baseline = baseline.result();
   return comparison;

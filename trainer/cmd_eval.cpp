@@ -23,12 +23,13 @@ struct Options {
   std::string precision;
   Device device = RunConfig{}.device;
   int64_t batches = 0;
+  int64_t micro_batch = 0;
   bool json = false;
 };
 
 void run(const Options& o) {
   const auto ops = make_backend(o.device);
-  const LoadedModel loaded(*ops, o.checkpoint, o.precision, Passes::kMicroBatches);
+  const LoadedModel loaded(*ops, o.checkpoint, o.precision, Passes::kMicroBatches, o.micro_batch);
   const Config& config = loaded.config();
   const data::TokenStore store =
       data::TokenStore::open(o.data.empty() ? config.data.train : o.data);
@@ -80,6 +81,11 @@ void add_eval_command(CLI::App& app, int&) {
       ->required();
   cmd->add_option("--data", o.data, "token store; the one of the run if not given");
   cmd->add_option("--batches", o.batches, "micro-batches to evaluate; 0 = all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  cmd->add_option("--micro-batch", o.micro_batch,
+                  "sequences at a time, where memory is short; 0 = the run's own. Scales of whole "
+                  "tensors are those of such a micro-batch")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   cmd->add_option("--precision", o.precision,

@@ -21,10 +21,13 @@ Layout lay_out(ops::Arena& arena, const LoadedModel& loaded) {
 
 }  // namespace
 
-Evaluator::Evaluator(ops::Ops& ops, const LoadedModel& loaded) : ops_(ops) {
+Evaluator::Evaluator(ops::Ops& ops, const LoadedModel& loaded)
+    : ops_(ops), use_(loaded.memory_use()) {
   ops::Arena measure;
   lay_out(measure, loaded);
-  buffer_ = ops.allocate(measure.peak_bytes());
+  memory_ = joined_rows(memory_rows(measure), loaded.memory());
+  buffer_ = naming_owners([&] { return ops.allocate(measure.peak_bytes()); },
+                          [&] { return memory_; }, use_);
   ops::Arena place(buffer_);
   Layout layout = lay_out(place, loaded);
   loss_ = layout.loss;
@@ -35,12 +38,16 @@ Evaluator::Evaluator(ops::Ops& ops, const LoadedModel& loaded) : ops_(ops) {
 }
 
 float Evaluator::loss(const MicroBatch& batch) {
-  ops_.upload(model_->activations().tokens, batch.tokens.data());
-  ops_.upload(model_->activations().targets, batch.targets.data());
-  model_->forward(ops_);
-  ops_.mean(loss_, model_->activations().losses);
   float host = 0;
-  ops_.download(&host, loss_);
+  naming_owners(
+      [&] {
+        ops_.upload(model_->activations().tokens, batch.tokens.data());
+        ops_.upload(model_->activations().targets, batch.targets.data());
+        model_->forward(ops_);
+        ops_.mean(loss_, model_->activations().losses);
+        ops_.download(&host, loss_);
+      },
+      [&] { return memory_; }, use_);
   return host;
 }
 

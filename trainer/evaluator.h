@@ -16,10 +16,13 @@ class Evaluator {
   Evaluator(ops::Ops& ops, const LoadedModel& loaded);
 
   // Mean over the targets, nats: with the bits of the run's own evaluations on such a backend.
+  // Scratch memory of the operations grows in the first one.
   float loss(const MicroBatch& batch);
 
  private:
   ops::Ops& ops_;
+  MemoryUse use_;
+  std::vector<MemoryRow> memory_;  // the weights' as well
   ops::Buffer buffer_;
   std::unique_ptr<ModelPrecision> precision_;
   std::unique_ptr<Model> model_;

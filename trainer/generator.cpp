@@ -43,7 +43,8 @@ Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_posit
     : ops_(ops),
       vocab_size_(loaded.config().model.vocab_size),
       n_tokens_(std::min(n_tokens, vocab_size_)),
-      max_positions_(max_positions) {
+      max_positions_(max_positions),
+      use_(loaded.memory_use()) {
   const ModelConfig& model = loaded.config().model;
   if (model.position == PositionKind::kLearned && max_positions > model.max_seq_len) {
     throw ops::Error(ops::ExitCode::kConfig,
@@ -53,7 +54,9 @@ Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_posit
   }
   ops::Arena measure;
   lay_out(measure, loaded, max_positions);
-  buffer_ = ops.allocate(measure.peak_bytes());
+  memory_ = joined_rows(memory_rows(measure), loaded.memory());
+  buffer_ = naming_owners([&] { return ops.allocate(measure.peak_bytes()); },
+                          [&] { return memory_; }, use_);
   ops::Arena place(buffer_);
   Layout layout = lay_out(place, loaded, max_positions);
   caches_ = std::move(layout.caches);
@@ -67,9 +70,14 @@ Generator::Generator(ops::Ops& ops, const LoadedModel& loaded, int64_t max_posit
 std::span<const float> Generator::next_logits(std::span<const int32_t> tokens,
                                               int64_t first_position) {
   const auto n = static_cast<int64_t>(tokens.size());
-  ops_.upload(model_->activations().tokens.col_range(0, n), tokens.data());
-  ops_.cast(logits_, model_->forward_cached(ops_, n, caches_, first_position));
-  ops_.download(host_logits_.data(), logits_);
+  // Scratch memory of the operations grows in the first pass.
+  naming_owners(
+      [&] {
+        ops_.upload(model_->activations().tokens.col_range(0, n), tokens.data());
+        ops_.cast(logits_, model_->forward_cached(ops_, n, caches_, first_position));
+        ops_.download(host_logits_.data(), logits_);
+      },
+      [&] { return memory_; }, use_);
   return std::span<const float>(host_logits_).first(static_cast<size_t>(n_tokens_));
 }
 

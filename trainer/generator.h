@@ -39,6 +39,8 @@ class Generator {
   int64_t vocab_size_;
   int64_t n_tokens_;
   int64_t max_positions_;
+  MemoryUse use_;
+  std::vector<MemoryRow> memory_;  // the weights' as well
   ops::Buffer buffer_;
   std::vector<KvCache> caches_;
   ops::Tensor logits_;  // [1, V] FP32

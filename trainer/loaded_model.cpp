@@ -58,11 +58,12 @@ Config checkpoint_config(const CheckpointState& state, const std::string& path) 
 }
 
 LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe,
-                         Passes passes)
-    : ops_(ops), path_(resolve_checkpoint(path)) {
+                         Passes passes, int64_t micro_batch)
+    : ops_(ops), path_(resolve_checkpoint(path)), passes_(passes) {
   const CheckpointReader reader(path_);
   state_ = reader.state();
   config_ = checkpoint_config(state_, path_);
+  if (micro_batch > 0) config_.train.micro_batch = micro_batch;
   if (!recipe.empty()) {
     set_recipe(config_, recipe);
     config_.precision.eval = EvalPrecision::kRecipe;
@@ -76,27 +77,8 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
   config_.precision.stochastic_rounding = precision::StochasticRounder::kPortable;
   if (config_.precision.eval == EvalPrecision::kRecipe) plan_ = plan_precision(config_);
 
-  const Dtype dtype = config_.compute_dtype();
-  if (passes == Passes::kMicroBatches) native_ = NativeProducts(ops, dtype);
-  const ShardPlan plan = plan_shards(config_.model);
-  ops::Arena measure;
-  lay_out_group(measure, config_.model, plan, "weights", dtype);
-  buffer_ = ops.allocate(measure.peak_bytes());
-  ops::Arena place(buffer_);
-  group_ = lay_out_group(place, config_.model, plan, "weights", dtype);
-
-  const std::vector<NamedTensor> weights = named_tensors(config_.model, group_, "master");
-  int64_t largest = 0;
-  for (const NamedTensor& named : weights) largest = std::max(largest, named.tensor.size());
-  std::vector<float> host(static_cast<size_t>(largest));
-  const ops::Buffer staging = ops.allocate(largest * size_bytes(Dtype::kF32));
-  for (const NamedTensor& named : weights) {
-    const Tensor& weight = named.tensor;
-    reader.read({named.name, ops::matrix(host.data(), Dtype::kF32, weight.rows, weight.cols)});
-    const Tensor master = ops::matrix(staging.data(), Dtype::kF32, weight.rows, weight.cols);
-    ops.upload(master, host.data());
-    ops.cast(weight, master);
-  }
+  if (passes == Passes::kMicroBatches) native_ = NativeProducts(ops, config_.compute_dtype());
+  load(reader);
   if (plan_.has_delayed()) {
     if (!reader.has(kDelayedScaleName)) {
       throw Error(
@@ -111,6 +93,42 @@ LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::stri
       values.resize(static_cast<size_t>(n_modules(config_.model) * kTensorsPerLinear));
       reader.read({name, ops::view(std::span(values))});
     }
+  }
+}
+
+// The weights, each of them over FP32 in memory of the backend that goes again.
+void LoadedModel::load(const CheckpointReader& reader) {
+  const Dtype dtype = config_.compute_dtype();
+  const ShardPlan plan = plan_shards(config_.model);
+  ops::Arena measure;
+  ParameterGroup measured = lay_out_group(measure, config_.model, plan, "weights", dtype);
+  memory_ = memory_rows(measure);
+  int64_t largest = 0;
+  for (const NamedTensor& named : named_tensors(config_.model, measured, "master")) {
+    largest = std::max(largest, named.tensor.size());
+  }
+  const int64_t staging_bytes = largest * size_bytes(Dtype::kF32);
+  ops::Buffer staging;
+  naming_owners(
+      [&] {
+        buffer_ = ops_.allocate(measure.peak_bytes());
+        staging = ops_.allocate(staging_bytes);
+      },
+      [&] {
+        const MemoryRow passing{"weights on their way", staging_bytes};
+        return joined_rows(memory_, {&passing, 1});
+      },
+      memory_use());
+  ops::Arena place(buffer_);
+  group_ = lay_out_group(place, config_.model, plan, "weights", dtype);
+
+  std::vector<float> host(static_cast<size_t>(largest));
+  for (const NamedTensor& named : named_tensors(config_.model, group_, "master")) {
+    const Tensor& weight = named.tensor;
+    reader.read({named.name, ops::matrix(host.data(), Dtype::kF32, weight.rows, weight.cols)});
+    const Tensor master = ops::matrix(staging.data(), Dtype::kF32, weight.rows, weight.cols);
+    ops_.upload(master, host.data());
+    ops_.cast(weight, master);
   }
 }
 

@@ -10,7 +10,9 @@
 #include "ops/ops.h"
 #include "trainer/checkpoint.h"
 #include "trainer/config.h"
+#include "trainer/memory_rows.h"
 #include "trainer/model_precision.h"
+#include "trainer/out_of_memory.h"
 #include "trainer/parameters.h"
 
 namespace qstep::trainer {
@@ -39,15 +41,20 @@ enum class Passes : uint8_t { kMicroBatches, kAnySize };
 // The weights and scales that forward passes need, without optimizer state.
 class LoadedModel {
  public:
-  // `path` as resolve_checkpoint takes it; `recipe` a name or path, empty for the run's own. `ops`
-  // outlives this.
+  // `path` as resolve_checkpoint takes it; `recipe` a name or path, empty for the run's own;
+  // micro_batch: sequences of a pass, 0 for the run's own. `ops` outlives this.
   LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe,
-              Passes passes = Passes::kAnySize);
+              Passes passes = Passes::kAnySize, int64_t micro_batch = 0);
 
   const std::string& path() const { return path_; }
   const CheckpointState& state() const { return state_; }
   const Config& config() const { return config_; }
   const ModelWeights<ops::Tensor>& weights() const { return group_.views; }
+  // Bytes of the weights, and what its memory is for: what is said where memory runs out.
+  const std::vector<MemoryRow>& memory() const { return memory_; }
+  MemoryUse memory_use() const {
+    return passes_ == Passes::kMicroBatches ? MemoryUse::kEvaluation : MemoryUse::kGeneration;
+  }
   // What its forward passes compute in, for reports: "nvfp4 emulated", "bf16 native".
   bool emulated() const;
   std::string precision_text() const;
@@ -59,10 +66,14 @@ class LoadedModel {
   std::unique_ptr<data::Tokenizer> tokenizer() const;
 
  private:
+  void load(const CheckpointReader& reader);
+
   ops::Ops& ops_;
   std::string path_;
+  Passes passes_;
   CheckpointState state_;
   Config config_;
+  std::vector<MemoryRow> memory_;
   ops::Buffer buffer_;
   ParameterGroup group_;
   PrecisionPlan plan_;

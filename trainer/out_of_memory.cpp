@@ -13,56 +13,68 @@ namespace {
 
 constexpr size_t kShown = 4;
 
-// What makes an owner of training_memory smaller. What is not here grows with the model alone.
-struct Remedy {
+// Owners that grow with the tokens of a pass.
+constexpr std::array<std::string_view, 5> kOfTokens{
+    "activations", "activation gradients", "quantized operands", "logits", "key/value cache"};
+
+// By MemoryUse, what makes smaller what grows with the tokens, and what grows with the model alone.
+struct Remedies {
+  std::string_view tokens, model;
+};
+constexpr std::string_view kOnProcessor = "leave the GPU: --device cpu takes memory of the host";
+constexpr std::array<Remedies, 3> kRemedies{
+    {{"lower train.micro_batch or train.seq_len",
+      "share the model over more ranks (parallel.tensor), or take a smaller one"},
+     {"lower --micro-batch", kOnProcessor},
+     {"shorten the prompt or lower --tokens", kOnProcessor}}};
+
+// Of owners that a training run alone has.
+struct OwnersRemedy {
   std::string_view owner, text;
 };
-constexpr std::string_view kTokens = "lower train.micro_batch or train.seq_len";
-constexpr std::array kRemedies{
-    Remedy{"activations", kTokens},
-    Remedy{"activation gradients", kTokens},
-    Remedy{"quantized operands", kTokens},
-    Remedy{"logits", kTokens},
-    Remedy{"gradients",
-           "set parallel.reduction=rank (one gradient buffer instead of a tree of them), or share "
-           "the model over more ranks (parallel.tensor)"},
-    Remedy{"optimizer state",
-           "use more ranks: they share it (parallel.optimizer=sharded, or parallel.tensor)"},
-    Remedy{"master weights",
-           "use more ranks: they share them (parallel.optimizer=sharded, or parallel.tensor)"}};
-constexpr std::string_view kSmallerModel =
-    "share the model over more ranks (parallel.tensor), or take a smaller one";
+constexpr std::array kOfTraining{
+    OwnersRemedy{"gradients",
+                 "set parallel.reduction=rank (one gradient buffer instead of a tree of them), or "
+                 "share the model over more ranks (parallel.tensor)"},
+    OwnersRemedy{"optimizer state",
+                 "use more ranks: they share it (parallel.optimizer=sharded, or parallel.tensor)"},
+    OwnersRemedy{
+        "master weights",
+        "use more ranks: they share them (parallel.optimizer=sharded, or parallel.tensor)"}};
 
-std::string_view remedy_for(const std::string& owner) {
-  const auto* const found = std::find_if(kRemedies.begin(), kRemedies.end(),
-                                         [&](const Remedy& r) { return r.owner == owner; });
-  return found == kRemedies.end() ? kSmallerModel : found->text;
+std::string_view remedy_for(std::string_view owner, MemoryUse use) {
+  const Remedies& remedies = kRemedies[static_cast<size_t>(use)];
+  if (std::find(kOfTokens.begin(), kOfTokens.end(), owner) != kOfTokens.end()) {
+    return remedies.tokens;
+  }
+  const auto* const found = std::find_if(kOfTraining.begin(), kOfTraining.end(),
+                                         [&](const OwnersRemedy& r) { return r.owner == owner; });
+  return found == kOfTraining.end() ? remedies.model : found->text;
 }
 
 }  // namespace
 
-ops::Error with_owners(const ops::Error& error, std::span<const MemoryRow> rows) {
-  int64_t sum = 0, rest = 0;
+ops::Error with_owners(const ops::Error& error, std::span<const MemoryRow> rows, MemoryUse use) {
   std::string owners;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    sum += rows[i].bytes;
-    if (i >= kShown) rest += rows[i].bytes;
-  }
-  for (size_t i = 0; i < std::min(kShown, rows.size()); ++i) {
+  const size_t n_shown = std::min(kShown, rows.size());
+  const int64_t rest = total_bytes(rows.subspan(n_shown));
+  for (size_t i = 0; i < n_shown; ++i) {
     owners += fmt::format("{}{} {}", i == 0 ? "" : ", ", rows[i].owner, bytes_text(rows[i].bytes));
   }
   if (rest > 0) owners += fmt::format(", others {}", bytes_text(rest));
   // The same remedy is said once.
   std::string remedies;
   for (size_t i = 0; i < std::min<size_t>(2, rows.size()); ++i) {
-    const std::string_view remedy = remedy_for(rows[i].owner);
+    const std::string_view remedy = remedy_for(rows[i].owner, use);
     if (remedies.find(remedy) != std::string::npos) continue;
     remedies += fmt::format("{}{}", remedies.empty() ? "" : "; or ", remedy);
   }
-  return {error.code(),
-          fmt::format("{}\n  this rank's tensors take {}: {}\n  {}; `qstep plan` shows "
-                      "what each of these changes",
-                      error.what(), bytes_text(sum), owners, remedies)};
+  const bool plannable = use == MemoryUse::kTraining;
+  return {
+      error.code(),
+      fmt::format("{}\n  {} tensors take {}: {}\n  {}{}", error.what(),
+                  plannable ? "this rank's" : "the", bytes_text(total_bytes(rows)), owners,
+                  remedies, plannable ? "; `qstep plan` shows what each of these changes" : "")};
 }
 
 }  // namespace qstep::trainer

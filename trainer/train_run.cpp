@@ -15,7 +15,6 @@
 #include "trainer/evaluation.h"
 #include "trainer/exit_reason.h"
 #include "trainer/host_tensors.h"
-#include "trainer/out_of_memory.h"
 #include "trainer/rank_check.h"
 #include "trainer/rank_device.h"
 #include "trainer/rank_peaks.h"
@@ -157,10 +156,7 @@ void TrainRun::one_step(BatchSource& batches) {
   if (counted) ledger_->begin_step(state_.step + 1);
   trainer_->set_ledger(counted ? ledger_.get() : nullptr);
   watch_.enter(parallel::Phase::kStep, state_.step + 1);
-  // Scratch memory grows in the first step.
-  const StepResult result =
-      naming_owners([&] { return trainer_->step(batches, lr, state_.updates + 1); },
-                    [&] { return memory(comm_.rank()); });
+  const StepResult result = trainer_->step(batches, lr, state_.updates + 1);
 
   ++state_.step;
   if (timing_) {

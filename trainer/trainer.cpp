@@ -30,15 +30,6 @@ ShardPlan plan_of(const Config& c, const parallel::Mesh& mesh, int rank) {
                      {.size = mesh.tensor, .rank = mesh.tensor_rank(rank)});
 }
 
-// Largest first.
-std::vector<MemoryRow> sorted_rows(const ops::Arena& measure) {
-  std::vector<MemoryRow> rows;
-  for (const auto& [owner, bytes] : measure.bytes_by_owner()) rows.push_back({owner, bytes});
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const MemoryRow& a, const MemoryRow& b) { return a.bytes > b.bytes; });
-  return rows;
-}
-
 const Worlds& checked(const Config& config, const Worlds& worlds) {
   require_ranks(config, worlds.hosts.size());
   return worlds;
@@ -104,7 +95,7 @@ std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int ra
   const parallel::Mesh mesh = mesh_of(config, n_ranks);
   ops::Arena measure;
   Trainer::lay_out(measure, config, plan_of(config, mesh, rank), mesh.data, native);
-  return sorted_rows(measure);
+  return memory_rows(measure);
 }
 
 Trainer::Trainer(ops::Ops& ops, const Config& config) : Trainer(ops, config, alone()) {}
@@ -123,8 +114,8 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
   ops::Arena measure;
   const NativeProducts native(ops, config.compute_dtype());
   lay_out(measure, config, shards_, data.size(), native);
-  buffer_ = naming_owners([&] { return ops.allocate(measure.peak_bytes()); },
-                          [&] { return sorted_rows(measure); });
+  buffer_ =
+      naming_owners([&] { return ops.allocate(measure.peak_bytes()); }, [&] { return memory(); });
   ops::Arena place(buffer_);
   Layout layout = lay_out(place, config, shards_, data.size(), native);
 
@@ -152,6 +143,11 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
 }
 
 Trainer::~Trainer() = default;
+
+std::vector<MemoryRow> Trainer::memory() const {
+  const parallel::Comm& world = groups_.hosts().world();
+  return training_memory(config_, world.size(), world.rank(), {ops_, config_.compute_dtype()});
+}
 
 // A rank of a tensor group cannot tell a token of another rank from one that nobody has.
 void Trainer::upload(const MicroBatch& batch) {
@@ -267,6 +263,10 @@ void Trainer::clip_and_update(double lr, int64_t update) {
 }
 
 StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
+  return naming_owners([&] { return make_step(batches, lr, update); }, [&] { return memory(); });
+}
+
+StepResult Trainer::make_step(BatchSource& batches, double lr, int64_t update) {
   const int64_t n_micros = config_.train.micros_per_step() / ranks_->size();
   const int64_t first_micro = n_micros * ranks_->rank();
   const Tensor& losses = model_->activations().losses;
@@ -322,6 +322,10 @@ StepResult Trainer::step(BatchSource& batches, double lr, int64_t update) {
 }
 
 float Trainer::evaluate(const MicroBatch& batch) {
+  return naming_owners([&] { return loss_of(batch); }, [&] { return memory(); });
+}
+
+float Trainer::loss_of(const MicroBatch& batch) {
   precision_->begin_evaluation(std::max<int64_t>(1, steps_done_), config_.precision.eval);
   upload(batch);
   model_->forward(ops_);

@@ -13,6 +13,7 @@
 #include "trainer/config.h"
 #include "trainer/data_parallel.h"
 #include "trainer/gradient_sum.h"
+#include "trainer/memory_rows.h"
 #include "trainer/model.h"
 #include "trainer/optimizer.h"
 #include "trainer/parameters.h"
@@ -51,11 +52,6 @@ struct StepResult {
   int64_t comm_bytes = 0;  // sent by this rank
 };
 
-struct MemoryRow {
-  std::string owner;
-  int64_t bytes = 0;
-};
-
 // Bytes per owner on rank `rank` of `n_ranks`, parallel.tensor of them a tensor group, of a
 // training run of this configuration, largest first; nothing is allocated.
 // native: what the backend multiplies by codes; of one that decodes everything otherwise.
@@ -73,7 +69,8 @@ class Trainer {
   ~Trainer();
 
   // The next optimizer step, at rate lr; `update` counts the updates made, this one included. The
-  // result is the same on all ranks but for its times.
+  // result is the same on all ranks but for its times. Scratch memory of the operations grows in
+  // the first one: an Error (out of memory) names the owners, here as in the constructor.
   StepResult step(BatchSource& batches, double lr, int64_t update);
 
   // Mean loss of one micro-batch with the weights as they are, in the precision of the last step
@@ -117,6 +114,9 @@ class Trainer {
   friend std::vector<MemoryRow> training_memory(const Config& config, int n_ranks, int rank,
                                                 const NativeProducts& native);
 
+  std::vector<MemoryRow> memory() const;
+  StepResult make_step(BatchSource& batches, double lr, int64_t update);
+  float loss_of(const MicroBatch& batch);
   void upload(const MicroBatch& batch);
   void download(std::span<const ops::HostCopy> copies);
   bool exchanges_in_micro_batch(int64_t micro, int64_t n_micros) const;

@@ -1,12 +1,9 @@
-// What qstep plan counts of a GPU's memory beside the tensors, against formulas of the dimensions;
-// and what is said where the memory does not suffice.
+// What qstep plan counts of a GPU's memory beside the tensors, against formulas of the dimensions.
 #include "trainer/machine_memory.h"
 
 #include <gtest/gtest.h>
 
 #include "ops/attention_part.h"
-#include "tests/support/wrapped_ops.h"
-#include "trainer/out_of_memory.h"
 
 namespace qstep::trainer {
 namespace {
@@ -109,68 +106,6 @@ TEST(MachineMemory, IsThatOfTheTensorsWhereTheGpuIsNotKnown) {
   MachineModel machine = machine_model("h200");
   machine.capability = 0;
   EXPECT_EQ(-1, bytes_of(machine_memory(config_of("bf16"), machine), kGpuScratchOwner));
-}
-
-// A GPU with so much memory and no more.
-class SmallOps final : public test::WrappedOps {
- public:
-  std::string_view name() const override { return "small"; }
-  ops::Buffer allocate(int64_t bytes) override {
-    if (bytes > kMiB) throw ops::Error(ops::ExitCode::kOutOfMemory, "the GPU has no room left");
-    return inner_->allocate(bytes);
-  }
-
- private:
-  void run(std::string_view, const std::function<void()>& f) override { f(); }
-};
-
-TEST(OutOfMemory, SaysWhoHoldsWhatAndWhatToLower) {
-  Config config = config_of("bf16", "llama-15m");
-  config.model.vocab_size = 4096;
-  SmallOps ops;
-  try {
-    const Trainer trainer(ops, config);
-    ADD_FAILURE() << "a GPU of 1 MiB holds it";
-  } catch (const ops::Error& error) {
-    EXPECT_EQ(ops::ExitCode::kOutOfMemory, error.code());
-    const std::string text = error.what();
-    const std::vector<MemoryRow> rows = training_memory(config);
-    size_t at = text.find("the GPU has no room left");
-    for (size_t i = 0; i < 4; ++i) {  // in their order
-      const size_t next = text.find(rows[i].owner + " ", at);
-      ASSERT_NE(std::string::npos, next) << rows[i].owner << " is not in: " << text;
-      at = next;
-    }
-    EXPECT_NE(std::string::npos, text.find("others ")) << text;
-    EXPECT_NE(std::string::npos, text.find("qstep plan")) << text;
-  }
-}
-
-TEST(OutOfMemory, WhatToLowerFollowsFromTheLargestOwners) {
-  const ops::Error full(ops::ExitCode::kOutOfMemory, "full");
-  const auto text = [&](std::vector<MemoryRow> rows) {
-    return std::string(with_owners(full, rows).what());
-  };
-  const std::string tokens = "train.micro_batch";
-  EXPECT_NE(std::string::npos, text({{"activations", 9}, {"weights", 1}}).find(tokens));
-  EXPECT_EQ(std::string::npos, text({{"gradients", 9}, {"optimizer state", 8}}).find(tokens));
-  EXPECT_NE(std::string::npos, text({{"gradients", 9}}).find("parallel.reduction=rank"));
-  EXPECT_NE(std::string::npos, text({{"weights", 9}}).find("parallel.tensor"));
-  // Once, where both say the same.
-  const std::string same = text({{"activations", 9}, {"logits", 8}});
-  EXPECT_EQ(same.find(tokens), same.rfind(tokens)) << same;
-}
-
-TEST(OutOfMemory, OtherErrorsStayAsTheyAre) {
-  const auto never = [] { return std::vector<MemoryRow>{{"nobody asks", 1}}; };
-  EXPECT_EQ(5, naming_owners([] { return 5; }, never));
-  try {
-    naming_owners([]() -> int { throw ops::Error(ops::ExitCode::kGpu, "broken"); }, never);
-    ADD_FAILURE();
-  } catch (const ops::Error& error) {
-    EXPECT_STREQ("broken", error.what());
-    EXPECT_EQ(ops::ExitCode::kGpu, error.code());
-  }
 }
 
 }  // namespace

@@ -508,5 +508,22 @@ TEST_F(Run, ReportsSayWhatTheyComputedIn) {
   }
 }
 
+// Where memory is short: the same sequences, fewer at a time.
+TEST_F(Run, EvaluatesInSmallerMicroBatches) {
+  ASSERT_EQ(0, run(train("run", {"precision.recipe=fp32", "train.steps=4"}))) << text_of(log());
+  const auto eval = [&](Words more) {
+    Words words{"eval", "--json", "--checkpoint", dir("run")};
+    words.insert(words.end(), more.begin(), more.end());
+    EXPECT_EQ(0, run(words)) << text_of(log());
+    return Json::parse(text_of(log()));
+  };
+  const Json whole = eval({"--batches", "1"}), one = eval({"--batches", "1", "--micro-batch", "1"});
+  const int64_t micro_batch = whole.at("tokens").get<int64_t>() / one.at("tokens").get<int64_t>();
+  EXPECT_LT(1, micro_batch);
+  const Json apart = eval({"--batches", fmt::format("{}", micro_batch), "--micro-batch", "1"});
+  EXPECT_EQ(whole.at("tokens"), apart.at("tokens"));
+  EXPECT_NEAR(whole.at("loss").get<double>(), apart.at("loss").get<double>(), 1e-6);
+}
+
 }  // namespace
 }  // namespace qstep::trainer::testing
