@@ -6,7 +6,6 @@ using ops::columnwise;
 using ops::Orientation;
 using ops::QuantizedTensor;
 using ops::rowwise;
-using ops::Stored;
 using ops::Tensor;
 using precision::OperandSlot;
 using precision::OperandTable;
@@ -29,45 +28,44 @@ class Layout {
   }
 
   QuantizedTensor first(OperandSlot slot) const { return lay_out(slot, stored(slot)); }
-  // The other orientation of what is there: where one is the transpose of the other, one set of
-  // values serves both.
-  QuantizedTensor second(OperandSlot slot, OperandSlot first_slot,
-                         const QuantizedTensor& first) const {
-    const bool row_first = first.orientation == Orientation::kRowwise;
-    const QuantSpec &spec = table_[slot], &other = table_[first_slot];
-    Stored own = stored(slot);
-    const bool shared =
-        (row_first ? precision::transposable(other, spec) : precision::transposable(spec, other)) &&
-        own.values && stored(first_slot).values;
-    if (shared) own.values = false;
+  // The other orientation of what is there.
+  QuantizedTensor second(OperandSlot slot, const QuantizedTensor& first) const {
+    ops::Stored own = stored(slot);
+    const bool one_copy = both(tensor_of(slot)).one_copy;
+    if (one_copy) own.values = false;
     QuantizedTensor second = lay_out(slot, own);
-    if (shared) second.values = first.values;
+    if (one_copy) second.values = first.values;
     return second;
   }
 
  private:
-  // A native product reads codes; what becomes another operand's source is decoded all the same.
-  Stored stored(OperandSlot slot) const {
-    const auto& [uses, row] = uses_of(slot);
-    const bool native = native_[row ? uses.row_gemm : uses.column_gemm];
-    const bool source = table_[uses.column].source == precision::Source::kForward;
-    return {.values = !native || source, .codes = native};
-  }
-  static std::pair<const TensorOperands&, bool> uses_of(OperandSlot slot) {
-    for (const TensorOperands& uses : kOperandsOf) {
-      if (uses.row == slot) return {uses, true};
-      if (uses.column == slot) return {uses, false};
+  static LinearTensor tensor_of(OperandSlot slot) {
+    for (size_t i = 0; i < kOperandsOf.size(); ++i) {
+      if (kOperandsOf[i].row == slot || kOperandsOf[i].column == slot) {
+        return static_cast<LinearTensor>(i);
+      }
     }
     ops::check(false, "linear operands: a slot without a tensor");
-    return {kOperandsOf[0], true};
+    return {};
   }
-  QuantizedTensor lay_out(OperandSlot slot, Stored stored) const {
-    const auto& [uses, row] = uses_of(slot);
-    const bool weight = slot == OperandSlot::kWFprop || slot == OperandSlot::kWDgrad;
-    const bool gradient = slot == OperandSlot::kDyDgrad || slot == OperandSlot::kDyWgrad;
+  static bool is_rowwise(OperandSlot slot) {
+    return kOperandsOf[static_cast<size_t>(tensor_of(slot))].row == slot;
+  }
+  StoredOperands both(LinearTensor tensor) const {
+    const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
+    return stored_operands(table_, tensor, native_[uses.row_gemm], native_[uses.column_gemm]);
+  }
+  ops::Stored stored(OperandSlot slot) const {
+    const StoredOperands operands = both(tensor_of(slot));
+    return is_rowwise(slot) ? operands.rowwise : operands.columnwise;
+  }
+  QuantizedTensor lay_out(OperandSlot slot, ops::Stored stored) const {
+    const LinearTensor tensor = tensor_of(slot);
     return ops::lay_out_quantized(
-        arena_, kOwner, table_[slot], row ? Orientation::kRowwise : Orientation::kColumnwise,
-        weight ? shape_.out : n_tokens_, gradient ? shape_.out : shape_.in, stored);
+        arena_, kOwner, table_[slot],
+        is_rowwise(slot) ? Orientation::kRowwise : Orientation::kColumnwise,
+        tensor == LinearTensor::kW ? shape_.out : n_tokens_,
+        tensor == LinearTensor::kDy ? shape_.out : shape_.in, stored);
   }
 
   ops::Arena& arena_;
@@ -79,13 +77,26 @@ class Layout {
 
 }  // namespace
 
+StoredOperands stored_operands(const OperandTable& table, LinearTensor tensor, bool row_native,
+                               bool column_native) {
+  const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
+  const QuantSpec &row = table[uses.row], &column = table[uses.column];
+  // What becomes another operand's source is decoded all the same.
+  const bool source = column.source == precision::Source::kForward;
+  StoredOperands stored{.rowwise = {.values = !row_native || source, .codes = row_native},
+                        .columnwise = {.values = !column_native || source, .codes = column_native}};
+  stored.one_copy =
+      precision::transposable(row, column) && stored.rowwise.values && stored.columnwise.values;
+  return stored;
+}
+
 void lay_out_kept(ops::Arena& arena, LinearTensors& t, const OperandTable& table,
                   const LinearShape& shape, int64_t n_tokens, Purpose purpose,
                   const NativeProducts& native) {
   const Layout layout(arena, table, shape, n_tokens, purpose, native);
   t.w.rowwise = layout.first(OperandSlot::kWFprop);
   if (purpose == Purpose::kEvaluation) return;
-  t.w.columnwise = layout.second(OperandSlot::kWDgrad, OperandSlot::kWFprop, t.w.rowwise);
+  t.w.columnwise = layout.second(OperandSlot::kWDgrad, t.w.rowwise);
   t.x.columnwise = layout.first(OperandSlot::kXWgrad);
 }
 
@@ -96,13 +107,13 @@ void lay_out_scratch(ops::Arena& arena, LinearTensors& t, const OperandTable& ta
   {
     const ops::Arena::Scope forward(arena);
     t.x.rowwise = purpose == Purpose::kTraining
-                      ? layout.second(OperandSlot::kXFprop, OperandSlot::kXWgrad, t.x.columnwise)
+                      ? layout.second(OperandSlot::kXFprop, t.x.columnwise)
                       : layout.first(OperandSlot::kXFprop);
   }
   if (purpose == Purpose::kEvaluation) return;
   const ops::Arena::Scope backward(arena);
   t.dy.rowwise = layout.first(OperandSlot::kDyDgrad);
-  t.dy.columnwise = layout.second(OperandSlot::kDyWgrad, OperandSlot::kDyDgrad, t.dy.rowwise);
+  t.dy.columnwise = layout.second(OperandSlot::kDyWgrad, t.dy.rowwise);
 }
 
 ops::QuantRandom quant_random(uint64_t seed, uint32_t step, uint64_t micro_batch, int64_t module,

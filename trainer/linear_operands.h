@@ -73,6 +73,18 @@ struct LinearTensors {
   QuantizedPair x, w, dy;
 };
 
+// What is stored of a tensor's two operands: codes where the GEMM that reads one multiplies them
+// (native), decoded values where it does not. Values serve both GEMMs where one operand is the
+// transpose of the other; codes are made for each, as products of codes read rows that are
+// contiguous along k (ops/gemm_plan_key.h). The library wants that on GPUs of compute capability
+// 8.9, 9.0 and 12.x ("TN"); what 10.x takes beside it is not used.
+struct StoredOperands {
+  ops::Stored rowwise, columnwise;
+  bool one_copy = false;  // of values
+};
+StoredOperands stored_operands(const precision::OperandTable& table, LinearTensor tensor,
+                               bool row_native, bool column_native);
+
 // What lives from call to call: the weight's operands, and x's for backward. Without training,
 // only what the forward pass reads. Operands of native products are stored as codes; then every
 // pass is of n_tokens.

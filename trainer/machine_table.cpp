@@ -115,7 +115,6 @@ MachineModel model_of(const Row& row, int capability) {
   m.gpus_per_link = row.gpus_per_link;
   m.link = {row.link_gbs * kGiga, row.link_share, std::string(kLinkSource)};
   m.network = {row.network_gbs * kGiga, kAssumedNetworkShare, "vendor; share assumed"};
-  m.fp8_any_layout = blackwell;
   m.launch_s = kLaunchSeconds;
   m.launch_source = kLaunchSource;
   return m;

@@ -90,7 +90,6 @@ MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name
   m.attention_source = costs ? "assumed; predictions take measured times" : "assumed";
   m.memory = {peak.triad_bytes_per_s, 1, "measured, a = b + s c"};
   m.memory_bytes = memory_bytes;
-  m.fp8_any_layout = true;
   m.launch_s = costs ? costs->launch_s : 0;
   m.launch_source = costs ? "measured, a loop over 16 elements" : "none";
   m.costs = std::move(costs);

@@ -46,10 +46,7 @@ struct MachineModel {
   int gpus_per_node = 1;  // what --nodes counts
   int gpus_per_link = 1;  // joined by the fast link: a node, or a rack
   Rate link, network;     // one direction of one GPU: within gpus_per_link, and beyond
-  // FP8 products read a tensor and its transpose from the same codes (sm_100 on); otherwise each
-  // orientation has a copy of its own.
-  bool fp8_any_layout = false;
-  double launch_s = 0;  // of an operation, whatever its size
+  double launch_s = 0;    // of an operation, whatever its size
   std::string launch_source;
   // Measured operations of a processor: predictions take these in place of shares and bytes.
   std::optional<CpuCosts> costs;
@@ -86,8 +83,8 @@ MachineModel measured_machine(const PeakRates& peak, const std::string& cpu_name
 ProductFormat product_format(const precision::QuantSpec& left, const precision::QuantSpec& right,
                              ProductFormat compute);
 
-// How a machine multiplies these operands: in the format that they ask for, or in the compute type
-// after whatever is quantized was decoded (emulated). Tiles with powers of two run as MXFP8 where
+// How a machine multiplies these operands: in the format that they ask for, or in the compute type,
+// whatever is quantized being decoded (emulated). Tiles with powers of two run as MXFP8 where
 // only that exists (Transformer Engine's way on Blackwell).
 struct RunsAs {
   ProductFormat asked = ProductFormat::kBf16, format = ProductFormat::kBf16;

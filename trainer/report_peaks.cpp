@@ -12,7 +12,6 @@ MachineModel recorded_machine(const Run& run) {
     m.products[i] = {.peak = found->second, .share = 1, .source = start.peak_source};
   }
   m.memory.peak = start.peak_memory_bytes_per_s;
-  m.fp8_any_layout = m.name == kMeasuredMachine || m.has(ProductFormat::kMxfp8);
   return m;
 }
 

@@ -134,7 +134,6 @@ class Predictor {
     if (work.pass == "wgrad" && (work.op == "qkv" || work.op == "up")) {
       windows_.wgrad_column += time.seconds / t_.work.micros;
     }
-    if (time.runs.emulated) add_decoding(work);
     t_.emulated = t_.emulated || time.runs.emulated;
     t_.products.push_back(std::move(time));
   }
@@ -174,28 +173,13 @@ class Predictor {
                 work.launches * machine_.launch_s);
   }
 
-  // What the machine cannot multiply is decoded first, each operand in a pass of its own. A
-  // processor decodes while it packs the operands, which its product's rate holds.
-  void add_decoding(const ProductWork& work) {
-    if (machine_.name == kMeasuredMachine) return;
-    const auto decode = [&](int64_t rows, const QuantSpec& spec) {
-      if (!spec.quantized()) return;
-      const double e = t_.work.element_bytes;
-      const double bytes = work.count * static_cast<double>(rows) * static_cast<double>(work.k) *
-                           (bytes_per_element(spec, e) + e);
-      add("quant", work.part, 0, 0, bytes, machine_.memory.attained(), work.count);
-    };
-    decode(work.m, work.left);
-    decode(work.n, work.right);
-  }
-
   void add_quantize(const QuantizeWork& work) {
     QuantizeTime time{.work = work};
     const double plain = machine_.memory.share;
     const auto share = [&](const QuantSpec& spec) {
       return spec.quantized() ? quantizer_share(spec, plain) : 1.0;
     };
-    const PassBytes bytes = quantize_bytes(work, machine_.fp8_any_layout);
+    const PassBytes bytes = quantize_bytes(work, machine_, t_.work.compute);
     time.read_bytes = work.count * bytes.read;
     time.written_bytes = work.count * bytes.written;
     // Passes that only look for the amax run at the memory's own share.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/native_form.h"
+#include "trainer/linear_operands.h"
 #include "trainer/weights.h"
 
 namespace qstep::trainer {
@@ -153,6 +155,8 @@ class Counter {
            .part = part,
            .rows = rows,
            .cols = cols,
+           .operands_of = static_cast<precision::LinearTensor>(tensor),
+           .table = group.table,
            .rowwise = row,
            .columnwise = column,
            .reads = needs_amax_first(row) || needs_amax_first(column) ? 2 : 1,
@@ -286,16 +290,28 @@ double product_bytes(const ProductWork& work, double compute_bytes, bool decoded
   return operand(work.m, work.left) + operand(work.n, work.right) + work.output_bytes;
 }
 
-PassBytes quantize_bytes(const QuantizeWork& work, bool fp8_any_layout) {
-  const auto written = [&](const QuantSpec& spec) {
-    return spec.quantized() ? bytes_per_element(spec, 0) : 0;
+PassBytes quantize_bytes(const QuantizeWork& work, const MachineModel& machine,
+                         ProductFormat compute) {
+  const TensorOperands& uses = kOperandsOf[static_cast<size_t>(work.operands_of)];
+  const auto native = [&](size_t gemm) {
+    const QuantSpec &left = work.table[kGemms[gemm].left], &right = work.table[kGemms[gemm].right];
+    const RunsAs runs = runs_as(machine, left, right, compute);
+    return !runs.emulated && ops::native_form(left) && ops::native_form(right);
   };
-  const bool one_copy = precision::transposable(work.rowwise, work.columnwise) && fp8_any_layout &&
-                        precision::is_fp8_format(work.rowwise.format);
-  const double out =
-      one_copy ? written(work.rowwise) : written(work.rowwise) + written(work.columnwise);
+  StoredOperands stored = stored_operands(work.table, work.operands_of, native(uses.row_gemm),
+                                          native(uses.column_gemm));
+  if (stored.one_copy) stored.columnwise.values = false;
+  const auto bytes = [&](const QuantSpec& spec, ops::Orientation orientation, ops::Stored what) {
+    if (!spec.quantized()) return 0.0;
+    ops::Arena measure;
+    const ops::QuantizedTensor q =
+        ops::lay_out_quantized(measure, "", spec, orientation, work.rows, work.cols, what);
+    return static_cast<double>((what.values ? q.values.bytes() : 0) + q.codes.bytes() +
+                               q.block_scales.bytes() + q.tile_scales.bytes());
+  };
   return {.read = work.elements() * work.source_bytes * work.reads,
-          .written = work.elements() * out};
+          .written = bytes(work.rowwise, ops::Orientation::kRowwise, stored.rowwise) +
+                     bytes(work.columnwise, ops::Orientation::kColumnwise, stored.columnwise)};
 }
 
 StepWork step_work(const Config& config, int n_ranks, const PrecisionPhase& phase) {

@@ -33,7 +33,9 @@ struct QuantizeWork {
   std::string_view op, tensor;  // "qkv", "x"
   StepPart part = StepPart::kForward;
   int64_t rows = 0, cols = 0;
-  precision::QuantSpec rowwise, columnwise;  // one may be unquantized
+  precision::LinearTensor operands_of = precision::LinearTensor::kX;
+  precision::OperandTable table;             // of the layer
+  precision::QuantSpec rowwise, columnwise;  // the tensor's; one may be unquantized
   int reads = 1;                             // of the tensor: another one where an amax comes first
   double source_bytes = 2;                   // of an element
   double count = 0;
@@ -84,11 +86,13 @@ double bytes_per_element(const precision::QuantSpec& spec, double compute_bytes)
 // are in the compute type, whatever they were rounded to.
 double product_bytes(const ProductWork& work, double compute_bytes, bool decoded);
 
-// Of one call of a quantizer. fp8_any_layout: as MachineModel has it, one copy serves both
-// orientations where one is the other's transpose.
+// Of one call of a quantizer on a machine, that computes in `compute` what it does not multiply as
+// it is: reads of the tensor, and its operands as they are laid out (stored_operands), codes with
+// the scales of their blocks or decoded values.
 struct PassBytes {
   double read = 0, written = 0;
 };
-PassBytes quantize_bytes(const QuantizeWork& work, bool fp8_any_layout);
+PassBytes quantize_bytes(const QuantizeWork& work, const MachineModel& machine,
+                         ProductFormat compute);
 
 }  // namespace qstep::trainer

@@ -45,7 +45,7 @@ LeastTime least_time(const StepWork& work, const MachineModel& machine) {
   least.sol_mem_s += longer(matrix_s(work.attention_backward_flops, work.compute),
                             memory_s(work.attention_backward_bytes));
   for (const QuantizeWork& q : work.quantizations) {
-    const PassBytes bytes = quantize_bytes(q, machine.fp8_any_layout);
+    const PassBytes bytes = quantize_bytes(q, machine, work.compute);
     least.sol_mem_s += memory_s(q.count * (bytes.read + bytes.written));
   }
   for (const MemoryWork& pass : work.passes) least.sol_mem_s += memory_s(pass.bytes);

@@ -1,8 +1,12 @@
 // What qstep plan --gpu says, as JSON, and its sweep over meshes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+#include <numeric>
 #include <set>
 
+#include "trainer/linear_operands.h"
 #include "trainer/machine_memory.h"
 #include "trainer/plan_prediction.h"
 #include "trainer/tensor_check.h"
@@ -65,7 +69,68 @@ TEST(Plan, SaysWhatAProductAndAQuantizerMove) {
   };
   EXPECT_EQ(x("b200", "nvfp4"), std::pair(4.0, 2 * (0.5 + 1.0 / 16)));  // an amax comes first
   EXPECT_EQ(x("b200", "mxfp8"), std::pair(2.0, 2 * (1 + 1.0 / 32)));
+  // Codes are made for both products, wherever the library takes them.
   EXPECT_EQ(x("h200", "fp8-current"), std::pair(4.0, 2.0));
+  EXPECT_EQ(x("b200", "fp8-current"), std::pair(4.0, 2.0));
+  // Decoded at once; one copy serves both products where it is the other's transpose.
+  EXPECT_EQ(x("h200", "mxfp8"), std::pair(2.0, 4.0));
+  EXPECT_EQ(x("a100", "fp8-current"), std::pair(4.0, 2.0));
+}
+
+// What the layer's memory holds of a tensor, what both orientations share once.
+int64_t laid_out_bytes(const QuantizedPair& pair) {
+  std::map<const void*, int64_t> bytes;
+  for (const ops::QuantizedTensor& q : {pair.rowwise, pair.columnwise}) {
+    for (const ops::Tensor& t : {q.values, q.codes, q.block_scales, q.tile_scales}) {
+      if (t.data != nullptr) bytes[t.data] = t.bytes();
+    }
+  }
+  return std::accumulate(bytes.begin(), bytes.end(), int64_t{0},
+                         [](int64_t sum, const auto& one) { return sum + one.second; });
+}
+
+// The quantizers' bytes are those of the layout that the linear layers compute with.
+TEST(Plan, QuantizersWriteWhatIsLaidOut) {
+  MachineModel decodes = machine_model("h200"), multiplies = decodes;
+  for (const ProductFormat format :
+       {ProductFormat::kFp8, ProductFormat::kFp8Tiles, ProductFormat::kMxfp8, ProductFormat::kMxfp4,
+        ProductFormat::kNvfp4}) {
+    decodes.products[static_cast<size_t>(format)].peak = 0;
+    multiplies.products[static_cast<size_t>(format)].peak = 1;
+  }
+  const auto cpu = ops::make_cpu_ops();
+  for (const char* const recipe :
+       {"fp8-current", "fp8-delayed", "fp8-block", "mxfp8", "mxfp4", "nvfp4"}) {
+    const Config config =
+        config_of({"llama-15m", "train.seq_len=128", "train.micro_batch=2", "train.global_batch=2",
+                   std::string("precision.recipe=") + recipe});
+    for (const bool native : {false, true}) {
+      const NativeProducts products([&](const ops::CodeProduct&) { return native; },
+                                    ops::Dtype::kBf16);
+      const StepWork work = step_work(config, 1);
+      ASSERT_LE(12u, work.quantizations.size()) << recipe;  // x, w and dy of four layers
+      for (const QuantizeWork& q : work.quantizations) {
+        const auto kind = static_cast<LinearKind>(
+            std::find(kLinearNames.begin(), kLinearNames.end(), q.op) - kLinearNames.begin());
+        LinearTensors t;
+        const auto lay_out = [&](ops::Arena& arena) {
+          const LinearShape shape = linear_shape(config.model, kind);
+          lay_out_kept(arena, t, q.table, shape, work.tokens, Purpose::kTraining, products);
+          lay_out_scratch(arena, t, q.table, shape, work.tokens, Purpose::kTraining, products);
+        };
+        ops::Arena measure;
+        lay_out(measure);
+        const ops::Buffer buffer = cpu->allocate(measure.peak_bytes());
+        ops::Arena place(buffer);
+        lay_out(place);
+        const QuantizedPair& pair = q.tensor == "x" ? t.x : q.tensor == "w" ? t.w : t.dy;
+        const MachineModel& machine = native ? multiplies : decodes;
+        EXPECT_EQ(quantize_bytes(q, machine, work.compute).written,
+                  static_cast<double>(laid_out_bytes(pair)))
+            << recipe << " " << q.op << " " << q.tensor << (native ? " native" : " decoded");
+      }
+    }
+  }
 }
 
 // A format that the machine has no products of costs its quantizers and saves nothing.
