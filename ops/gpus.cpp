@@ -22,4 +22,19 @@ std::string take_gpu(int index) {
   return place.data();
 }
 
+GpuFacts current_gpu() {
+  int device = 0, major = 0, minor = 0;
+  size_t free = 0, total = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
+      cudaMemGetInfo(&free, &total) != cudaSuccess) {
+    (void)cudaGetLastError();  // not sticky
+    return {};
+  }
+  return {.capability = 10 * major + minor,
+          .memory_bytes = static_cast<int64_t>(total),
+          .free_bytes = static_cast<int64_t>(free)};
+}
+
 }  // namespace qstep::ops

@@ -1,6 +1,7 @@
 // The GPUs that this process may use, before a backend is made on one of them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace qstep::ops {
@@ -12,5 +13,12 @@ int count_gpus(std::string& why);
 // on. Returns its place on the machine's buses ("0000:1b:00.0"), by which processes that see
 // different parts of a machine tell its GPUs apart. An Error (gpu) where it cannot be used.
 std::string take_gpu(int index);
+
+// The current one of this thread; zeros where there is none.
+struct GpuFacts {
+  int capability = 0;  // 90 is 9.0
+  int64_t memory_bytes = 0, free_bytes = 0;
+};
+GpuFacts current_gpu();
 
 }  // namespace qstep::ops

@@ -22,6 +22,8 @@ int count_gpus(std::string& why) {
 
 std::string take_gpu(int /*index*/) { throw Error(ExitCode::kGpu, kWhy); }
 
+GpuFacts current_gpu() { return {}; }
+
 std::string attention_path_on_gpu(const AttentionShape& /*shape*/, Dtype /*dtype*/,
                                   Direction /*direction*/) {
   throw Error(ExitCode::kGpu, kWhy);

@@ -8,6 +8,7 @@
 #include "parallel/comm_arguments.h"
 #include "parallel/device_reduce_tree.h"
 #include "parallel/nccl.h"
+#include "parallel/nccl_memory.h"
 #include "parallel/nccl_queue.h"
 #include "parallel/nccl_world.h"
 #include "parallel/reduce_tree.h"
@@ -19,19 +20,6 @@ namespace {
 
 using ops::Dtype;
 using ops::Tensor;
-
-// Up to here every rank gets all elements of all ranks and adds them itself: one exchange.
-constexpr int64_t kSmallBytes = int64_t{64} << 10;
-// Device memory for the pieces of other ranks, and the longest of them: long enough that launching
-// the exchange of a piece, some tens of microseconds, vanishes beside 400 GB/s.
-constexpr int64_t kStagingBytes = int64_t{256} << 20;
-constexpr int64_t kPieceBytes = int64_t{32} << 20;
-constexpr int64_t kLineBytes = 128;
-
-int64_t piece_bytes(int n_ranks) {
-  const int64_t share = kStagingBytes / std::max(n_ranks - 1, 1);
-  return std::clamp(share / kLineBytes * kLineBytes, kLineBytes, kPieceBytes);
-}
 
 DeviceReduce device_reduce(Dtype dtype, Reduce reduce) {
   check_reducible(dtype, reduce);
@@ -69,7 +57,7 @@ class NcclComm final : public Comm {
     check_reducible(x.dtype, reduce);
     return collective("all_reduce", x, [&] {
       if (size_ == 1) return;
-      if (x.bytes() <= kSmallBytes) return all_reduce_small(x, reduce);
+      if (x.bytes() <= kSmallSumBytes) return all_reduce_small(x, reduce);
       const std::vector<int64_t> bounds = even_bounds(x.size(), size_);
       scatter(x, bounds, reduce);
       gather(x, bounds);
@@ -203,7 +191,7 @@ class NcclComm final : public Comm {
   void scatter(const Tensor& x, Bounds bounds, Reduce reduce) {
     const int64_t element = ops::size_bytes(x.dtype);
     const int64_t piece = piece_bytes(size_);
-    char* const staging = static_cast<char*>(queue_.staging((size_ - 1) * piece));
+    char* const staging = static_cast<char*>(queue_.staging(staging_bytes(size_)));
     char* const data = static_cast<char*>(x.data);
     const auto first = [&](int r) { return bounds[static_cast<size_t>(r)] * element; };
     int64_t longest = 0;

@@ -8,6 +8,7 @@
 
 #include "trainer/backend.h"
 #include "trainer/machine.h"
+#include "trainer/machine_memory.h"
 #include "trainer/progress_line.h"
 #include "trainer/schedule.h"
 #include "trainer/signals.h"
@@ -48,12 +49,6 @@ class TimedRecipe {
   int64_t steps_ = 0;
 };
 
-int64_t total_bytes(const Config& config) {
-  int64_t bytes = 0;
-  for (const MemoryRow& row : training_memory(config)) bytes += row.bytes;
-  return bytes;
-}
-
 }  // namespace
 
 StepData::StepData(const Config& config) {
@@ -84,9 +79,12 @@ bool stop_wanted(const CompareSeams& seams) {
 PairMemory pair_memory(const Config& a, const Config& b, const CompareSeams& seams) {
   // A tenth for what the operations and libraries keep beside the trainers' own.
   constexpr double kShare = 0.9;
-  const int64_t available =
-      seams.available_bytes > 0 ? seams.available_bytes : read_machine().available_bytes;
-  PairMemory memory{.a_bytes = total_bytes(a), .b_bytes = total_bytes(b)};
+  const std::unique_ptr<ops::Ops> ops = make_backend(a.run.device);
+  const int64_t there =
+      ops->in_host_memory() ? read_machine().available_bytes : ops::current_gpu().free_bytes;
+  const int64_t available = seams.available_bytes > 0 ? seams.available_bytes : there;
+  PairMemory memory{.a_bytes = total_bytes(backend_memory(a, *ops)),
+                    .b_bytes = total_bytes(backend_memory(b, *ops))};
   memory.together = static_cast<double>(memory.a_bytes + memory.b_bytes) <
                     kShare * static_cast<double>(available);
   return memory;

@@ -21,10 +21,8 @@ std::vector<SweepRow> sweep_meshes(const Config& config, const MachineModel& mac
       SweepRow row{.tensor = tensor,
                    .data = n_ranks / tensor,
                    .micro_batch = micro,
+                   .memory_bytes = total_bytes(machine_memory(candidate, machine, n_ranks)),
                    .time = predict_step(candidate, machine, n_ranks)};
-      for (const MemoryRow& memory : machine_memory(candidate, machine, n_ranks)) {
-        row.memory_bytes += memory.bytes;
-      }
       row.fits = row.memory_bytes <= machine.memory_bytes;
       rows.push_back(std::move(row));
     }

@@ -10,7 +10,7 @@ namespace qstep::trainer {
 
 struct SweepRow {
   int64_t tensor = 1, data = 1, micro_batch = 1;
-  int64_t memory_bytes = 0;  // of the first rank (training_memory)
+  int64_t memory_bytes = 0;  // of the first rank (machine_memory)
   bool fits = false;         // in the machine's memory
   StepTime time;
 };

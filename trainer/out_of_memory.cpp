@@ -6,6 +6,7 @@
 #include <array>
 
 #include "trainer/format.h"
+#include "trainer/machine_memory.h"
 
 namespace qstep::trainer {
 
@@ -14,8 +15,9 @@ namespace {
 constexpr size_t kShown = 4;
 
 // Owners that grow with the tokens of a pass.
-constexpr std::array<std::string_view, 5> kOfTokens{
-    "activations", "activation gradients", "quantized operands", "logits", "key/value cache"};
+constexpr std::array<std::string_view, 6> kOfTokens{"activations",        "activation gradients",
+                                                    "quantized operands", "logits",
+                                                    "key/value cache",    kGpuScratchOwner};
 
 // By MemoryUse, what makes smaller what grows with the tokens, and what grows with the model alone.
 struct Remedies {
@@ -40,7 +42,8 @@ constexpr std::array kOfTraining{
                  "use more ranks: they share it (parallel.optimizer=sharded, or parallel.tensor)"},
     OwnersRemedy{
         "master weights",
-        "use more ranks: they share them (parallel.optimizer=sharded, or parallel.tensor)"}};
+        "use more ranks: they share them (parallel.optimizer=sharded, or parallel.tensor)"},
+    OwnersRemedy{kNcclOwner, "set NCCL_MAX_P2P_NCHANNELS, the channels of a pair of ranks, lower"}};
 
 std::string_view remedy_for(std::string_view owner, MemoryUse use) {
   const Remedies& remedies = kRemedies[static_cast<size_t>(use)];

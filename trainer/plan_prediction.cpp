@@ -192,10 +192,8 @@ Prediction predict(const Config& config, const MachineModel& machine, int n_rank
   set_recipe(bf16, std::string(kBf16Recipe));
   Prediction prediction{.step = predict_step(config, machine, n_ranks),
                         .bf16 = predict_step(bf16, machine, n_ranks),
+                        .memory_bytes = total_bytes(machine_memory(config, machine, n_ranks)),
                         .sweep = {}};
-  for (const MemoryRow& row : machine_memory(config, machine, n_ranks)) {
-    prediction.memory_bytes += row.bytes;
-  }
   if (sweep) prediction.sweep = sweep_meshes(config, machine, n_ranks);
   return prediction;
 }

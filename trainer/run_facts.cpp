@@ -7,6 +7,7 @@
 #include <array>
 
 #include "ops/cpu_library.h"
+#include "ops/gpus.h"
 #include "ops/parallel_for.h"
 #include "trainer/build_info.h"
 #include "trainer/format.h"
@@ -30,15 +31,19 @@ FactGroup build_facts() {
 
 FactGroup machine_facts(std::string_view backend) {
   const Machine m = read_machine();
-  return {.name = "machine",
-          .facts = {{"processor", m.cpu_name},
-                    {"cores", fmt::format("{} of {}{}", m.usable_cores, m.cores,
-                                          m.cores_limit.empty() ? "" : ", " + m.cores_limit)},
-                    {"threads", fmt::format("{}", ops::max_threads())},
-                    {"bf16", std::string(describe(m.bf16_support()))},
-                    {"memory", bytes_text(m.memory_bytes)},
-                    {"huge_pages", m.huge_pages},
-                    {"device", std::string(backend)}}};
+  FactGroup group{
+      .name = "machine",
+      .facts = {{"processor", m.cpu_name},
+                {"cores", fmt::format("{} of {}{}", m.usable_cores, m.cores,
+                                      m.cores_limit.empty() ? "" : ", " + m.cores_limit)},
+                {"threads", fmt::format("{}", ops::max_threads())},
+                {"bf16", std::string(describe(m.bf16_support()))},
+                {"memory", bytes_text(m.memory_bytes)},
+                {"huge_pages", m.huge_pages},
+                {"device", std::string(backend)}}};
+  const int64_t of_gpu = backend == "cpu" ? 0 : ops::current_gpu().memory_bytes;
+  if (of_gpu > 0) group.facts.emplace_back("device_memory", bytes_text(of_gpu));
+  return group;
 }
 
 // Those that are in use.

@@ -15,6 +15,7 @@
 #include "trainer/evaluation.h"
 #include "trainer/exit_reason.h"
 #include "trainer/host_tensors.h"
+#include "trainer/machine_memory.h"
 #include "trainer/rank_check.h"
 #include "trainer/rank_device.h"
 #include "trainer/rank_peaks.h"
@@ -107,7 +108,7 @@ TrainRun::~TrainRun() {
 }
 
 std::vector<MemoryRow> TrainRun::memory(int rank) const {
-  return training_memory(config_, comm_.size(), rank, {*ops_, config_.compute_dtype()});
+  return backend_memory(config_, *ops_, comm_.size(), rank);
 }
 
 // Hears of this rank's collectives from here on.

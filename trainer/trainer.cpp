@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "trainer/labels.h"
+#include "trainer/machine_memory.h"
 #include "trainer/out_of_memory.h"
 #include "trainer/rank_check.h"
 #include "trainer/replica_check.h"
@@ -146,7 +147,7 @@ Trainer::~Trainer() = default;
 
 std::vector<MemoryRow> Trainer::memory() const {
   const parallel::Comm& world = groups_.hosts().world();
-  return training_memory(config_, world.size(), world.rank(), {ops_, config_.compute_dtype()});
+  return backend_memory(config_, ops_, world.size(), world.rank());
 }
 
 // A rank of a tensor group cannot tell a token of another rank from one that nobody has.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/attention_part.h"
+#include "tests/support/wrapped_ops.h"
 
 namespace qstep::trainer {
 namespace {
@@ -12,8 +13,8 @@ constexpr int64_t kMiB = 1 << 20;
 constexpr int64_t kBatch = 4, kSeqLen = 2048, kTokens = kBatch * kSeqLen;
 
 // llama-1b: C 2048, H 32, K 8, D 64, F 8192.
-Config config_of(const std::string& recipe, const std::string& preset = "llama-1b") {
-  return load_config("", std::vector<std::string>{"model.preset=" + preset, "train.seq_len=2048",
+Config config_of(const std::string& recipe) {
+  return load_config("", std::vector<std::string>{"model.preset=llama-1b", "train.seq_len=2048",
                                                   "train.micro_batch=4", "train.global_batch=32",
                                                   "precision.recipe=" + recipe})
       .config;
@@ -102,10 +103,78 @@ TEST(MachineMemory, HoldsCodesOfNativeProducts) {
   EXPECT_EQ(decoded("mxfp4"), operands("b200", "mxfp4"));
 }
 
+// Their gradients are sums over tokens, of the layer up 2 F of them.
+TEST(MachineMemory, HasTheSumsOfBiases) {
+  Config config = config_of("fp32");
+  config.model.bias = true;
+  EXPECT_EQ(32 * kMiB + 4 * 512 * 2 * 8192, scratch_on("h200", config));
+}
+
 TEST(MachineMemory, IsThatOfTheTensorsWhereTheGpuIsNotKnown) {
   MachineModel machine = machine_model("h200");
   machine.capability = 0;
-  EXPECT_EQ(-1, bytes_of(machine_memory(config_of("bf16"), machine), kGpuScratchOwner));
+  const auto rows = machine_memory(config_of("bf16"), machine, 2);
+  for (const char* const owner : {kGpuScratchOwner, kStagingOwner, kNcclOwner}) {
+    EXPECT_EQ(-1, bytes_of(rows, owner)) << owner;
+  }
+}
+
+TEST(MachineMemory, HasWhatExchangesBetweenRanksTake) {
+  Config config = config_of("bf16");
+  const auto rows = [&](const char* machine, int n_ranks) {
+    return machine_memory(config, machine_model(machine), n_ranks);
+  };
+  EXPECT_EQ(-1, bytes_of(rows("h200", 1), kStagingOwner));
+  EXPECT_EQ(-1, bytes_of(rows("h200", 1), kNcclOwner));
+  EXPECT_EQ(7 * 32 * kMiB, bytes_of(rows("h200", 8), kStagingOwner));
+  EXPECT_EQ(7 * 32 * 12 * kMiB, bytes_of(rows("h200", 8), kNcclOwner));
+  EXPECT_EQ(7 * 2 * 12 * kMiB, bytes_of(rows("rtx5090", 8), kNcclOwner));
+  EXPECT_EQ(256 * kMiB, bytes_of(rows("h200", 9), kStagingOwner));
+  // Tensor groups of two, data groups of four, and the world that they were split from.
+  config.parallel.tensor = 2;
+  EXPECT_EQ(3 * 32 * kMiB, bytes_of(rows("h200", 8), kStagingOwner));
+  EXPECT_EQ((7 + 1 + 3) * 32 * 12 * kMiB, bytes_of(rows("h200", 8), kNcclOwner));
+  // Of two nodes: four data ranks within the link of eight GPUs, and neighbours as before.
+  EXPECT_EQ(((7 + 3) * 4 + 1 * 32) * 12 * kMiB, bytes_of(rows("h200", 16), kNcclOwner));
+}
+
+// The H200 at hand, with the products that its library has by its documentation.
+class H200Ops final : public test::WrappedOps {
+ public:
+  std::string_view name() const override { return "NVIDIA H200"; }
+  ops::Buffer allocate(int64_t bytes) override { return inner_->allocate(bytes); }
+  bool multiplies_codes(const ops::CodeProduct& p) override {
+    return p.a.scales != ops::ScaleMode::kVec16 && p.a.scales != ops::ScaleMode::kVec32;
+  }
+
+ private:
+  void run(std::string_view, const std::function<void()>& f) override { f(); }
+};
+
+TEST(BackendMemory, HasTheOwnersAndBytesOfThePlan) {
+  H200Ops h200;
+  const ops::GpuFacts gpu{.capability = 90, .memory_bytes = 0, .free_bytes = 0};
+  for (const char* const recipe : {"bf16", "fp8-current", "fp8-block-fp32", "nvfp4"}) {
+    const Config config = config_of(recipe);
+    for (const int n_ranks : {1, 8}) {
+      const auto planned = machine_memory(config, machine_model("h200"), n_ranks);
+      const auto found = backend_memory(config, h200, n_ranks, 0, gpu);
+      ASSERT_EQ(planned.size(), found.size()) << recipe;
+      for (size_t i = 0; i < found.size(); ++i) {
+        EXPECT_EQ(planned[i].owner, found[i].owner) << recipe;
+        EXPECT_EQ(planned[i].bytes, found[i].bytes) << recipe << " " << found[i].owner;
+      }
+      EXPECT_LT(0, bytes_of(found, kGpuScratchOwner));
+    }
+  }
+}
+
+TEST(BackendMemory, OfTheHostIsThatOfTheTensors) {
+  const auto cpu = ops::make_cpu_ops();
+  const ops::GpuFacts gpu{.capability = 90, .memory_bytes = 0, .free_bytes = 0};  // beside it
+  const Config config = config_of("nvfp4");
+  EXPECT_EQ(total_bytes(training_memory(config)),
+            total_bytes(backend_memory(config, *cpu, 1, 0, gpu)));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "tests/trainer/saved_trainer.h"
 #include "trainer/evaluator.h"
 #include "trainer/generator.h"
+#include "trainer/machine_memory.h"
 
 namespace qstep::trainer::testing {
 namespace {
@@ -71,8 +72,8 @@ void expect_in_order(const std::string& text, const std::vector<std::string>& pa
 Config config() { return recipe_config(load_recipe("bf16"), 1, 2); }
 
 // The largest owners, each once and in their order.
-void expect_training_owners(const std::string& text) {
-  const std::vector<MemoryRow> rows = training_memory(config());
+void expect_training_owners(ops::Ops& ops, const std::string& text) {
+  const std::vector<MemoryRow> rows = backend_memory(config(), ops);
   expect_in_order(text, {"the GPU has no room left", "this rank's tensors take ", rows[0].owner,
                          rows[1].owner, rows[2].owner, rows[3].owner, "others ", "qstep plan"});
   EXPECT_EQ(1, count_of(text, "tensors take")) << text;
@@ -81,7 +82,7 @@ void expect_training_owners(const std::string& text) {
 TEST(OutOfMemory, OfATrainerThatIsMade) {
   SmallOps ops;
   ops.leave_for_a_request(1 << 10);
-  expect_training_owners(text_of([&] { const Trainer trainer(ops, config()); }));
+  expect_training_owners(ops, text_of([&] { const Trainer trainer(ops, config()); }));
 }
 
 TEST(OutOfMemory, OfAStepAndOfAnEvaluationInTraining) {
@@ -89,8 +90,8 @@ TEST(OutOfMemory, OfAStepAndOfAnEvaluationInTraining) {
   Trainer trainer(ops, config());
   ops.leave_no_scratch();
   FixedBatches batches(learnable_batches(2, 700));
-  expect_training_owners(text_of([&] { trainer.step(batches, 1e-3, 1); }));
-  expect_training_owners(text_of([&] { trainer.evaluate(batches.next()); }));
+  expect_training_owners(ops, text_of([&] { trainer.step(batches, 1e-3, 1); }));
+  expect_training_owners(ops, text_of([&] { trainer.evaluate(batches.next()); }));
 }
 
 // A checkpoint, and what its model says on memory that does not suffice.
