@@ -1,7 +1,7 @@
 // cuda::quantize: the calls of ops/quantize_calls.h on a stream.
 #include "ops/quantize.h"
-#include "ops/quantize_formats.cuh"
 #include "ops/quantize_calls.h"
+#include "ops/quantize_formats.cuh"
 
 namespace qstep::ops {
 namespace device {

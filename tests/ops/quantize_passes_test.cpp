@@ -1,11 +1,10 @@
 // The GPU's passes, thread by thread on the host, against the CPU's quantizers, bit for bit.
-#include "ops/quantize_calls.h"
-
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 
+#include "ops/quantize_calls.h"
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/ops/quantize_testing.h"
 
