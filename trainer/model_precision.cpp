@@ -36,8 +36,9 @@ void check_rounder(ops::Ops& ops, const PrecisionPlan& plan) {
       ops::ExitCode::kConfig,
       fmt::format(
           "precision.stochastic_rounding = \"hardware\" needs a GPU that rounds to E2M1 with "
-          "random bits (cvt.rs, compute capability 10.0 or 10.3) and a qstep compiled for "
-          "it, which {} is not: write precision.stochastic_rounding = \"portable\"",
+          "random "
+          "bits by itself (cvt.rs: compute capability 10.0 or 10.3, in code compiled for it), and "
+          "this run computes on {}: write precision.stochastic_rounding = \"portable\"",
           ops.name()));
 }
 
