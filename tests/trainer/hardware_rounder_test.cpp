@@ -45,7 +45,7 @@ class RoundingOps final : public test::WrappedOps {
   void run(std::string_view, const std::function<void()>& f) override { f(); }
 };
 
-float train(ops::Ops& ops, Trainer& trainer) {
+float train(Trainer& trainer) {
   FixedBatches batches(learnable_batches(2 * kMicros, 700));
   trainer.step(batches, 3e-3, 1);
   return trainer.step(batches, 3e-3, 2).loss;
@@ -77,7 +77,7 @@ TEST(HardwareRounder, IsInEveryQuantizationOfTraining) {
   const Config config = config_of("nvfp4-all-layers");
   RoundingOps rounding;
   Trainer trainer(rounding, config);
-  const float loss = train(rounding, trainer);
+  const float loss = train(trainer);
   EXPECT_GT(rounding.calls[StochasticRounder::kHardware], 0);
   EXPECT_EQ(rounding.calls[StochasticRounder::kPortable], 0);
 
@@ -85,7 +85,7 @@ TEST(HardwareRounder, IsInEveryQuantizationOfTraining) {
   portable.precision.stochastic_rounding = StochasticRounder::kPortable;
   RoundingOps counting;
   Trainer expected(counting, portable);
-  EXPECT_EQ(train(counting, expected), loss);
+  EXPECT_EQ(train(expected), loss);
   EXPECT_EQ(counting.calls[StochasticRounder::kHardware], 0);
 }
 
@@ -94,7 +94,7 @@ TEST(HardwareRounder, IsNotAskedOfWhoEvaluates) {
   RoundingOps rounding;
   const TemporaryFolder folder;
   Trainer trainer(rounding, config_of("nvfp4-all-layers"));
-  train(rounding, trainer);
+  train(trainer);
   save_trainer(rounding, trainer, 2, folder.path());
   const auto cpu = ops::make_cpu_ops();
   const LoadedModel loaded(*cpu, folder.path(), "", Passes::kMicroBatches);
