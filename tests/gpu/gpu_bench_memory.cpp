@@ -137,7 +137,9 @@ GpuCase quantizer(const QuantizeCase& c, Into into,
     const auto row = lay_out(c.row, ops::Orientation::kRowwise, !codes);
     auto column = lay_out(c.column, ops::Orientation::kColumnwise, !codes && !shared);
     if (shared) column.values = row.values;
-    return {[=](Ops& ops) { ops.quantize(row, column, x, {.random = {.rounder = rounder}}); }};
+    ops::QuantCall call;
+    call.random.rounder = rounder;
+    return {[=](Ops& ops) { ops.quantize(row, column, x, call); }};
   };
   return {fmt::format("quantize {}{}{}", c.name, into == Into::kCodes ? ", codes" : "",
                       hardware ? ", cvt.rs" : ""),
