@@ -2,7 +2,7 @@
 
 #include "ops/activation_math.h"
 #include "ops/parallel_for.h"
-#include "ops/simd_lanes.h"
+#include "ops/row_amax.h"
 
 namespace qstep::ops::cpu {
 
@@ -59,19 +59,24 @@ void backward_row(T* dx, const T* dy, const T* x, int64_t n, Activation kind) {
 
 }  // namespace
 
-void activation_forward(const Tensor& y, const Tensor& x, Activation kind) {
+void activation_forward(const Tensor& y, const Tensor& x, Activation kind, const Tensor& amax) {
   check_activation_forward(y, x, kind);
+  const OutputAmax largest(amax, "activation_forward: amax");
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const py = y.as<T>();
     const T* const px = x.as<T>();
-    parallel_for(x.rows,
-                 [&](int64_t n) { forward_row(py + n * y.ld, px + n * x.ld, y.cols, kind); });
+    parallel_for(x.rows, [&](int64_t n) {
+      forward_row(py + n * y.ld, px + n * x.ld, y.cols, kind);
+      largest.add(py + n * y.ld, y.cols);
+    });
   });
 }
 
-void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind) {
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                         const Tensor& amax) {
   check_activation_backward(dx, dy, x, kind);
+  const OutputAmax largest(amax, "activation_backward: amax");
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const pdx = dx.as<T>();
@@ -79,6 +84,7 @@ void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Ac
     const T* const px = x.as<T>();
     parallel_for(x.rows, [&](int64_t n) {
       backward_row(pdx + n * dx.ld, pdy + n * dy.ld, px + n * x.ld, dy.cols, kind);
+      largest.add(pdx + n * dx.ld, dx.cols);
     });
   });
 }

@@ -36,17 +36,19 @@ inline void check_activation_backward(const Tensor& dx, const Tensor& dy, const 
 
 namespace cpu {
 
-void activation_forward(const Tensor& y, const Tensor& x, Activation kind);
-void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind);
+void activation_forward(const Tensor& y, const Tensor& x, Activation kind, const Tensor& amax = {});
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                         const Tensor& amax = {});
 
 }  // namespace cpu
 
 class CudaContext;
 namespace cuda {
 
-void activation_forward(const Tensor& y, const Tensor& x, Activation kind, CudaContext& context);
+void activation_forward(const Tensor& y, const Tensor& x, Activation kind, const Tensor& amax,
+                        CudaContext& context);
 void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
-                         CudaContext& context);
+                         const Tensor& amax, CudaContext& context);
 
 }  // namespace cuda
 }  // namespace qstep::ops

@@ -4,9 +4,23 @@
 
 #include "ops/activation.h"
 #include "ops/activation_math.h"
-#include "ops/group.h"
+#include "ops/output_amax.h"
 
 namespace qstep::ops::device {
+
+// f(row, group) for every group of [rows, cols], with the amax of what it stores; as OverGroups.
+template <class T, class F>
+struct OverGroupsWithAmax {
+  F f;
+  int64_t groups, teams_per_row;
+  uint32_t* amax;  // null: not wanted
+
+  template <class Team>
+  QSTEP_HD void operator()(const Team& team, float*, int64_t index) const {
+    const GroupSpan span = group_span(groups, teams_per_row, index);
+    each_with_amax<T>(team, span.n, amax, [&](int64_t i) { return f(span.row, span.first + i); });
+  }
+};
 
 // One of the functions of one number, and its slope.
 template <Activation kKind>
@@ -24,8 +38,10 @@ struct ActivationForward {
   Rows<T> y;
   Rows<const T> x;
 
-  QSTEP_HD void operator()(int64_t row, int64_t g) const {
-    store(y.row(row), g, map([](float v) { return activate<kKind>(v); }, load(x.row(row), g)));
+  QSTEP_HD_INLINE uint32_t operator()(int64_t row, int64_t g) const {
+    const Group out = map([](float v) { return activate<kKind>(v); }, load(x.row(row), g));
+    store(y.row(row), g, out);
+    return largest_bits(y.row(row), g, out);
   }
 };
 
@@ -34,10 +50,11 @@ struct ActivationBackward {
   Rows<T> dx;
   Rows<const T> dy, x;
 
-  QSTEP_HD void operator()(int64_t row, int64_t g) const {
-    store(dx.row(row), g,
-          map_rows([](float d, float v) { return d * activation_slope<kKind>(v); }, g, dy.row(row),
-                   x.row(row)));
+  QSTEP_HD_INLINE uint32_t operator()(int64_t row, int64_t g) const {
+    const Group out = map_rows([](float d, float v) { return d * activation_slope<kKind>(v); }, g,
+                               dy.row(row), x.row(row));
+    store(dx.row(row), g, out);
+    return largest_bits(dx.row(row), g, out);
   }
 };
 
@@ -46,10 +63,11 @@ struct SwigluForward {
   Rows<T> y;
   Rows<const T> gate, value;
 
-  QSTEP_HD void operator()(int64_t row, int64_t g) const {
-    store(y.row(row), g,
-          map_rows([](float a, float v) { return activation_math::swiglu(a, v); }, g, gate.row(row),
-                   value.row(row)));
+  QSTEP_HD_INLINE uint32_t operator()(int64_t row, int64_t g) const {
+    const Group out = map_rows([](float a, float v) { return activation_math::swiglu(a, v); }, g,
+                               gate.row(row), value.row(row));
+    store(y.row(row), g, out);
+    return largest_bits(y.row(row), g, out);
   }
 };
 
@@ -58,7 +76,7 @@ struct SwigluBackward {
   Rows<T> dgate, dvalue;
   Rows<const T> dy, gate, value;
 
-  QSTEP_HD void operator()(int64_t row, int64_t g) const {
+  QSTEP_HD_INLINE uint32_t operator()(int64_t row, int64_t g) const {
     Group in[3], da, dv;
     load_together(in, g, dy.row(row), gate.row(row), value.row(row));
     QSTEP_UNROLL(8)
@@ -69,15 +87,21 @@ struct SwigluBackward {
     }
     store(dgate.row(row), g, da);
     store(dvalue.row(row), g, dv);
+    return precision::max_bits(largest_bits(dgate.row(row), g, da),
+                               largest_bits(dvalue.row(row), g, dv));
   }
 };
 
 template <class Launch>
-void activation_forward(const Launch& launch, const Tensor& y, const Tensor& x, Activation kind) {
+void activation_forward(const Launch& launch, const Tensor& y, const Tensor& x, Activation kind,
+                        const Tensor& amax) {
   check_activation_forward(y, x, kind);
+  uint32_t* const largest = start_amax(launch, amax, "activation_forward: amax");
   dispatch_float(x.dtype, [&]<class T>(T) {
     const int64_t width = y.cols;
-    const auto map_rows = [&](const auto& f) { over_groups(launch, y.rows, width, f); };
+    const auto map_rows = [&]<class F>(const F& f) {
+      over_groups_by<OverGroupsWithAmax<T, F>>(launch, y.rows, width, f, largest);
+    };
     switch (kind) {
       case Activation::kGelu:
         return map_rows(
@@ -94,11 +118,14 @@ void activation_forward(const Launch& launch, const Tensor& y, const Tensor& x, 
 
 template <class Launch>
 void activation_backward(const Launch& launch, const Tensor& dx, const Tensor& dy, const Tensor& x,
-                         Activation kind) {
+                         Activation kind, const Tensor& amax) {
   check_activation_backward(dx, dy, x, kind);
+  uint32_t* const largest = start_amax(launch, amax, "activation_backward: amax");
   dispatch_float(x.dtype, [&]<class T>(T) {
     const int64_t width = dy.cols;
-    const auto map_rows = [&](const auto& f) { over_groups(launch, dy.rows, width, f); };
+    const auto map_rows = [&]<class F>(const F& f) {
+      over_groups_by<OverGroupsWithAmax<T, F>>(launch, dy.rows, width, f, largest);
+    };
     const Rows<const T> dy_rows = rows_of<const T>(dy);
     switch (kind) {
       case Activation::kGelu:

@@ -76,13 +76,13 @@ class CpuOps final : public Ops {
   }
 
   void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                       float eps) override {
-    cpu::rmsnorm_forward(y, rstd, x, w, eps);
+                       float eps, const Tensor& amax) override {
+    cpu::rmsnorm_forward(y, rstd, x, w, eps, amax);
   }
   void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                                const Tensor& x, const Tensor& delta, const Tensor& w,
-                                float eps) override {
-    cpu::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps);
+                                const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                                const Tensor& amax) override {
+    cpu::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax);
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                         const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
@@ -90,13 +90,14 @@ class CpuOps final : public Ops {
     cpu::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, workspace_);
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                         const Tensor& w, const Tensor& b, float eps) override {
-    cpu::layernorm_forward(y, mean, rstd, x, w, b, eps);
+                         const Tensor& w, const Tensor& b, float eps, const Tensor& amax) override {
+    cpu::layernorm_forward(y, mean, rstd, x, w, b, eps, amax);
   }
   void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                   const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                  const Tensor& w, const Tensor& b, float eps) override {
-    cpu::residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps);
+                                  const Tensor& w, const Tensor& b, float eps,
+                                  const Tensor& amax) override {
+    cpu::residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps, amax);
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
@@ -131,12 +132,13 @@ class CpuOps final : public Ops {
     cpu::attention_cached(o, k_cache, v_cache, qkv, shape, first_position, workspace_);
   }
 
-  void activation_forward(const Tensor& y, const Tensor& x, Activation kind) override {
-    cpu::activation_forward(y, x, kind);
+  void activation_forward(const Tensor& y, const Tensor& x, Activation kind,
+                          const Tensor& amax) override {
+    cpu::activation_forward(y, x, kind, amax);
   }
-  void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
-                           Activation kind) override {
-    cpu::activation_backward(dx, dy, x, kind);
+  void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                           const Tensor& amax) override {
+    cpu::activation_backward(dx, dy, x, kind, amax);
   }
 
   void cross_entropy_forward(const Tensor& loss, const Tensor& logits, const Tensor& targets,

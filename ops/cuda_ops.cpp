@@ -98,13 +98,13 @@ class CudaOps final : public Ops {
   }
 
   void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                       float eps) override {
-    cuda::rmsnorm_forward(y, rstd, x, w, eps, context_);
+                       float eps, const Tensor& amax) override {
+    cuda::rmsnorm_forward(y, rstd, x, w, eps, amax, context_);
   }
   void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                                const Tensor& x, const Tensor& delta, const Tensor& w,
-                                float eps) override {
-    cuda::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, context_);
+                                const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                                const Tensor& amax) override {
+    cuda::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax, context_);
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                         const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
@@ -112,13 +112,14 @@ class CudaOps final : public Ops {
     cuda::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, context_);
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                         const Tensor& w, const Tensor& b, float eps) override {
-    cuda::layernorm_forward(y, mean, rstd, x, w, b, eps, context_);
+                         const Tensor& w, const Tensor& b, float eps, const Tensor& amax) override {
+    cuda::layernorm_forward(y, mean, rstd, x, w, b, eps, amax, context_);
   }
   void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                   const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                  const Tensor& w, const Tensor& b, float eps) override {
-    cuda::residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps, context_);
+                                  const Tensor& w, const Tensor& b, float eps,
+                                  const Tensor& amax) override {
+    cuda::residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps, amax, context_);
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
@@ -153,12 +154,13 @@ class CudaOps final : public Ops {
     cuda::attention_cached(o, k_cache, v_cache, qkv, shape, first_position, context_);
   }
 
-  void activation_forward(const Tensor& y, const Tensor& x, Activation kind) override {
-    cuda::activation_forward(y, x, kind, context_);
+  void activation_forward(const Tensor& y, const Tensor& x, Activation kind,
+                          const Tensor& amax) override {
+    cuda::activation_forward(y, x, kind, amax, context_);
   }
-  void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
-                           Activation kind) override {
-    cuda::activation_backward(dx, dy, x, kind, context_);
+  void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                           const Tensor& amax) override {
+    cuda::activation_backward(dx, dy, x, kind, amax, context_);
   }
 
   void cross_entropy_forward(const Tensor& loss, const Tensor& logits, const Tensor& targets,

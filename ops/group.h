@@ -162,31 +162,43 @@ Row<T> row_of(const Tensor& x) {
 
 // ---- element by element ---------------------------------------------------------------
 
-// f(row, group) for every group of [rows, cols]; a team walks up to kGroupsPerTeam groups of a row.
+// The groups of a row that a team walks, up to kGroupsPerTeam.
+inline constexpr int64_t kGroupsPerTeam = 1024;
+struct GroupSpan {
+  int64_t row, first, n;
+};
+QSTEP_HD inline GroupSpan group_span(int64_t groups, int64_t teams_per_row, int64_t index) {
+  const int64_t first = index % teams_per_row * kGroupsPerTeam;
+  const int64_t n = groups - first < kGroupsPerTeam ? groups - first : kGroupsPerTeam;
+  return {.row = index / teams_per_row, .first = first, .n = n};
+}
+
+// f(row, group) for every group of [rows, cols].
 template <class F>
 struct OverGroups {
-  static constexpr int64_t kGroupsPerTeam = 1024;
-
   F f;
   int64_t groups, teams_per_row;
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float*, int64_t index) const {
-    const int64_t row = index / teams_per_row;
-    const int64_t first = index % teams_per_row * kGroupsPerTeam;
-    const int64_t n = groups - first < kGroupsPerTeam ? groups - first : kGroupsPerTeam;
-    team.each(n, [&](int64_t i) { f(row, first + i); });
+    const GroupSpan span = group_span(groups, teams_per_row, index);
+    team.each(span.n, [&](int64_t i) { f(span.row, span.first + i); });
   }
 };
 
+// Kernel{f, groups of a row, teams per row, more...} over the groups of [rows, cols].
+template <class Kernel, class Launch, class F, class... More>
+void over_groups_by(const Launch& launch, int64_t rows, int64_t cols, const F& f,
+                    const More&... more) {
+  if (rows == 0 || cols == 0) return;
+  const int64_t groups = n_groups(cols);
+  const int64_t teams_per_row = (groups + kGroupsPerTeam - 1) / kGroupsPerTeam;
+  launch.teams(rows * teams_per_row, team_size(groups, 4, 256), 0,
+               Kernel{f, groups, teams_per_row, more...});
+}
 template <class Launch, class F>
 void over_groups(const Launch& launch, int64_t rows, int64_t cols, const F& f) {
-  if (rows == 0 || cols == 0) return;
-  using Kernel = OverGroups<F>;
-  const int64_t groups = n_groups(cols);
-  const int64_t teams_per_row = (groups + Kernel::kGroupsPerTeam - 1) / Kernel::kGroupsPerTeam;
-  launch.teams(rows * teams_per_row, team_size(groups, 4, 256), 0,
-               Kernel{f, groups, teams_per_row});
+  over_groups_by<OverGroups<F>>(launch, rows, cols, f);
 }
 
 }  // namespace qstep::ops::device

@@ -4,6 +4,7 @@
 
 #include "ops/add_row.h"
 #include "ops/parallel_for.h"
+#include "ops/row_amax.h"
 #include "ops/row_chunks.h"
 #include "ops/simd.h"
 
@@ -64,8 +65,9 @@ void backward_row(T* dx, float* dw, float* db, const T* dy, const T* x, const T*
 }  // namespace
 
 void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                       const Tensor& w, const Tensor& b, float eps) {
+                       const Tensor& w, const Tensor& b, float eps, const Tensor& amax) {
   check_layernorm_forward(y, mean, rstd, x, w, b);
+  const OutputAmax largest(amax, "layernorm_forward: amax");
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const py = y.as<T>();
@@ -78,14 +80,16 @@ void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, 
       const RowStatistics s = forward_row(py + n * y.ld, px + n * x.ld, pw, pb, x.cols, eps);
       pmean[n] = s.mean;
       prstd[n] = s.rstd;
+      largest.add(py + n * y.ld, x.cols);
     });
   });
 }
 
 void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                 const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                const Tensor& w, const Tensor& b, float eps) {
+                                const Tensor& w, const Tensor& b, float eps, const Tensor& amax) {
   check_residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b);
+  const OutputAmax largest(amax, "residual_layernorm_forward: amax");
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const psum = sum.as<T>();
@@ -102,6 +106,7 @@ void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor
       const RowStatistics s = forward_row(py + n * y.ld, row, pw, pb, x.cols, eps);
       pmean[n] = s.mean;
       prstd[n] = s.rstd;
+      largest.add(py + n * y.ld, x.cols);
     });
   });
 }

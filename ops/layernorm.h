@@ -63,10 +63,11 @@ namespace cpu {
 
 // y may be x.
 void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                       const Tensor& w, const Tensor& b, float eps);
+                       const Tensor& w, const Tensor& b, float eps, const Tensor& amax = {});
 void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                 const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                const Tensor& w, const Tensor& b, float eps);
+                                const Tensor& w, const Tensor& b, float eps,
+                                const Tensor& amax = {});
 // dx may be dy. dw_mode holds for dw and db.
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
@@ -78,10 +79,12 @@ class CudaContext;
 namespace cuda {
 
 void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                       const Tensor& w, const Tensor& b, float eps, CudaContext& context);
+                       const Tensor& w, const Tensor& b, float eps, const Tensor& amax,
+                       CudaContext& context);
 void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                 const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                const Tensor& w, const Tensor& b, float eps, CudaContext& context);
+                                const Tensor& w, const Tensor& b, float eps, const Tensor& amax,
+                                CudaContext& context);
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
                         Accumulate dx_mode, Accumulate dw_mode, CudaContext& context);

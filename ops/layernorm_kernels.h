@@ -14,6 +14,7 @@ struct LayerNormForward {
   Row<const T> w, b;
   float *mean, *rstd;
   float eps;
+  uint32_t* amax;  // of y; null: not wanted
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float*, int64_t n) const {
@@ -35,13 +36,15 @@ struct LayerNormForward {
       return sum_of(squares_of_group);
     });
     const float scale = 1.0f / sqrtf(squares / n_columns + eps);
-    team.each(groups, [&](int64_t g) {
+    each_with_amax<T>(team, groups, amax, [&](int64_t g) {
       const Group v = in.load_group(g);
       in.keep(g, v);
-      store(out, g,
-            map([&](float a, float weight,
-                    float bias) { return precision::fma((a - center) * scale, weight, bias); },
-                v, load(w, g), load(b, g)));
+      const Group normed =
+          map([&](float a, float weight,
+                  float bias) { return precision::fma((a - center) * scale, weight, bias); },
+              v, load(w, g), load(b, g));
+      store(out, g, normed);
+      return largest_bits(out, g, normed);
     });
     if (team.leader()) {
       mean[n] = center;
@@ -109,8 +112,9 @@ struct LayerNormBackward {
 template <class Launch>
 void layernorm_forward(const Launch& launch, const Tensor& y, const Tensor& mean,
                        const Tensor& rstd, const Tensor& x, const Tensor& w, const Tensor& b,
-                       float eps) {
+                       float eps, const Tensor& amax) {
   check_layernorm_forward(y, mean, rstd, x, w, b);
+  uint32_t* const largest = start_amax(launch, amax, "layernorm_forward: amax");
   dispatch_float(x.dtype, [&]<class T>(T) {
     launch.teams(x.rows, norm_team(x.cols), 0,
                  LayerNormForward<T>{rows_of<T>(y),
@@ -121,20 +125,24 @@ void layernorm_forward(const Launch& launch, const Tensor& y, const Tensor& mean
                                      row_of<const T>(b),
                                      mean.as<float>(),
                                      rstd.as<float>(),
-                                     eps});
+                                     eps,
+                                     largest});
   });
 }
 
 template <class Launch>
 void residual_layernorm_forward(const Launch& launch, const Tensor& sum, const Tensor& y,
                                 const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                                const Tensor& delta, const Tensor& w, const Tensor& b, float eps) {
+                                const Tensor& delta, const Tensor& w, const Tensor& b, float eps,
+                                const Tensor& amax) {
   check_residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b);
+  uint32_t* const largest = start_amax(launch, amax, "residual_layernorm_forward: amax");
   dispatch_float(x.dtype, [&]<class T>(T) {
-    launch.teams(x.rows, norm_team(x.cols), 0,
-                 LayerNormForward<T>{rows_of<T>(y), rows_of<T>(sum), rows_of<const T>(x),
-                                     rows_of<const T>(delta), row_of<const T>(w),
-                                     row_of<const T>(b), mean.as<float>(), rstd.as<float>(), eps});
+    launch.teams(
+        x.rows, norm_team(x.cols), 0,
+        LayerNormForward<T>{rows_of<T>(y), rows_of<T>(sum), rows_of<const T>(x),
+                            rows_of<const T>(delta), row_of<const T>(w), row_of<const T>(b),
+                            mean.as<float>(), rstd.as<float>(), eps, largest});
   });
 }
 

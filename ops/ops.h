@@ -7,6 +7,10 @@
 // statistics, losses, weight gradients and optimizer state FP32, tokens int32. Sums run in FP32 or
 // wider.
 //
+// What quantizers read next may be asked for its amax where it is made: `amax` [1,1] int32, or
+// empty, becomes the largest bits of a magnitude of that output as it is stored, NaN above all
+// numbers (QuantCall::amax). It costs no pass over the output.
+//
 // Shapes are checked by every call; a mistake is an internal Error. Calls are ordered, as on a
 // stream.
 #pragma once
@@ -142,13 +146,14 @@ class Ops {
 
   // y[n,c] = x[n,c] rstd[n] w[c]
   // rstd[n] = 1 / sqrt(mean_c x[n,c]^2 + eps)                     Zhang and Sennrich 2019
+  // amax: of y.
   virtual void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x,
-                               const Tensor& w, float eps) = 0;
+                               const Tensor& w, float eps, const Tensor& amax = {}) = 0;
   // The residual stream and the norm that reads it: sum = x + delta, y = rmsnorm(sum).
   // sum may be x.
   virtual void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                                         const Tensor& x, const Tensor& delta, const Tensor& w,
-                                        float eps);
+                                        float eps, const Tensor& amax = {});
   // dx (+)= d rmsnorm
   // dw[c] (+)= sum_n dy[n,c] x[n,c] rstd[n]
   virtual void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy,
@@ -157,10 +162,12 @@ class Ops {
   // y[n,c] = (x[n,c] - mean[n]) rstd[n] w[c] + b[c]
   // rstd[n] = 1 / sqrt(var[n] + eps), var biased                  Ba, Kiros and Hinton 2016
   virtual void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd,
-                                 const Tensor& x, const Tensor& w, const Tensor& b, float eps) = 0;
+                                 const Tensor& x, const Tensor& w, const Tensor& b, float eps,
+                                 const Tensor& amax = {}) = 0;
   virtual void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                           const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                          const Tensor& w, const Tensor& b, float eps);
+                                          const Tensor& w, const Tensor& b, float eps,
+                                          const Tensor& amax = {});
   virtual void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db,
                                   const Tensor& dy, const Tensor& x, const Tensor& w,
                                   const Tensor& mean, const Tensor& rstd, Accumulate dx_mode,
@@ -202,9 +209,11 @@ class Ops {
   // kGelu    y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))  x[N,F]   Hendrycks, Gimpel 2016
   // kRelu2   y = max(x, 0)^2                                    x[N,F]   So et al. 2021
   // kSwiglu  y = g sigmoid(g) u, x = [g: F | u: F]              x[N,2F]  Shazeer 2020
-  virtual void activation_forward(const Tensor& y, const Tensor& x, Activation kind) = 0;
+  // amax: of y; of dx, both halves of kSwiglu's.
+  virtual void activation_forward(const Tensor& y, const Tensor& x, Activation kind,
+                                  const Tensor& amax = {}) = 0;
   virtual void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
-                                   Activation kind) = 0;
+                                   Activation kind, const Tensor& amax = {}) = 0;
 
   // ---- loss ---------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ struct QkNormForward {
       team.each(layout.head_dim, [&](int64_t d) { out.data[d] = in.x.data[d]; });
       return;
     }
-    const float scale = rmsnorm_row(team, out, in, h < layout.n_q ? wq : wk, eps);
+    const float scale = rmsnorm_row(team, out, in, h < layout.n_q ? wq : wk, eps, nullptr);
     if (team.leader()) rstd[n * rstd_ld + h] = scale;
   }
 };

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "ops/elementwise.h"
+#include "ops/output_amax.h"
 #include "ops/parallel_for.h"
 #include "ops/quantize_factors.h"
 #include "ops/quantize_grid.h"
@@ -76,6 +77,7 @@ void check_codes(const QuantizedTensor& q, const Tensor& x) {
 void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,
                     const Tensor& x, const QuantCall& call) {
   check(x.dtype == Dtype::kF32 || x.dtype == Dtype::kBf16, "quantize: x is fp32 or bf16");
+  check_output_amax(call.amax, "quantize: amax");
   for (const QuantizedTensor* q : {&rowwise, &columnwise}) {
     if (!*q) continue;
     check(q->spec.quantized(), "quantize: the spec is bf16");
@@ -146,6 +148,7 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   const int64_t n_chunks = grid.size();
   const auto n_sides = static_cast<int64_t>(sides.size());
   const auto has_row_amaxes = [](const Side& s) { return s.spec().amax == AmaxScope::kRow; };
+  const auto known = [&](const Side& s) { return call.amax && takes_known_amax(s.spec()); };
 
   // Scratch: a result per side and chunk, then an amax per side and per operand row.
   int64_t n_amaxes = n_sides;
@@ -173,13 +176,13 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   // Pass 1, where a factor of the tensor or of a row comes first.
   reset();
   bool any = false;
-  for (const Side& s : sides) any = any || s.needs_amax();
+  for (const Side& s : sides) any = any || (s.needs_amax() && !known(s));
   if (any) {
     parallel_for(n_chunks, [&](int64_t i) {
       Chunk chunk = grid.with_next(i, ld);
       for (int64_t s = 0; s < n_sides; ++s) {
         const Side& side = sides[static_cast<size_t>(s)];
-        if (!side.needs_amax()) continue;
+        if (!side.needs_amax() || known(side)) continue;
         chunk_amax(side, x, ld, chunk, result_of(s, i));
         chunk.ahead = 0;
       }
@@ -190,7 +193,8 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
   float* own_rows = amaxes + n_amaxes;
   for (int64_t s = 0; s < n_sides; ++s) {
     Side& side = sides[static_cast<size_t>(s)];
-    const ChunkResult found = found_by_side(s);
+    ChunkResult found = found_by_side(s);
+    if (known(side)) found.raw = *amax_bits(call.amax);
     // A NaN makes the scale of fp8 1, and is left out elsewhere (numerics 5).
     amaxes[s] = side.elementwise ? precision::from_bits(found.raw) : found.amax;
     raw = std::max(raw, found.raw);
@@ -210,7 +214,9 @@ void run(std::span<Side> sides, const Tensor& tensor, const QuantCall& call, Wor
     // FP8 keeps what is not finite in these amaxes; nvfp4 meets it again in pass 2.
     for (int64_t i = 0; i < n; ++i) raw = std::max(raw, precision::bits(side.lane_amax[i]));
   }
-  if (call.join != nullptr && (any || joined_end > amaxes + n_sides)) {
+  const bool any_amax =
+      std::any_of(sides.begin(), sides.end(), [](const Side& s) { return s.needs_amax(); });
+  if (call.join != nullptr && (any_amax || joined_end > amaxes + n_sides)) {
     call.join->max(matrix(amaxes, Dtype::kI32, 1, joined_end - amaxes));
   }
   for (int64_t s = 0; s < n_sides; ++s) {

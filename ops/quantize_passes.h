@@ -14,6 +14,7 @@
 #include <array>
 #include <span>
 
+#include "ops/output_amax.h"
 #include "ops/quantize.h"
 #include "ops/quantize_amax_tiles.h"
 #include "ops/quantize_element_tiles.h"
@@ -30,6 +31,7 @@ struct PassSide {
   QuantLines lines;
   bool elementwise = false;                  // fp8 with a scale per tensor or row: no units
   bool per_row = false, per_tensor = false;  // needs amaxes first
+  bool known_amax = false;                   // that of the tensor, found by whoever made it
   uint32_t* amax = nullptr;
   TensorFactors* factors = nullptr;
   UnitCounts* counts = nullptr;
@@ -76,6 +78,7 @@ class QuantizePasses {
     side.per_tensor =
         has_tensor_scale(q.spec) && q.spec.amax == precision::AmaxScope::kTensor &&
         (q.spec.format == precision::QuantFormat::kNvfp4 || is_fp8_format(q.spec.format));
+    side.known_amax = call_.amax && takes_known_amax(q.spec);
   }
 
   void run() {
@@ -137,7 +140,9 @@ class QuantizePasses {
   void find_amaxes() {
     bool any = false;
     int tile_unit = 0;
+    TakeAmax taken{.from = amax_bits(call_.amax)};
     for (const Side& side : sides()) {
+      if (side.known_amax) taken.to[index(side)] = side.amax;
       any = any || side.amax != nullptr;
       if (side.amax != nullptr && (side.per_row || side.lines.plan.spec.hadamard > 0)) {
         tile_unit = std::max(tile_unit, side.lines.plan.unit);
@@ -145,12 +150,13 @@ class QuantizePasses {
     }
     if (!any) return;
     launch_.zero(amaxes_, n_amaxes_ * static_cast<int64_t>(sizeof(uint32_t)));
+    if (taken.any()) launch_.each(1, taken);
     AmaxElements plain{.source = flattened(source_), .non_finite = non_finite_};
     bool any_plain = false;
     std::array<bool, 2> in_tiles{};
     for (size_t s = 0; s < n_sides_; ++s) {
       const Side& side = sides_[s];
-      if (side.amax == nullptr) continue;
+      if (side.amax == nullptr || side.known_amax) continue;
       in_tiles[s] =
           side.per_row || side.lines.plan.spec.hadamard > 0 || side.lines.plan.unit == tile_unit;
       if (in_tiles[s]) continue;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ops/group.h"
+#include "ops/raise.h"
 
 namespace qstep::ops::device {
 
@@ -159,61 +160,6 @@ QSTEP_HD_INLINE void store_unit(Bf16* to, int64_t stride, int64_t n, const float
   for (int i = 0; i < kUnit; ++i) {
     if (i < n) to[i * stride] = precision::to_bf16(v[i]);
   }
-}
-
-// Each raises *to, one of many threads' doing it: for the bits of magnitudes, whose order is that
-// of integers. Of the tensor, where most find that it is large enough:
-QSTEP_HD inline void raise(uint32_t* to, uint32_t value) {
-#if defined(__CUDA_ARCH__)
-  if (value > *static_cast<volatile uint32_t*>(to)) atomicMax(to, value);
-#else
-  if (value > *to) *to = value;
-#endif
-}
-// Of the thread block, each thread with a place that few others have:
-QSTEP_HD inline void raise_in_block(uint32_t* to, uint32_t value) {
-#if defined(__CUDA_ARCH__)
-  atomicMax(to, value);
-#else
-  raise(to, value);
-#endif
-}
-// Of the thread block, all threads of a warp together with one place:
-QSTEP_HD inline void raise_together(uint32_t* to, uint32_t value) {
-#if defined(__CUDA_ARCH__)
-  const uint32_t largest = __reduce_max_sync(~0u, value);
-  if (threadIdx.x % kWarp == 0) atomicMax(to, largest);
-#else
-  raise(to, value);
-#endif
-}
-
-// Adds bits that are zero in *to, one of many threads' doing it.
-QSTEP_HD inline void add_bits(uint32_t* to, uint32_t bits) {
-#if defined(__CUDA_ARCH__)
-  atomicOr(to, bits);
-#else
-  *to |= bits;
-#endif
-}
-
-// Eight bytes at once.
-struct alignas(8) [[gnu::may_alias]] TwoWords {
-  uint32_t w[2];
-};
-
-// Four bytes of (high, low), chosen by the digits of `selector`, which number them from the lowest.
-QSTEP_HD inline uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t selector) {
-#if defined(__CUDA_ARCH__)
-  return __byte_perm(low, high, selector);
-#else
-  const uint64_t both = uint64_t{high} << 32 | low;
-  uint32_t r = 0;
-  for (int i = 0; i < 4; ++i) {
-    r |= static_cast<uint32_t>(both >> (8 * (selector >> (4 * i) & 7u)) & 0xFFu) << (8 * i);
-  }
-  return r;
-#endif
 }
 
 }  // namespace qstep::ops::device

@@ -4,6 +4,7 @@
 
 #include "ops/add_row.h"
 #include "ops/parallel_for.h"
+#include "ops/row_amax.h"
 #include "ops/row_chunks.h"
 #include "ops/simd.h"
 
@@ -48,8 +49,9 @@ void backward_row(T* dx, float* dw, const T* dy, const T* x, const T* w, float r
 }  // namespace
 
 void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                     float eps) {
+                     float eps, const Tensor& amax) {
   check_rmsnorm_forward(y, rstd, x, w);
+  const OutputAmax largest(amax, "rmsnorm_forward: amax");
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const py = y.as<T>();
@@ -58,13 +60,16 @@ void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const
     float* const prstd = rstd.as<float>();
     parallel_for(x.rows, [&](int64_t n) {
       prstd[n] = forward_row(py + n * y.ld, px + n * x.ld, pw, x.cols, eps);
+      largest.add(py + n * y.ld, x.cols);
     });
   });
 }
 
 void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps) {
+                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                              const Tensor& amax) {
   check_residual_rmsnorm_forward(sum, y, rstd, x, delta, w);
+  const OutputAmax largest(amax, "residual_rmsnorm_forward: amax");
   dispatch_float(x.dtype, [&](auto tag) {
     using T = decltype(tag);
     T* const psum = sum.as<T>();
@@ -77,6 +82,7 @@ void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& 
       T* const row = psum + n * sum.ld;
       add_row(row, px + n * x.ld, pdelta + n * delta.ld, x.cols);
       prstd[n] = forward_row(py + n * y.ld, row, pw, x.cols, eps);
+      largest.add(py + n * y.ld, x.cols);
     });
   });
 }

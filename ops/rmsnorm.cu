@@ -4,15 +4,15 @@
 namespace qstep::ops::cuda {
 
 void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                     float eps, CudaContext& context) {
-  device::rmsnorm_forward(device::CudaLaunch(context, "rmsnorm_forward"), y, rstd, x, w, eps);
+                     float eps, const Tensor& amax, CudaContext& context) {
+  device::rmsnorm_forward(device::CudaLaunch(context, "rmsnorm_forward"), y, rstd, x, w, eps, amax);
 }
 
 void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                               const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
-                              CudaContext& context) {
+                              const Tensor& amax, CudaContext& context) {
   device::residual_rmsnorm_forward(device::CudaLaunch(context, "residual_rmsnorm_forward"), sum, y,
-                                   rstd, x, delta, w, eps);
+                                   rstd, x, delta, w, eps, amax);
 }
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,

@@ -50,9 +50,10 @@ namespace cpu {
 
 // y may be x.
 void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                     float eps);
+                     float eps, const Tensor& amax = {});
 void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps);
+                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                              const Tensor& amax = {});
 // dx may be dy.
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
@@ -64,10 +65,10 @@ class CudaContext;
 namespace cuda {
 
 void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                     float eps, CudaContext& context);
+                     float eps, const Tensor& amax, CudaContext& context);
 void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                               const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
-                              CudaContext& context);
+                              const Tensor& amax, CudaContext& context);
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
                       CudaContext& context);

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "ops/output_amax.h"
 #include "ops/rmsnorm.h"
 #include "ops/row_sums.h"
 
@@ -36,19 +37,21 @@ struct NormInput {
   }
 };
 
-// y = x rstd w; returns rstd.
+// y = x rstd w, its amax; returns rstd.
 template <class T, class Team>
 QSTEP_HD float rmsnorm_row(const Team& team, const Row<T>& y, const NormInput<T>& x,
-                           const Row<const T>& w, float eps) {
+                           const Row<const T>& w, float eps, uint32_t* amax) {
   const int64_t groups = n_groups(y.n);
   const float squares = team.sum(groups, [&](int64_t g) {
     return sum_of(map([](float v) { return v * v; }, x.load_group(g)));
   });
   const float rstd = 1.0f / sqrtf(squares / static_cast<float>(y.n) + eps);
-  team.each(groups, [&](int64_t g) {
+  each_with_amax<T>(team, groups, amax, [&](int64_t g) {
     const Group v = x.load_group(g);
     x.keep(g, v);
-    store(y, g, map([&](float a, float b) { return a * rstd * b; }, v, load(w, g)));
+    const Group out = map([&](float a, float b) { return a * rstd * b; }, v, load(w, g));
+    store(y, g, out);
+    return largest_bits(y, g, out);
   });
   return rstd;
 }
@@ -84,11 +87,12 @@ struct RmsNormForward {
   Row<const T> w;
   float* rstd;
   float eps;
+  uint32_t* amax;  // of y; null: not wanted
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float*, int64_t n) const {
     const NormInput<T> in{x.row(n), delta.row(n), sum.row(n)};
-    const float scale = rmsnorm_row(team, y.row(n), in, w, eps);
+    const float scale = rmsnorm_row(team, y.row(n), in, w, eps, amax);
     if (team.leader()) rstd[n] = scale;
   }
 };
@@ -118,26 +122,33 @@ struct RmsNormBackward {
 
 template <class Launch>
 void rmsnorm_forward(const Launch& launch, const Tensor& y, const Tensor& rstd, const Tensor& x,
-                     const Tensor& w, float eps) {
+                     const Tensor& w, float eps, const Tensor& amax) {
   check_rmsnorm_forward(y, rstd, x, w);
+  uint32_t* const largest = start_amax(launch, amax, "rmsnorm_forward: amax");
   dispatch_float(x.dtype, [&]<class T>(T) {
-    launch.teams(
-        x.rows, norm_team(x.cols), 0,
-        RmsNormForward<T>{
-            rows_of<T>(y), {}, rows_of<const T>(x), {}, row_of<const T>(w), rstd.as<float>(), eps});
+    launch.teams(x.rows, norm_team(x.cols), 0,
+                 RmsNormForward<T>{rows_of<T>(y),
+                                   {},
+                                   rows_of<const T>(x),
+                                   {},
+                                   row_of<const T>(w),
+                                   rstd.as<float>(),
+                                   eps,
+                                   largest});
   });
 }
 
 template <class Launch>
 void residual_rmsnorm_forward(const Launch& launch, const Tensor& sum, const Tensor& y,
                               const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                              const Tensor& w, float eps) {
+                              const Tensor& w, float eps, const Tensor& amax) {
   check_residual_rmsnorm_forward(sum, y, rstd, x, delta, w);
+  uint32_t* const largest = start_amax(launch, amax, "residual_rmsnorm_forward: amax");
   dispatch_float(x.dtype, [&]<class T>(T) {
-    launch.teams(
-        x.rows, norm_team(x.cols), 0,
-        RmsNormForward<T>{rows_of<T>(y), rows_of<T>(sum), rows_of<const T>(x),
-                          rows_of<const T>(delta), row_of<const T>(w), rstd.as<float>(), eps});
+    launch.teams(x.rows, norm_team(x.cols), 0,
+                 RmsNormForward<T>{rows_of<T>(y), rows_of<T>(sum), rows_of<const T>(x),
+                                   rows_of<const T>(delta), row_of<const T>(w), rstd.as<float>(),
+                                   eps, largest});
   });
 }
 

@@ -213,6 +213,14 @@ inline bool has_tensor_scale(const QuantSpec& spec) {
   return spec.headroom == Headroom::kThreeQuarters;  // the constant 4/3
 }
 
+// Whether all that it needs before it quantizes is the amax of the tensor as it is, NaN included:
+// whoever made the tensor may have found it, and the tensor is read once.
+inline bool takes_known_amax(const QuantSpec& spec) {
+  return is_fp8_format(spec.format) && spec.block.whole_tensor() &&
+         spec.amax == AmaxScope::kTensor && spec.hadamard == 0 &&
+         spec.source == Source::kHighPrecision;
+}
+
 // What the dimensions of an operand must be multiples of; 1: any length.
 inline int multiple_of_k(const QuantSpec& spec) {
   if (!spec.quantized()) return 1;

@@ -75,14 +75,15 @@ Tensor Block::project_qkv(ops::Ops& ops, const Stream& in, const AttentionShape&
   const int64_t N = shape.n_tokens();
   const Tensor norm1 = a_.norm1.row_range(0, N), qkv = a_.qkv.row_range(0, N);
   ops.label(layer_, kNormLabel);
-  norm1_.forward(ops, a_.sum1.row_range(0, in.x.rows), group_->own_rows(norm1), in);
+  const Tensor amax = qkv_.wanted_amax(LinearTensor::kX);
+  norm1_.forward(ops, a_.sum1.row_range(0, in.x.rows), group_->own_rows(norm1), in, amax);
   if (q_norm_) {
     const Tensor raw = a_.qkv_raw.row_range(0, N);
-    qkv_.forward(ops, raw, norm1);
+    qkv_.forward(ops, raw, norm1, amax);
     ops.label(layer_, kAttentionLabel);
     ops.qk_norm_forward(qkv, a_.qk_rstd.row_range(0, N), raw, q_norm_, k_norm_, shape, eps_);
   } else {
-    qkv_.forward(ops, qkv, norm1);
+    qkv_.forward(ops, qkv, norm1, amax);
   }
   ops.label(layer_, kAttentionLabel);
   if (rope_table_) ops.rope(qkv, rope_table_, shape, first_position, Direction::kForward);
@@ -94,11 +95,13 @@ Stream Block::forward_mlp(ops::Ops& ops, const Stream& in, int64_t N) {
   const Tensor up = a_.up.row_range(0, N), act = a_.act.row_range(0, N);
   const Tensor delta = delta_.row_range(0, N);
   ops.label(layer_, kNormLabel);
-  norm2_.forward(ops, sum2, group_->own_rows(norm2), in);
-  up_.forward(ops, up, norm2);
+  const Tensor norm_amax = up_.wanted_amax(LinearTensor::kX);
+  norm2_.forward(ops, sum2, group_->own_rows(norm2), in, norm_amax);
+  up_.forward(ops, up, norm2, norm_amax);
   ops.label(layer_, kActivationLabel);
-  ops.activation_forward(act, up, activation_);
-  down_.forward(ops, delta, act);
+  const Tensor act_amax = down_.wanted_amax(LinearTensor::kX);
+  ops.activation_forward(act, up, activation_, act_amax);
+  down_.forward(ops, delta, act, act_amax);
   return {sum2, group_->own_rows(delta)};
 }
 
@@ -115,8 +118,9 @@ void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<T
   const Tensor d_own = group_->own_rows(d_stream), d_norm_own = group_->own_rows(s.d_norm);
   down_.backward(ops, s.d_act, g.down, g.down_bias, d_stream, accumulate);
   ops.label(layer_, kActivationLabel);
-  ops.activation_backward(s.d_up, s.d_act, a_.up, activation_);
-  up_.backward(ops, s.d_norm, g.up, g.up_bias, s.d_up, accumulate);
+  const Tensor amax = up_.wanted_amax(LinearTensor::kDy);
+  ops.activation_backward(s.d_up, s.d_act, a_.up, activation_, amax);
+  up_.backward(ops, s.d_norm, g.up, g.up_bias, s.d_up, accumulate, amax);
   ops.label(layer_, kNormLabel);
   norm2_.backward(ops, d_own, g.norm2, g.norm2_bias, d_norm_own, Accumulate::kYes, accumulate);
 

@@ -94,7 +94,7 @@ QuantizeFunction quantize_on_host(ops::Ops& ops) {
   }
   return [&ops](const QuantizedTensor& rowwise, const QuantizedTensor& columnwise, const Tensor& x,
                 const QuantCall& call) {
-    std::vector<Tensor> host{x, call.delayed_scale, call.delayed_amax, call.non_finite};
+    std::vector<Tensor> host{x, call.amax, call.delayed_scale, call.delayed_amax, call.non_finite};
     for (const QuantizedTensor* q : {&rowwise, &columnwise}) {
       host.insert(host.end(), {q->values, q->scale, q->tile_scales});
     }
@@ -106,6 +106,7 @@ QuantizeFunction quantize_on_host(ops::Ops& ops) {
       return q;
     };
     QuantCall its_call = call;
+    its_call.amax = copies.of(call.amax);
     its_call.delayed_scale = copies.of(call.delayed_scale);
     its_call.delayed_amax = copies.of(call.delayed_amax);
     its_call.non_finite = copies.of(call.non_finite);

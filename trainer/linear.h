@@ -44,13 +44,19 @@ class Linear {
     labels_ = labels;
   }
 
+  // Where whoever makes x (or dy) of the running pass shall leave its amax, for forward (backward)
+  // to be given then; empty: nobody reads it.
+  ops::Tensor wanted_amax(LinearTensor tensor) const { return operands_.wanted_amax(tensor); }
+
   // Keeps the operands that backward will read: where they are views of x, x must stay as it is.
-  void forward(ops::Ops& ops, const ops::Tensor& y, const ops::Tensor& x);
+  // amax: that of x, where it was made with it, or empty.
+  void forward(ops::Ops& ops, const ops::Tensor& y, const ops::Tensor& x,
+               const ops::Tensor& amax = {});
 
   // dx may be empty (nobody needs it). dw [O, I] and db [1, O] are FP32, db empty without a bias
-  // and made from dy itself.
+  // and made from dy itself. amax: that of dy, where it was made with it, or empty.
   void backward(ops::Ops& ops, const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& db,
-                const ops::Tensor& dy, ops::Accumulate grads) const;
+                const ops::Tensor& dy, ops::Accumulate grads, const ops::Tensor& amax = {}) const;
 
  private:
   ops::Tensor weight_, bias_;

@@ -143,7 +143,7 @@ OperandPair LinearOperands::operands(const QuantizedPair& q, const Tensor& sourc
 }
 
 void LinearOperands::quantize(ops::Ops& ops, const QuantizedPair& q, const Tensor& source,
-                              LinearTensor tensor) const {
+                              LinearTensor tensor, const Tensor& amax) const {
   const auto& [row, column] = q;
   if (!row && !column) return;
   const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
@@ -158,6 +158,7 @@ void LinearOperands::quantize(ops::Ops& ops, const QuantizedPair& q, const Tenso
       .random = quant_random(pass_->seed, pass_->step, pass_->micro_batch, module_, tensor),
       .place = split_.places[static_cast<size_t>(tensor)],
       .join = cut ? split_.join : nullptr,
+      .amax = amax,
       .delayed_scale = {},
       .delayed_amax = {},
       .non_finite = non_finite_.col_range(static_cast<int64_t>(tensor), 1),
@@ -179,15 +180,26 @@ void LinearOperands::quantize(ops::Ops& ops, const QuantizedPair& q, const Tenso
 }
 
 OperandPair LinearOperands::make(ops::Ops& ops, const QuantizedPair& tensors, const Tensor& source,
-                                 LinearTensor tensor) const {
+                                 LinearTensor tensor, const Tensor& amax) const {
   const QuantizedPair q = used(tensors, source);
-  quantize(ops, q, source, tensor);
+  quantize(ops, q, source, tensor, amax);
   return operands(q, source);
 }
 
-OperandPair LinearOperands::input(ops::Ops& ops, const Tensor& x) const {
+Tensor LinearOperands::wanted_amax(LinearTensor tensor) const {
+  if (plain() || !amaxes_ || split_.join != nullptr || tensor == LinearTensor::kW) return {};
+  const bool x = tensor == LinearTensor::kX;
+  const LinearTensors& tensors = phases_[pass_->phase];
+  const QuantizedPair& q = x ? tensors.x : tensors.dy;
+  const bool taken =
+      (q.rowwise && precision::takes_known_amax(q.rowwise.spec)) ||
+      (pass_->training && q.columnwise && precision::takes_known_amax(q.columnwise.spec));
+  return taken ? amaxes_.col_range(x ? 0 : 1, 1) : Tensor();
+}
+
+OperandPair LinearOperands::input(ops::Ops& ops, const Tensor& x, const Tensor& amax) const {
   if (plain()) return {rowwise(x), columnwise(x)};
-  return make(ops, phases_[pass_->phase].x, x, LinearTensor::kX);
+  return make(ops, phases_[pass_->phase].x, x, LinearTensor::kX, amax);
 }
 
 OperandPair LinearOperands::weight(ops::Ops& ops, const Tensor& w) {
@@ -196,7 +208,7 @@ OperandPair LinearOperands::weight(ops::Ops& ops, const Tensor& w) {
   const bool here = weights_version_ == pass_->weights_version && weights_phase_ == pass_->phase &&
                     (weights_for_training_ || !pass_->training);
   if (!here && pass_->weights_made != pass_->weights_version) {
-    quantize(ops, q, w, LinearTensor::kW);
+    quantize(ops, q, w, LinearTensor::kW, {});
     weights_version_ = pass_->weights_version;
     weights_phase_ = pass_->phase;
     weights_for_training_ = pass_->training;
@@ -204,9 +216,9 @@ OperandPair LinearOperands::weight(ops::Ops& ops, const Tensor& w) {
   return operands(q, w);
 }
 
-OperandPair LinearOperands::gradient(ops::Ops& ops, const Tensor& dy) const {
+OperandPair LinearOperands::gradient(ops::Ops& ops, const Tensor& dy, const Tensor& amax) const {
   if (plain()) return {rowwise(dy), columnwise(dy)};
-  return make(ops, phases_[pass_->phase].dy, dy, LinearTensor::kDy);
+  return make(ops, phases_[pass_->phase].dy, dy, LinearTensor::kDy, amax);
 }
 
 }  // namespace qstep::trainer

@@ -100,36 +100,44 @@ class LinearOperands {
  public:
   LinearOperands() = default;  // nothing is quantized
   // phases: this layer's tensors, phase by phase. non_finite [1, 3] int32: set where x, w or dy
-  // held a NaN or an infinity. pass, delayed and split.join must outlive this.
+  // held a NaN or an infinity. amaxes [1, 2] int32: where wanted_amax(x), (dy) are, or empty. pass,
+  // delayed and split.join must outlive this.
   LinearOperands(const PrecisionPass& pass, const DelayedState& delayed, int64_t module,
                  std::vector<LinearTensors> phases, const ops::Tensor& non_finite,
-                 const LinearSplit& split)
+                 const ops::Tensor& amaxes, const LinearSplit& split)
       : pass_(&pass),
         delayed_(&delayed),
         module_(module),
         phases_(std::move(phases)),
         non_finite_(non_finite),
+        amaxes_(amaxes),
         split_(split) {}
 
+  // Where the amax of the next x or dy shall be (ops.h) when it is handed to input() or gradient().
+  // Empty where no quantizer of the running pass takes it, or where this rank makes a part of the
+  // tensor only.
+  ops::Tensor wanted_amax(LinearTensor tensor) const;
+
   // x [N, I], w [O, I], dy [N, O]. Of a pass without backward only the rowwise operand is there.
-  OperandPair input(ops::Ops& ops, const ops::Tensor& x) const;
+  // amax: wanted_amax(), filled by who made the tensor; empty where nobody did.
+  OperandPair input(ops::Ops& ops, const ops::Tensor& x, const ops::Tensor& amax = {}) const;
   OperandPair weight(ops::Ops& ops, const ops::Tensor& w);
-  OperandPair gradient(ops::Ops& ops, const ops::Tensor& dy) const;
+  OperandPair gradient(ops::Ops& ops, const ops::Tensor& dy, const ops::Tensor& amax = {}) const;
 
  private:
   bool plain() const { return pass_ == nullptr || !pass_->quantized; }
   QuantizedPair used(const QuantizedPair& q, const ops::Tensor& source) const;
   static OperandPair operands(const QuantizedPair& q, const ops::Tensor& source);
   void quantize(ops::Ops& ops, const QuantizedPair& q, const ops::Tensor& source,
-                LinearTensor tensor) const;
+                LinearTensor tensor, const ops::Tensor& amax) const;
   OperandPair make(ops::Ops& ops, const QuantizedPair& tensors, const ops::Tensor& source,
-                   LinearTensor tensor) const;
+                   LinearTensor tensor, const ops::Tensor& amax) const;
 
   const PrecisionPass* pass_ = nullptr;
   const DelayedState* delayed_ = nullptr;
   int64_t module_ = 0;
   std::vector<LinearTensors> phases_;
-  ops::Tensor non_finite_;
+  ops::Tensor non_finite_, amaxes_;
   LinearSplit split_;
 
   // What the weight's operands were made for.

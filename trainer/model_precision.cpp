@@ -27,6 +27,26 @@ std::vector<LinearTensors> lay_out_phase(ops::Arena& arena, const PrecisionPhase
   return layers;
 }
 
+// A quantizer takes an amax that comes with its tensor.
+bool takes_amaxes(const PrecisionPlan& plan, Purpose purpose) {
+  const bool training = purpose == Purpose::kTraining;
+  for (const PrecisionPhase& phase : plan.phases) {
+    for (size_t module = 0; module < phase.tables.size(); ++module) {
+      const auto kind = static_cast<LinearKind>(module % kLinearsPerBlock);
+      const precision::OperandTable& table = phase.tables[module];
+      for (const LinearTensor tensor : {LinearTensor::kX, LinearTensor::kDy}) {
+        if (!made_with_amax(kind, tensor) || (tensor == LinearTensor::kDy && !training)) continue;
+        const TensorOperands& uses = kOperandsOf[static_cast<size_t>(tensor)];
+        if (precision::takes_known_amax(table[uses.row]) ||
+            (training && precision::takes_known_amax(table[uses.column]))) {
+          return true;
+        }
+      }
+    }
+  }
+  return false;
+}
+
 void check_rounder(ops::Ops& ops, const PrecisionPlan& plan) {
   if (plan.rounder == precision::StochasticRounder::kPortable || !plan.rounds_stochastically() ||
       ops.has_hardware_rounder()) {
@@ -51,6 +71,9 @@ PrecisionTensors PrecisionTensors::lay_out(ops::Arena& arena, const PrecisionPla
   if (plan.plain()) return t;
   t.delayed = DelayedTensors::lay_out(arena, plan, model, purpose);
   t.non_finite = arena.take("quantized operands", Dtype::kI32, n_modules(model), kTensorsPerLinear);
+  if (takes_amaxes(plan, purpose)) {
+    t.amaxes = arena.take("quantized operands", Dtype::kI32, n_modules(model), 2);
+  }
 
   // Only one phase runs at a time: each is placed over the others.
   int64_t bytes = 0;
@@ -103,6 +126,7 @@ LinearOperands ModelPrecision::linear(int64_t block, LinearKind kind) const {
           module,
           std::move(phases),
           t_.non_finite.row_range(module, 1),
+          t_.amaxes ? t_.amaxes.row_range(module, 1) : ops::Tensor(),
           splits_[static_cast<size_t>(kind)]};
 }
 

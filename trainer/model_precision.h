@@ -17,6 +17,9 @@ namespace qstep::trainer {
 struct PrecisionTensors {
   std::vector<std::vector<LinearTensors>> phases;  // [phase][module]; phases share their memory
   ops::Tensor non_finite;                          // [modules, 3] int32: x, w, dy
+  // [modules, 2] int32: of x, dy, where a norm or an activation leaves them for the quantizer;
+  // empty where no quantizer of the plan takes one.
+  ops::Tensor amaxes;
   DelayedTensors delayed;
 
   // For micro-batches of up to n_tokens. model: this rank's share of it (tensor_share).

@@ -22,8 +22,9 @@ class Norm {
       : kind_(kind), eps_(eps), weight_(weight), bias_(bias), stats_(stats) {}
 
   // sum = in.x + in.delta, y = norm(sum). Both must stay as they are until backward. When there is
-  // no delta, sum is not written and the norm reads in.x.
-  void forward(ops::Ops& ops, const ops::Tensor& sum, const ops::Tensor& y, const Stream& in);
+  // no delta, sum is not written and the norm reads in.x. amax: of y (ops.h), or empty.
+  void forward(ops::Ops& ops, const ops::Tensor& sum, const ops::Tensor& y, const Stream& in,
+               const ops::Tensor& amax = {});
 
   // dx += d norm: the gradient joins the one that flows along the stream. dw, db (+)= as `grads`
   // says.

@@ -57,10 +57,10 @@ std::vector<LayerGroup> layer_groups(const Config& config, const PrecisionPhase&
 }
 
 // An amax over the tensor or over delayed steps is one number; a row's or a block's comes with the
-// pass that quantizes it.
-bool needs_amax_first(const QuantSpec& spec) {
+// pass that quantizes it. made: the tensor comes with its amax, for the quantizers that take it.
+bool needs_amax_first(const QuantSpec& spec, bool made) {
   return precision::has_tensor_scale(spec) && spec.amax == AmaxScope::kTensor &&
-         !precision::is_mx_format(spec.format);
+         !precision::is_mx_format(spec.format) && !(made && precision::takes_known_amax(spec));
 }
 
 class Counter {
@@ -149,17 +149,20 @@ class Counter {
       const QuantSpec& row = group.table[kOperandsOf[tensor].row];
       const QuantSpec& column = group.table[kOperandsOf[tensor].column];
       if (!row.quantized() && !column.quantized()) return;
+      const auto operands_of = static_cast<precision::LinearTensor>(tensor);
+      // A tensor-parallel rank makes a part of it.
+      const bool made = w_.tensor == 1 && made_with_amax(group.kind, operands_of);
       w_.quantizations.push_back(
           {.op = op,
            .tensor = precision::kLinearTensorNames[tensor],
            .part = part,
            .rows = rows,
            .cols = cols,
-           .operands_of = static_cast<precision::LinearTensor>(tensor),
+           .operands_of = operands_of,
            .table = group.table,
            .rowwise = row,
            .columnwise = column,
-           .reads = needs_amax_first(row) || needs_amax_first(column) ? 2 : 1,
+           .reads = needs_amax_first(row, made) || needs_amax_first(column, made) ? 2 : 1,
            .source_bytes = w_.element_bytes,
            .count = count});
     };

@@ -176,24 +176,24 @@ void TimedOps::embedding_backward(const Tensor& dwte, int64_t first_token, const
 }
 
 void TimedOps::rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x,
-                               const Tensor& w, float eps) {
+                               const Tensor& w, float eps, const Tensor& amax) {
   timed(
       Category::kNormElem, "rmsnorm_forward",
       [&] {
-        return passes({y, rstd, x, w});
+        return passes({y, rstd, x, w, amax});
       },
-      [&] { inner_.rmsnorm_forward(y, rstd, x, w, eps); });
+      [&] { inner_.rmsnorm_forward(y, rstd, x, w, eps, amax); });
 }
 
 void TimedOps::residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
                                         const Tensor& x, const Tensor& delta, const Tensor& w,
-                                        float eps) {
+                                        float eps, const Tensor& amax) {
   timed(
       Category::kNormElem, "residual_rmsnorm_forward",
       [&] {
-        return passes({sum, y, rstd, x, delta, w});
+        return passes({sum, y, rstd, x, delta, w, amax});
       },
-      [&] { inner_.residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps); });
+      [&] { inner_.residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax); });
 }
 
 void TimedOps::rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy,
@@ -208,24 +208,26 @@ void TimedOps::rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor
 }
 
 void TimedOps::layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd,
-                                 const Tensor& x, const Tensor& w, const Tensor& b, float eps) {
+                                 const Tensor& x, const Tensor& w, const Tensor& b, float eps,
+                                 const Tensor& amax) {
   timed(
       Category::kNormElem, "layernorm_forward",
       [&] {
-        return passes({y, mean, rstd, x, w, b});
+        return passes({y, mean, rstd, x, w, b, amax});
       },
-      [&] { inner_.layernorm_forward(y, mean, rstd, x, w, b, eps); });
+      [&] { inner_.layernorm_forward(y, mean, rstd, x, w, b, eps, amax); });
 }
 
 void TimedOps::residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                           const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                          const Tensor& w, const Tensor& b, float eps) {
+                                          const Tensor& w, const Tensor& b, float eps,
+                                          const Tensor& amax) {
   timed(
       Category::kNormElem, "residual_layernorm_forward",
       [&] {
-        return passes({sum, y, mean, rstd, x, delta, w, b});
+        return passes({sum, y, mean, rstd, x, delta, w, b, amax});
       },
-      [&] { inner_.residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps); });
+      [&] { inner_.residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps, amax); });
 }
 
 void TimedOps::layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db,
@@ -292,23 +294,24 @@ void TimedOps::attention_cached(const Tensor& o, const Tensor& k_cache, const Te
       [&] { inner_.attention_cached(o, k_cache, v_cache, qkv, shape, first_position); });
 }
 
-void TimedOps::activation_forward(const Tensor& y, const Tensor& x, Activation kind) {
+void TimedOps::activation_forward(const Tensor& y, const Tensor& x, Activation kind,
+                                  const Tensor& amax) {
   timed(
       Category::kNormElem, "activation_forward",
       [&] {
-        return passes({y, x});
+        return passes({y, x, amax});
       },
-      [&] { inner_.activation_forward(y, x, kind); });
+      [&] { inner_.activation_forward(y, x, kind, amax); });
 }
 
 void TimedOps::activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
-                                   Activation kind) {
+                                   Activation kind, const Tensor& amax) {
   timed(
       Category::kNormElem, "activation_backward",
       [&] {
-        return passes({dx, dy, x});
+        return passes({dx, dy, x, amax});
       },
-      [&] { inner_.activation_backward(dx, dy, x, kind); });
+      [&] { inner_.activation_backward(dx, dy, x, kind, amax); });
 }
 
 void TimedOps::cross_entropy_forward(const Tensor& loss, const Tensor& logits,

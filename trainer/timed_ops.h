@@ -64,20 +64,22 @@ class TimedOps final : public ops::Ops {
                           const ops::Tensor& dx, const ops::Tensor& tokens, int64_t seq_len,
                           ops::Accumulate dwpe_mode) override;
   void rmsnorm_forward(const ops::Tensor& y, const ops::Tensor& rstd, const ops::Tensor& x,
-                       const ops::Tensor& w, float eps) override;
+                       const ops::Tensor& w, float eps, const ops::Tensor& amax) override;
   void residual_rmsnorm_forward(const ops::Tensor& sum, const ops::Tensor& y,
                                 const ops::Tensor& rstd, const ops::Tensor& x,
-                                const ops::Tensor& delta, const ops::Tensor& w, float eps) override;
+                                const ops::Tensor& delta, const ops::Tensor& w, float eps,
+                                const ops::Tensor& amax) override;
   void rmsnorm_backward(const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& dy,
                         const ops::Tensor& x, const ops::Tensor& w, const ops::Tensor& rstd,
                         ops::Accumulate dx_mode, ops::Accumulate dw_mode) override;
   void layernorm_forward(const ops::Tensor& y, const ops::Tensor& mean, const ops::Tensor& rstd,
                          const ops::Tensor& x, const ops::Tensor& w, const ops::Tensor& b,
-                         float eps) override;
+                         float eps, const ops::Tensor& amax) override;
   void residual_layernorm_forward(const ops::Tensor& sum, const ops::Tensor& y,
                                   const ops::Tensor& mean, const ops::Tensor& rstd,
                                   const ops::Tensor& x, const ops::Tensor& delta,
-                                  const ops::Tensor& w, const ops::Tensor& b, float eps) override;
+                                  const ops::Tensor& w, const ops::Tensor& b, float eps,
+                                  const ops::Tensor& amax) override;
   void layernorm_backward(const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& db,
                           const ops::Tensor& dy, const ops::Tensor& x, const ops::Tensor& w,
                           const ops::Tensor& mean, const ops::Tensor& rstd, ops::Accumulate dx_mode,
@@ -99,10 +101,10 @@ class TimedOps final : public ops::Ops {
   void attention_cached(const ops::Tensor& o, const ops::Tensor& k_cache,
                         const ops::Tensor& v_cache, const ops::Tensor& qkv,
                         const ops::AttentionShape& shape, int64_t first_position) override;
-  void activation_forward(const ops::Tensor& y, const ops::Tensor& x,
-                          ops::Activation kind) override;
+  void activation_forward(const ops::Tensor& y, const ops::Tensor& x, ops::Activation kind,
+                          const ops::Tensor& amax) override;
   void activation_backward(const ops::Tensor& dx, const ops::Tensor& dy, const ops::Tensor& x,
-                           ops::Activation kind) override;
+                           ops::Activation kind, const ops::Tensor& amax) override;
   void cross_entropy_forward(const ops::Tensor& loss, const ops::Tensor& logits,
                              const ops::Tensor& targets, int64_t vocab) override;
   void cross_entropy_backward(const ops::Tensor& loss, const ops::Tensor& logits,

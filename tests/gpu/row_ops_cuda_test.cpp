@@ -89,9 +89,9 @@ TEST_F(RowOpsOnGpu, RmsNorm) {
           return list(Guarded(dtype, s.rows, s.cols, s.gap), Guarded(Dtype::kF32, 1, s.rows),
                       rows_of(dtype, s, 4), width_of(dtype, s, 5));
         },
-        [](const Tensors& t) { device::rmsnorm_forward(kHost, t[0], t[1], t[2], t[3], kEps); },
+        [](const Tensors& t) { device::rmsnorm_forward(kHost, t[0], t[1], t[2], t[3], kEps, {}); },
         [](const Tensors& t, CudaContext& c) {
-          cuda::rmsnorm_forward(t[0], t[1], t[2], t[3], kEps, c);
+          cuda::rmsnorm_forward(t[0], t[1], t[2], t[3], kEps, {}, c);
         },
         "rmsnorm_forward");
     expect_same_on_gpu(
@@ -100,10 +100,10 @@ TEST_F(RowOpsOnGpu, RmsNorm) {
                       Guarded(Dtype::kF32, 1, s.rows), rows_of(dtype, s, 7), width_of(dtype, s, 8));
         },
         [](const Tensors& t) {
-          device::residual_rmsnorm_forward(kHost, t[0], t[1], t[2], t[0], t[3], t[4], kEps);
+          device::residual_rmsnorm_forward(kHost, t[0], t[1], t[2], t[0], t[3], t[4], kEps, {});
         },
         [](const Tensors& t, CudaContext& c) {
-          cuda::residual_rmsnorm_forward(t[0], t[1], t[2], t[0], t[3], t[4], kEps, c);
+          cuda::residual_rmsnorm_forward(t[0], t[1], t[2], t[0], t[3], t[4], kEps, {}, c);
         },
         "residual_rmsnorm_forward in place");
     for (const Accumulate mode : {Accumulate::kNo, Accumulate::kYes}) {
@@ -132,10 +132,10 @@ TEST_F(RowOpsOnGpu, LayerNorm) {
                       width_of(dtype, s, 21), width_of(dtype, s, 22));
         },
         [](const Tensors& t) {
-          device::layernorm_forward(kHost, t[0], t[1], t[2], t[3], t[4], t[5], kEps);
+          device::layernorm_forward(kHost, t[0], t[1], t[2], t[3], t[4], t[5], kEps, {});
         },
         [](const Tensors& t, CudaContext& c) {
-          cuda::layernorm_forward(t[0], t[1], t[2], t[3], t[4], t[5], kEps, c);
+          cuda::layernorm_forward(t[0], t[1], t[2], t[3], t[4], t[5], kEps, {}, c);
         },
         "layernorm_forward");
     expect_same_on_gpu(
@@ -146,10 +146,11 @@ TEST_F(RowOpsOnGpu, LayerNorm) {
         },
         [](const Tensors& t) {
           device::residual_layernorm_forward(kHost, t[0], t[1], t[2], t[3], t[0], t[4], t[5], t[6],
-                                             kEps);
+                                             kEps, {});
         },
         [](const Tensors& t, CudaContext& c) {
-          cuda::residual_layernorm_forward(t[0], t[1], t[2], t[3], t[0], t[4], t[5], t[6], kEps, c);
+          cuda::residual_layernorm_forward(t[0], t[1], t[2], t[3], t[0], t[4], t[5], t[6], kEps, {},
+                                           c);
         },
         "residual_layernorm_forward in place");
     for (const Accumulate mode : {Accumulate::kNo, Accumulate::kYes}) {
@@ -259,17 +260,19 @@ TEST_F(RowOpsOnGpu, Activations) {
       const auto error = [&](size_t) { return special_function_error(dtype); };
       expect_same_on_gpu(
           [&] { return list(Guarded(dtype, s.rows, s.cols, s.gap), rows_of(dtype, in, 70)); },
-          [&](const Tensors& t) { device::activation_forward(kHost, t[0], t[1], kind); },
-          [&](const Tensors& t, CudaContext& c) { cuda::activation_forward(t[0], t[1], kind, c); },
+          [&](const Tensors& t) { device::activation_forward(kHost, t[0], t[1], kind, {}); },
+          [&](const Tensors& t, CudaContext& c) {
+            cuda::activation_forward(t[0], t[1], kind, {}, c);
+          },
           "activation_forward", error);
       expect_same_on_gpu(
           [&] {
             return list(Guarded(dtype, in.rows, in.cols, in.gap), rows_of(dtype, s, 71),
                         rows_of(dtype, in, 72));
           },
-          [&](const Tensors& t) { device::activation_backward(kHost, t[0], t[1], t[2], kind); },
+          [&](const Tensors& t) { device::activation_backward(kHost, t[0], t[1], t[2], kind, {}); },
           [&](const Tensors& t, CudaContext& c) {
-            cuda::activation_backward(t[0], t[1], t[2], kind, c);
+            cuda::activation_backward(t[0], t[1], t[2], kind, {}, c);
           },
           "activation_backward", error);
     }

@@ -30,11 +30,12 @@ test::HostLaunch launch() {
 
 void add(const Tensor& y, const Tensor& a, const Tensor& b) { device::add(launch(), y, a, b); }
 
-void activation_forward(const Tensor& y, const Tensor& x, Activation kind) {
-  device::activation_forward(launch(), y, x, kind);
+void activation_forward(const Tensor& y, const Tensor& x, Activation kind, const Tensor& amax) {
+  device::activation_forward(launch(), y, x, kind, amax);
 }
-void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind) {
-  device::activation_backward(launch(), dx, dy, x, kind);
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, Activation kind,
+                         const Tensor& amax) {
+  device::activation_backward(launch(), dx, dy, x, kind, amax);
 }
 
 void adamw(const Tensor& w, const Tensor& master, const Tensor& m, const Tensor& v,
@@ -87,12 +88,13 @@ void embedding_backward(const Tensor& dwte, int64_t first_token, const Tensor& d
 }
 
 void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                     float eps) {
-  device::rmsnorm_forward(launch(), y, rstd, x, w, eps);
+                     float eps, const Tensor& amax) {
+  device::rmsnorm_forward(launch(), y, rstd, x, w, eps, amax);
 }
 void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps) {
-  device::residual_rmsnorm_forward(launch(), sum, y, rstd, x, delta, w, eps);
+                              const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                              const Tensor& amax) {
+  device::residual_rmsnorm_forward(launch(), sum, y, rstd, x, delta, w, eps, amax);
 }
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
@@ -101,13 +103,13 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
 }
 
 void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                       const Tensor& w, const Tensor& b, float eps) {
-  device::layernorm_forward(launch(), y, mean, rstd, x, w, b, eps);
+                       const Tensor& w, const Tensor& b, float eps, const Tensor& amax) {
+  device::layernorm_forward(launch(), y, mean, rstd, x, w, b, eps, amax);
 }
 void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                 const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                const Tensor& w, const Tensor& b, float eps) {
-  device::residual_layernorm_forward(launch(), sum, y, mean, rstd, x, delta, w, b, eps);
+                                const Tensor& w, const Tensor& b, float eps, const Tensor& amax) {
+  device::residual_layernorm_forward(launch(), sum, y, mean, rstd, x, delta, w, b, eps, amax);
 }
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,

@@ -188,6 +188,43 @@ TEST(QuantizePasses, PairsOfSpecs) {
   }
 }
 
+// An amax that is known already: of the source, which gives the same bits, and another one (a
+// larger one where it counts: no element may lie above), so that it shows who reads it. The CPU's
+// quantizers and the GPU's passes.
+TEST(QuantizePasses, KnownAmax) {
+  QuantSpec rows = default_spec(QuantFormat::kFp8E4m3);
+  rows.amax = AmaxScope::kRow;
+  uint64_t seed = 800;
+  for (const QuantSpec& spec :
+       {default_spec(QuantFormat::kFp8E4m3), default_spec(QuantFormat::kFp8E5m2), rows, nvfp4()}) {
+    for (const Data data : kAllData) {
+      QuantInput in(data, {48, 80}, seed % 3 == 0 ? Dtype::kF32 : Dtype::kBf16, seed);
+      uint32_t largest = 0;
+      for (const float x : in.x) largest = std::max(largest, precision::bits(x) & 0x7FFFFFFFu);
+      Guarded known(Dtype::kI32, 1, 1);
+      const auto made = [&](uint32_t amax) {
+        known.set(0, 0, amax);
+        in.call.amax = known;
+        expect_same(spec, spec, Sides::kBoth, in, seed % 4 == 0, 0);
+        QuantSide row = in.side(spec, Orientation::kRowwise);
+        Quantizer()(row.q, {}, in);
+        in.call.amax = {};
+        return row.bits();
+      };
+      QuantSide plain = in.side(spec, Orientation::kRowwise);
+      Quantizer()(plain.q, {}, in);
+      EXPECT_EQ(plain.bits(), made(largest)) << describe(spec) << " on " << in.what;
+      if (!takes_known_amax(spec)) {
+        EXPECT_EQ(plain.bits(), made(largest ^ 0x01000000u)) << describe(spec) << " on " << in.what;
+      } else if (data == Data::kNarrow) {
+        EXPECT_NE(plain.bits(), made(largest + 0x01000000u)) << describe(spec) << " on " << in.what;
+      }
+      ++seed;
+      if (HasFailure()) return;
+    }
+  }
+}
+
 // The GPU's own stochastic rounding, as the host has a model of it: all of the rest is the same.
 TEST(QuantizePasses, HardwareRounder) {
   uint64_t seed = 700;

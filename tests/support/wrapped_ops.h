@@ -46,7 +46,8 @@ class WrappedOps : public ops::Ops {
   void quantize(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
                 const Tensor& x, const ops::QuantCall& call) override {
     run("quantize",
-        all_of(rowwise, columnwise, x, call.delayed_scale, call.delayed_amax, call.non_finite),
+        all_of(rowwise, columnwise, x, call.amax, call.delayed_scale, call.delayed_amax,
+               call.non_finite),
         [=, this] { inner_->quantize(rowwise, columnwise, x, call); });
   }
   void update_delayed_scales(const Tensor& history, const Tensor& scale, const Tensor& amax,
@@ -74,15 +75,15 @@ class WrappedOps : public ops::Ops {
     });
   }
   void rmsnorm_forward(const Tensor& y, const Tensor& rstd, const Tensor& x, const Tensor& w,
-                       float eps) override {
-    run("rmsnorm_forward", {y, rstd, x, w},
-        [=, this] { inner_->rmsnorm_forward(y, rstd, x, w, eps); });
+                       float eps, const Tensor& amax) override {
+    run("rmsnorm_forward", {y, rstd, x, w, amax},
+        [=, this] { inner_->rmsnorm_forward(y, rstd, x, w, eps, amax); });
   }
   void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& rstd,
-                                const Tensor& x, const Tensor& delta, const Tensor& w,
-                                float eps) override {
-    run("residual_rmsnorm_forward", {sum, y, rstd, x, delta, w},
-        [=, this] { inner_->residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps); });
+                                const Tensor& x, const Tensor& delta, const Tensor& w, float eps,
+                                const Tensor& amax) override {
+    run("residual_rmsnorm_forward", {sum, y, rstd, x, delta, w, amax},
+        [=, this] { inner_->residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax); });
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                         const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
@@ -91,15 +92,17 @@ class WrappedOps : public ops::Ops {
         [=, this] { inner_->rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode); });
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
-                         const Tensor& w, const Tensor& b, float eps) override {
-    run("layernorm_forward", {y, mean, rstd, x, w, b},
-        [=, this] { inner_->layernorm_forward(y, mean, rstd, x, w, b, eps); });
+                         const Tensor& w, const Tensor& b, float eps, const Tensor& amax) override {
+    run("layernorm_forward", {y, mean, rstd, x, w, b, amax},
+        [=, this] { inner_->layernorm_forward(y, mean, rstd, x, w, b, eps, amax); });
   }
   void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean,
                                   const Tensor& rstd, const Tensor& x, const Tensor& delta,
-                                  const Tensor& w, const Tensor& b, float eps) override {
-    run("residual_layernorm_forward", {sum, y, mean, rstd, x, delta, w, b},
-        [=, this] { inner_->residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps); });
+                                  const Tensor& w, const Tensor& b, float eps,
+                                  const Tensor& amax) override {
+    run("residual_layernorm_forward", {sum, y, mean, rstd, x, delta, w, b, amax}, [=, this] {
+      inner_->residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, eps, amax);
+    });
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
@@ -140,13 +143,15 @@ class WrappedOps : public ops::Ops {
     run("attention_cached", {o, k_cache, v_cache, qkv},
         [=, this] { inner_->attention_cached(o, k_cache, v_cache, qkv, shape, first_position); });
   }
-  void activation_forward(const Tensor& y, const Tensor& x, ops::Activation kind) override {
-    run("activation_forward", {y, x}, [=, this] { inner_->activation_forward(y, x, kind); });
+  void activation_forward(const Tensor& y, const Tensor& x, ops::Activation kind,
+                          const Tensor& amax) override {
+    run("activation_forward", {y, x, amax},
+        [=, this] { inner_->activation_forward(y, x, kind, amax); });
   }
   void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
-                           ops::Activation kind) override {
-    run("activation_backward", {dx, dy, x},
-        [=, this] { inner_->activation_backward(dx, dy, x, kind); });
+                           ops::Activation kind, const Tensor& amax) override {
+    run("activation_backward", {dx, dy, x, amax},
+        [=, this] { inner_->activation_backward(dx, dy, x, kind, amax); });
   }
   void cross_entropy_forward(const Tensor& loss, const Tensor& logits, const Tensor& targets,
                              int64_t vocab) override {

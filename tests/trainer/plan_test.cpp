@@ -69,12 +69,12 @@ TEST(Plan, SaysWhatAProductAndAQuantizerMove) {
   };
   EXPECT_EQ(x("b200", "nvfp4"), std::pair(4.0, 2 * (0.5 + 1.0 / 16)));  // an amax comes first
   EXPECT_EQ(x("b200", "mxfp8"), std::pair(2.0, 2 * (1 + 1.0 / 32)));
-  // Codes are made for both products, wherever the library takes them.
-  EXPECT_EQ(x("h200", "fp8-current"), std::pair(4.0, 2.0));
-  EXPECT_EQ(x("b200", "fp8-current"), std::pair(4.0, 2.0));
+  // Codes are made for both products, wherever the library takes them; the norm left the amax.
+  EXPECT_EQ(x("h200", "fp8-current"), std::pair(2.0, 2.0));
+  EXPECT_EQ(x("b200", "fp8-current"), std::pair(2.0, 2.0));
   // Decoded at once; one copy serves both products where it is the other's transpose.
   EXPECT_EQ(x("h200", "mxfp8"), std::pair(2.0, 4.0));
-  EXPECT_EQ(x("a100", "fp8-current"), std::pair(4.0, 2.0));
+  EXPECT_EQ(x("a100", "fp8-current"), std::pair(2.0, 2.0));
 }
 
 // What the layer's memory holds of a tensor, what both orientations share once.

@@ -38,18 +38,31 @@ TEST(StepWork, ProductsAndAttentionAddUpToTheModelsFlops) {
 }
 
 TEST(StepWork, QuantizersReadAndWriteWhatTheRecipeSays) {
-  const auto x_of_up = [](const std::string& recipe) {
-    const StepWork w = step_work(llama("llama-8b", recipe), 1);
-    for (const QuantizeWork& q : w.quantizations) {
-      if (q.op == "up" && q.tensor == "x") return q;
+  const auto find = [](const std::string& recipe, std::string_view op, std::string_view tensor,
+                       int ranks = 1) {
+    Config config = llama("llama-8b", recipe);
+    config.parallel.tensor = ranks;
+    for (const QuantizeWork& q : step_work(config, ranks).quantizations) {
+      if (q.op == op && q.tensor == tensor) return q;
     }
     return QuantizeWork{};
   };
+  const auto x_of_up = [&](const std::string& recipe) { return find(recipe, "up", "x"); };
   EXPECT_EQ(x_of_up("bf16").count, 0);
   EXPECT_EQ(x_of_up("mxfp8").reads, 1);        // a block's amax comes with it
-  EXPECT_EQ(x_of_up("fp8-current").reads, 2);  // the tensor's comes first
+  EXPECT_EQ(x_of_up("fp8-current").reads, 1);  // the tensor's comes from the norm
   EXPECT_EQ(x_of_up("fp8-delayed").reads, 1);  // it is known
-  EXPECT_EQ(x_of_up("nvfp4").reads, 2);
+  EXPECT_EQ(x_of_up("nvfp4").reads, 2);        // comes first: behind the Hadamard transform
+  for (const std::string_view op : {"qkv", "up", "down"}) {
+    EXPECT_EQ(find("fp8-current", op, "x").reads, 1) << op;
+    EXPECT_EQ(find("fp8-current", op, "w").reads, 2) << op;
+    EXPECT_EQ(find("fp8-current", op, "x", 2).reads, 2) << op;  // a rank makes a part of it
+  }
+  EXPECT_EQ(find("fp8-current", "up", "dy").reads, 1);
+  for (const std::string_view op : {"qkv", "attn_out", "down"}) {
+    EXPECT_EQ(find("fp8-current", op, "dy").reads, 2) << op;
+  }
+  EXPECT_EQ(find("fp8-current", "attn_out", "x").reads, 2);
   EXPECT_EQ(x_of_up("nvfp4").count, 27 * 8);  // the last 15 % of 32 blocks stay, 8 micro-batches
   EXPECT_EQ(x_of_up("mxfp8").elements(), 8192.0 * 4096);
 }
