@@ -162,4 +162,32 @@ QSTEP_HD_INLINE void store_unit(Bf16* to, int64_t stride, int64_t n, const float
   }
 }
 
+// Adds bits that are zero in *to, one of many threads' doing it.
+QSTEP_HD inline void add_bits(uint32_t* to, uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  atomicOr(to, bits);
+#else
+  *to |= bits;
+#endif
+}
+
+// Eight bytes at once.
+struct alignas(8) [[gnu::may_alias]] TwoWords {
+  uint32_t w[2];
+};
+
+// Four bytes of (high, low), chosen by the digits of `selector`, which number them from the lowest.
+QSTEP_HD inline uint32_t byte_permute(uint32_t low, uint32_t high, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(low, high, selector);
+#else
+  const uint64_t both = uint64_t{high} << 32 | low;
+  uint32_t r = 0;
+  for (int i = 0; i < 4; ++i) {
+    r |= static_cast<uint32_t>(both >> (8 * (selector >> (4 * i) & 7u)) & 0xFFu) << (8 * i);
+  }
+  return r;
+#endif
+}
+
 }  // namespace qstep::ops::device
