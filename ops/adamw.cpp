@@ -1,7 +1,7 @@
 #include "ops/adamw.h"
 
 #include "ops/parallel_for.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

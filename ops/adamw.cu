@@ -1,5 +1,5 @@
 #include "ops/adamw_kernels.h"
-#include "ops/cuda_launch.cuh"
+#include "ops/cuda/cuda_launch.cuh"
 
 namespace qstep::ops::cuda {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

@@ -1,7 +1,7 @@
 #include "ops/bias.h"
 
 #include "ops/row_chunks.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "ops/error.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 #include "precision/bf16.h"
 
 namespace qstep::ops::cpu {

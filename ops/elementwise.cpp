@@ -4,7 +4,7 @@
 
 #include "ops/add_row.h"
 #include "ops/parallel_for.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

@@ -1,6 +1,6 @@
 #include "ops/peak_kernels.h"
 
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops {
 

@@ -4,7 +4,7 @@
 
 #include "ops/parallel_for.h"
 #include "ops/row_chunks.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops {
 

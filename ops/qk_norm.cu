@@ -1,4 +1,4 @@
-#include "ops/cuda_launch.cuh"
+#include "ops/cuda/cuda_launch.cuh"
 #include "ops/qk_norm_kernels.h"
 
 namespace qstep::ops::cuda {

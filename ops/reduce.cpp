@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "ops/parallel_for.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

@@ -6,7 +6,7 @@
 #include "ops/parallel_for.h"
 #include "ops/row_amax.h"
 #include "ops/row_chunks.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

@@ -1,4 +1,4 @@
-#include "ops/cuda_launch.cuh"
+#include "ops/cuda/cuda_launch.cuh"
 #include "ops/rope_kernels.h"
 
 namespace qstep::ops::cuda {

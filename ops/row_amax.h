@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "ops/output_amax.h"
-#include "ops/simd_lanes.h"
+#include "ops/simd/simd_lanes.h"
 
 namespace qstep::ops::cpu {
 

@@ -7,7 +7,7 @@
 
 #include "ops/ops.h"
 #include "ops/parallel_for.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 namespace qstep::ops::cpu {
 

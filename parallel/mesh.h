@@ -23,7 +23,7 @@ struct Mesh {
   int rank(int data_rank, int tensor_rank) const { return data_rank * tensor + tensor_rank; }
 };
 
-// The mesh of n_ranks, which `tensor` divides (trainer/rank_check.h tells users).
+// The mesh of n_ranks, which `tensor` divides (trainer/config/rank_check.h tells users).
 inline Mesh make_mesh(int n_ranks, int tensor) {
   ops::check(tensor >= 1 && n_ranks % tensor == 0, "make_mesh: groups of equal size");
   return {.data = n_ranks / tensor, .tensor = tensor};

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "ops/shared_library.h"
+#include "ops/cuda/shared_library.h"
 
 namespace qstep::parallel {
 

@@ -1,6 +1,6 @@
 // What the arithmetic of this room is written in: a number type F that is one float (device code,
-// tests) or sixteen side by side (the CPU's loops, ops/simd.h). A template over F is one source for
-// both, with the same bits in every lane.
+// tests) or sixteen side by side (the CPU's loops, ops/simd/simd.h). A template over F is one
+// source for both, with the same bits in every lane.
 //
 // Each type of sixteen lanes brings the functions below for itself; these are those of one float.
 #pragma once

@@ -1,5 +1,5 @@
 // A precision recipe as typed data: which quantizer makes which operand of which GEMM, in which
-// layer, at which step. recipes/*.toml are its text form (trainer/recipe_file.h).
+// layer, at which step. recipes/*.toml are its text form (trainer/config/recipe_file.h).
 #pragma once
 
 #include <array>

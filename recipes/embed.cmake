@@ -6,7 +6,7 @@ foreach(file IN LISTS FILES)
   string(APPEND entries "    {\"${name}\", R\"recipe(${text})recipe\"},\n")
 endforeach()
 file(WRITE ${OUTPUT} "// Written by recipes/embed.cmake from the files of recipes/.
-#include \"trainer/builtin_recipes.h\"
+#include \"trainer/config/builtin_recipes.h\"
 
 namespace qstep::trainer {
 

@@ -1,11 +1,15 @@
 // Walks the #include lines of every room and fails on an arrow that the design does not draw:
 //
 //   precision <- ops <- parallel <- trainer -> data
+//
+// and those between the folders of trainer/ on an arrow that points up.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <set>
@@ -27,6 +31,15 @@ const std::map<std::string, std::set<std::string>, std::less<>> kMayInclude = {
     {"data", {}},
     {"trainer", {"precision", "ops", "parallel", "data"}},
 };
+
+// The folders of trainer/, lowest first: each may include itself and those before it (the table in
+// trainer/README.md). What lies beside them, main.cpp, may include all.
+const std::vector<std::string> kTrainerFolders = {
+    "base", "config",     "machine",   "timing", "checkpoint", "model",  "backend", "step",
+    "plan", "quantizers", "inference", "run",    "bench",      "report", "command"};
+
+// timing.peak may name a machine, and what a machine costs depends on the model's configuration.
+constexpr std::string_view kUpwards = "trainer/config/config_checks.cpp";
 
 // The path between the quotes or brackets of an #include line.
 std::optional<std::string> included_path(std::string_view line) {
@@ -71,6 +84,29 @@ std::vector<std::string> violations(const std::string& room, const std::string& 
   return found;
 }
 
+// The place of the folder of `path`, "trainer/FOLDER/...", among them; behind the last where it is
+// in none.
+size_t trainer_height(const fs::path& path) {
+  const auto part = std::next(path.begin());
+  return static_cast<size_t>(std::ranges::find(kTrainerFolders, part->string()) -
+                             kTrainerFolders.begin());
+}
+
+// One message for each #include in `file`, of trainer/, that points to a higher folder.
+std::vector<std::string> upward_includes(const std::string& file, std::istream& source) {
+  std::vector<std::string> found;
+  std::string line;
+  for (int number = 1; std::getline(source, line); ++number) {
+    const std::optional<std::string> path = included_path(line);
+    if (!path || !path->starts_with("trainer/")) continue;
+    if (trainer_height(*path) > trainer_height(file)) {
+      found.push_back(
+          fmt::format("{}:{}: includes \"{}\", which lies above it", file, number, *path));
+    }
+  }
+  return found;
+}
+
 bool is_source(const fs::path& path) {
   static const std::set<std::string> kExtensions = {".h", ".cpp", ".cu", ".cuh", ".inc"};
   return kExtensions.contains(path.extension().string());
@@ -91,19 +127,48 @@ TEST(Layering, EveryIncludeFollowsAnArrow) {
   }
 }
 
+TEST(Layering, FoldersOfTheTrainerIncludeDownwards) {
+  std::set<std::string> folders;
+  const fs::path root = QSTEP_SOURCE_DIR;
+  for (const auto& entry : fs::recursive_directory_iterator(root / "trainer")) {
+    if (!entry.is_regular_file() || !is_source(entry.path())) continue;
+    const std::string file = fs::relative(entry.path(), root).string();
+    if (file == kUpwards) continue;
+    if (file != "trainer/main.cpp") folders.insert(std::next(fs::path(file).begin())->string());
+    std::ifstream source(entry.path());
+    ASSERT_TRUE(source) << entry.path();
+    for (const std::string& message : upward_includes(file, source)) ADD_FAILURE() << message;
+  }
+  EXPECT_EQ(folders, std::set(kTrainerFolders.begin(), kTrainerFolders.end()));
+}
+
+TEST(Layering, IncludesThatPointUpwardsAreFound) {
+  const auto upward_includes_of = [](const std::string& file, const std::string& text) {
+    std::istringstream source(text);
+    return upward_includes(file, source);
+  };
+  const std::string includes =
+      "#include \"trainer/base/format.h\"\n#include \"trainer/run/metrics.h\"\n";
+  EXPECT_EQ(upward_includes_of("trainer/model/block.cpp", includes).front(),
+            "trainer/model/block.cpp:2: includes \"trainer/run/metrics.h\", which lies above it");
+  EXPECT_EQ(upward_includes_of("trainer/model/block.cpp", includes).size(), 1u);
+  EXPECT_TRUE(upward_includes_of("trainer/run/train_run.cpp", includes).empty());
+  EXPECT_TRUE(upward_includes_of("trainer/main.cpp", includes).empty());
+}
+
 std::vector<std::string> violations_of(const std::string& room, const std::string& text) {
   std::istringstream source(text);
   return violations(room, "sample.cpp", source);
 }
 
 TEST(Layering, ForbiddenArrowsAreFound) {
-  EXPECT_EQ(violations_of("ops", "#include \"trainer/model.h\"\n").size(), 1u);
+  EXPECT_EQ(violations_of("ops", "#include \"trainer/model/model.h\"\n").size(), 1u);
   EXPECT_EQ(violations_of("ops", "  #  include <parallel/comm.h>\n").size(), 1u);
   EXPECT_EQ(violations_of("precision", "#include \"ops/tensor.h\"\n").size(), 1u);
   EXPECT_EQ(violations_of("parallel", "#include \"data/loader.h\"\n").size(), 1u);
   EXPECT_EQ(violations_of("data", "#include \"ops/error.h\"\n").size(), 1u);
   EXPECT_EQ(violations_of("trainer", "#include \"tests/support/compare.h\"\n").size(), 1u);
-  EXPECT_EQ(violations_of("ops", "#include \"../trainer/model.h\"\n").size(), 1u);
+  EXPECT_EQ(violations_of("ops", "#include \"../trainer/model/model.h\"\n").size(), 1u);
   EXPECT_EQ(violations_of("data", "#include <vector>\n#include \"ops/ops.h\"\n").front(),
             "sample.cpp:2: includes \"ops/ops.h\": data may not include ops");
 }
@@ -111,9 +176,10 @@ TEST(Layering, ForbiddenArrowsAreFound) {
 TEST(Layering, AllowedArrowsAreNot) {
   EXPECT_TRUE(violations_of("trainer",
                             "#include \"data/loader.h\"\n#include \"ops/ops.h\"\n"
-                            "#include \"trainer/model.h\"\n#include <omp.h>\n")
+                            "#include \"trainer/model/model.h\"\n#include <omp.h>\n")
                   .empty());
-  EXPECT_TRUE(violations_of("ops", "// #include \"trainer/model.h\"\n#pragma once\n").empty());
+  EXPECT_TRUE(
+      violations_of("ops", "// #include \"trainer/model/model.h\"\n#pragma once\n").empty());
 }
 
 }  // namespace

@@ -11,10 +11,10 @@
 
 #include "ops/error.h"
 #include "parallel/launch.h"
-#include "trainer/commands.h"
-#include "trainer/exit_reason.h"
-#include "trainer/nearest.h"
-#include "trainer/signals.h"
+#include "trainer/base/exit_reason.h"
+#include "trainer/base/nearest.h"
+#include "trainer/base/signals.h"
+#include "trainer/command/commands.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // Attention, forward and backward, counted with the multiplications a causal mask leaves: T (T + 1)
 // / 2 scores a head, 2 products forward and 5 backward.
-#include "ops/attention.h"
+#include "ops/attention/attention.h"
 #include "ops/qk_norm.h"
 #include "ops/rope.h"
 #include "tests/bench/bench.h"

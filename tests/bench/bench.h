@@ -11,7 +11,7 @@
 
 #include "ops/elementwise.h"
 #include "ops/parallel_for.h"
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 #include "ops/tensor.h"
 #include "precision/philox.h"
 

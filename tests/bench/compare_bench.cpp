@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "trainer/compare_run.h"
-#include "trainer/signals.h"
+#include "trainer/base/signals.h"
+#include "trainer/bench/compare_run.h"
 
 namespace qstep::trainer {
 namespace {

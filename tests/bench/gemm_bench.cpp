@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "ops/gemm.h"
+#include "ops/gemm/gemm.h"
 #include "tests/bench/bench.h"
 
 namespace qstep::bench {

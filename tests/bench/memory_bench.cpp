@@ -1,5 +1,5 @@
 // The memory's own speed, as a reference: McCalpin's STREAM triad.
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 #include "tests/bench/bench.h"
 
 namespace qstep::bench {

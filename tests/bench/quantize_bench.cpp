@@ -2,7 +2,7 @@
 // an orientation has to move: the source once per pass (nvfp4 and FP8 need the tensor's amax before
 // they can begin, so twice), each decoded BF16 operand once.
 #include "ops/ops.h"
-#include "ops/quantize.h"
+#include "ops/quantize/quantize.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/quantize_cases.h"
 
@@ -18,9 +18,8 @@ void quantize(benchmark::State& state, const QuantizeCase& c, int64_t rows, int6
   const bool shared = precision::transposable(c.row, c.column);
   const auto lay_out = [&](ops::Arena& arena) {
     auto row = ops::lay_out_quantized(arena, "row", c.row, Orientation::kRowwise, rows, cols);
-    auto column =
-        ops::lay_out_quantized(arena, "column", c.column, Orientation::kColumnwise, rows, cols,
-                               {.values = !shared});
+    auto column = ops::lay_out_quantized(arena, "column", c.column, Orientation::kColumnwise, rows,
+                                         cols, {.values = !shared});
     if (shared) column.values = row.values;
     return std::pair(row, column);
   };

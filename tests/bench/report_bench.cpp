@@ -11,10 +11,10 @@
 #include <fstream>
 #include <iterator>
 
-#include "trainer/report_html.h"
-#include "trainer/report_json.h"
-#include "trainer/report_markdown.h"
-#include "trainer/timing_rows.h"
+#include "trainer/report/report_html.h"
+#include "trainer/report/report_json.h"
+#include "trainer/report/report_markdown.h"
+#include "trainer/run/timing_rows.h"
 
 namespace qstep::trainer::report {
 namespace {

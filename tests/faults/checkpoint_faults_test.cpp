@@ -15,8 +15,8 @@
 
 #include "tests/faults/random_kills.h"
 #include "tests/trainer/checkpoint_testing.h"
-#include "trainer/checkpoint.h"
-#include "trainer/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
 
 namespace qstep::trainer {
 namespace {

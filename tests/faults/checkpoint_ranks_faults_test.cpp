@@ -13,7 +13,7 @@
 #include "tests/faults/random_kills.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/ranks_testing.h"
-#include "trainer/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
 
 namespace qstep::trainer {
 namespace {

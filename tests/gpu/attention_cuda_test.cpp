@@ -1,7 +1,7 @@
 // Attention on a GPU, by cuDNN's kernels and by the row kernels, against FP64 within their bounds.
-#include "ops/attention_cuda.h"
+#include "ops/attention/attention_cuda.h"
 
-#include "ops/attention_path.h"
+#include "ops/attention/attention_path.h"
 #include "tests/gpu/fused_attention.h"
 #include "tests/gpu/on_gpu.h"
 

@@ -1,7 +1,7 @@
 // Attention's graphs computed on the host; and as cuDNN's own library sees them, for GPUs that are
 // described to it: needs the library, but no GPU and no driver. What it accepts here it has kernels
 // for, and has compiled them.
-#include "ops/attention_graph.h"
+#include "ops/attention/attention_graph.h"
 
 #include <dlfcn.h>
 #include <gtest/gtest.h>

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <tuple>
 
-#include "ops/gemm_cuda.h"
-#include "ops/gemm_plan_key.h"
+#include "ops/gemm/gemm_cuda.h"
+#include "ops/gemm/gemm_plan_key.h"
 #include "tests/gpu/on_gpu.h"
 #include "tests/ops/code_side.h"
 

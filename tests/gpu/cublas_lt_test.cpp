@@ -1,5 +1,5 @@
 // cuBLASLt as it is found at run time: every function that is called is there. Needs no GPU.
-#include "ops/cublas_lt.h"
+#include "ops/cuda/cublas_lt.h"
 
 #include <gtest/gtest.h>
 

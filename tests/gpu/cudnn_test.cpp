@@ -1,6 +1,6 @@
 // cuDNN as it is found at run time: every function that is called is there, and a refusal says what
 // was refused. Needs no GPU.
-#include "ops/cudnn.h"
+#include "ops/cuda/cudnn.h"
 
 #include <gtest/gtest.h>
 

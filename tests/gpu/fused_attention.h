@@ -2,12 +2,12 @@
 // its kernels may make of it.
 #pragma once
 
-#include "ops/attention_plan.h"
+#include "ops/attention/attention_plan.h"
 #include "tests/ops/attention_reference.h"
 
 namespace qstep::test::attention {
 
-// reference() for kernels that round as those of ops/attention.h do, and besides
+// reference() for kernels that round as those of ops/attention/attention.h do, and besides
 //   dp to BF16 (whether it is dp or ds that waits in scratch for dq the library does not say),
 //   with grouped queries dk and dv of each query head to BF16 before they are added up.
 inline Reference fused_reference(const AttentionShape& shape, const Values& qkv,

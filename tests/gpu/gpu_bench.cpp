@@ -12,10 +12,10 @@
 #include <cstdio>
 #include <memory>
 
-#include "ops/cuda_context.h"
+#include "ops/cuda/cuda_context.h"
 #include "ops/parallel_for.h"
 #include "precision/philox.h"
-#include "trainer/timed_ops.h"
+#include "trainer/timing/timed_ops.h"
 
 namespace qstep::bench {
 

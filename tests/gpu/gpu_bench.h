@@ -1,6 +1,6 @@
 // What the benchmarks of the GPU share: one operation at a time on tensors in device memory, timed
-// by events on the stream of the backend. What it has to do comes from trainer/op_work.h, so that
-// its bytes are counted in one place.
+// by events on the stream of the backend. What it has to do comes from trainer/timing/op_work.h, so
+// that its bytes are counted in one place.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// A graph of operations (ops/cudnn_graph.h) that is computed on the host while it is described:
-// what a library that follows the description would compute. Elements in FP64, rounded to the type
-// that each tensor is described with.
+// A graph of operations (ops/cuda/cudnn_graph.h) that is computed on the host while it is
+// described: what a library that follows the description would compute. Elements in FP64, rounded
+// to the type that each tensor is described with.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "ops/cudnn_graph.h"
+#include "ops/cuda/cudnn_graph.h"
 #include "precision/bf16.h"
 
 namespace qstep::test {

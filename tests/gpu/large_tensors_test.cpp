@@ -9,7 +9,7 @@
 #include <cstring>
 #include <limits>
 
-#include "ops/cuda_context.h"
+#include "ops/cuda/cuda_context.h"
 #include "ops/ops.h"
 #include "tests/support/compare.h"
 

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "ops/cuda_context.h"
+#include "ops/cuda/cuda_context.h"
 #include "tests/support/compare.h"
 
 namespace qstep::test {

@@ -1,9 +1,9 @@
 // Products and attention of the CUDA backend against the CPU's.
 #include <cmath>
 
-#include "ops/attention.h"
-#include "ops/gemm.h"
-#include "ops/gemm_cuda.h"
+#include "ops/attention/attention.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm_cuda.h"
 #include "tests/gpu/on_gpu.h"
 #include "tests/ops/attention_reference.h"
 #include "tests/ops/gemm_side.h"

@@ -7,9 +7,9 @@
 
 #include "tests/support/thread_comm.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/agreement.h"
-#include "trainer/rank_backend.h"
-#include "trainer/rank_device.h"
+#include "trainer/backend/rank_backend.h"
+#include "trainer/backend/rank_device.h"
+#include "trainer/base/agreement.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,8 +1,8 @@
 // Embedding, reductions, optimizer and delayed scales of the CUDA backend: the bits of the CPU's
 // loops, or, for the sums, of the kernels run on the host.
 #include "ops/adamw.h"
-#include "ops/delayed_scaling.h"
 #include "ops/embedding.h"
+#include "ops/quantize/delayed_scaling.h"
 #include "ops/reduce_kernels.h"
 #include "tests/gpu/on_gpu.h"
 #include "tests/ops/shapes.h"

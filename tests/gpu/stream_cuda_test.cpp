@@ -3,8 +3,8 @@
 #include <chrono>
 #include <numeric>
 
-#include "ops/cuda_clock.h"
-#include "ops/cuda_copies.h"
+#include "ops/cuda/cuda_clock.h"
+#include "ops/cuda/cuda_copies.h"
 #include "tests/gpu/on_gpu.h"
 
 namespace qstep::test {

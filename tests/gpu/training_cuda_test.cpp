@@ -12,9 +12,9 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "tests/trainer/saved_trainer.h"
-#include "trainer/backend.h"
-#include "trainer/host_tensors.h"
-#include "trainer/self_test.h"
+#include "trainer/backend/backend.h"
+#include "trainer/quantizers/host_tensors.h"
+#include "trainer/quantizers/self_test.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,5 +1,5 @@
 // What qstep quantize writes, read by HDF5's own tools, which know nothing of us.
-#include "trainer/quantized_file.h"
+#include "trainer/quantizers/quantized_file.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,7 +9,7 @@
 
 #include "ops/arena.h"
 #include "tests/data/test_files.h"
-#include "trainer/quantize_matrix.h"
+#include "trainer/quantizers/quantize_matrix.h"
 
 namespace qstep::trainer {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "tests/interop/output_of.h"
 #include "tests/trainer/report_testing.h"
-#include "trainer/report_html.h"
+#include "trainer/report/report_html.h"
 
 namespace qstep::trainer::report::testing {
 namespace {

@@ -43,7 +43,7 @@ Point evaluate(Activation kind, double x, double v) {
   return {kNan, kNan};
 }
 
-// An error of the logistic function of at most 2^-22 (ops/simd.h), multiplied by what it is
+// An error of the logistic function of at most 2^-22 (ops/simd/simd.h), multiplied by what it is
 // multiplied with; every other operation rounds once.
 constexpr double kLogisticError = 0x1p-22;
 constexpr double kRoundings = 12;

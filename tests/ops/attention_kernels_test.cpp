@@ -1,6 +1,6 @@
 // The rows of attention as a GPU's thread blocks compute them, run on the host: within the bounds
 // of the formulas, and the same bits whichever block and thread comes first.
-#include "ops/attention_kernels.h"
+#include "ops/attention/attention_kernels.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // What is said of GPUs that cannot be used: no GPU is needed to read it.
-#include "ops/cuda_reasons.h"
+#include "ops/cuda/cuda_reasons.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "ops/delayed_scaling.h"
+#include "ops/quantize/delayed_scaling.h"
 
 #include <gtest/gtest.h>
 

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "ops/staging.h"
+#include "ops/cuda/staging.h"
 #include "tests/support/compare.h"
 
 namespace qstep::test {

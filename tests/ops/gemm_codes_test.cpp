@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "ops/gemm_plan_key.h"
+#include "ops/gemm/gemm_plan_key.h"
 #include "tests/ops/code_side.h"
 
 namespace qstep::test {

@@ -1,13 +1,13 @@
 // The passes around a GPU library's products, run on the host: behind products of oneDNN they give
 // what the CPU's own loop gives.
-#include "ops/gemm_elements.h"
+#include "ops/gemm/gemm_elements.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "ops/gemm.h"
-#include "ops/gemm_tiled.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm_tiled.h"
 #include "tests/ops/gemm_side.h"
 #include "tests/support/host_launch.h"
 

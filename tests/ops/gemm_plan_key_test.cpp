@@ -1,4 +1,4 @@
-#include "ops/gemm_plan_key.h"
+#include "ops/gemm/gemm_plan_key.h"
 
 #include <gtest/gtest.h>
 

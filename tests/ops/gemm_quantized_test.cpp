@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/gemm.h"
-#include "ops/gemm_tiled.h"
+#include "ops/gemm/gemm.h"
+#include "ops/gemm/gemm_tiled.h"
 #include "tests/ops/gemm_side.h"
 
 namespace qstep::test {

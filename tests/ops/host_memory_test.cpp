@@ -29,7 +29,7 @@ TEST(HostMemory, LargeBlocksBeginWithAHugePage) {
   EXPECT_EQ(address(allocate_host(4 << 20)) % (2 << 20), 0u);
 }
 
-// Who holds the rest and what to lower is said by those who know (trainer/out_of_memory.h).
+// Who holds the rest and what to lower is said by those who know (trainer/step/out_of_memory.h).
 TEST(HostMemory, SaysHowMuchThereIsNot) {
   try {
     allocate_host(int64_t{1} << 60);

@@ -1,10 +1,11 @@
-// A Launch (ops/quantize_passes.h) that goes through the threads of a GPU one after another.
+// A Launch (ops/quantize/quantize_passes.h) that goes through the threads of a GPU one after
+// another.
 #pragma once
 
 #include <cstring>
 #include <vector>
 
-#include "ops/quantize_calls.h"
+#include "ops/quantize/quantize_calls.h"
 #include "ops/team.h"
 #include "ops/workspace.h"
 

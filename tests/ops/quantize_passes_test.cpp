@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "ops/quantize_calls.h"
+#include "ops/quantize/quantize_calls.h"
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/ops/quantize_testing.h"
 

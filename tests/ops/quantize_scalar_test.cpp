@@ -1,12 +1,12 @@
 // The quantizers on one float at a time against those on sixteen side by side, bit for bit.
-#include "ops/quantize_scalar.h"
+#include "ops/quantize/quantize_scalar.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <bit>
 
-#include "ops/forward_source.h"
+#include "ops/quantize/forward_source.h"
 #include "tests/ops/quantize_testing.h"
 
 namespace qstep::test {

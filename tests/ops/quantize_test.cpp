@@ -1,5 +1,5 @@
 // The quantizers against the tests' reference, bit for bit.
-#include "ops/quantize.h"
+#include "ops/quantize/quantize.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ops/ops.h"
-#include "ops/quantize.h"
+#include "ops/quantize/quantize.h"
 #include "tests/support/compare.h"
 #include "tests/support/quant_reference.h"
 

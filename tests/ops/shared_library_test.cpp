@@ -1,4 +1,4 @@
-#include "ops/shared_library.h"
+#include "ops/cuda/shared_library.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

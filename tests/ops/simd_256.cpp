@@ -1,4 +1,4 @@
-// The body of ops/simd.h for registers of 256 bits where this machine has them, otherwise the
+// The body of ops/simd/simd.h for registers of 256 bits where this machine has them, otherwise the
 // generic one.
 #define QSTEP_MAX_VECTOR_BITS 256
 #include "tests/ops/simd_cases.h"

@@ -1,13 +1,13 @@
-// Every operation of ops/simd.h as a function on arrays, compiled with this machine's widest body
-// (simd_test.cpp), with at most 256 bits (simd_256.cpp) and with the generic body
+// Every operation of ops/simd/simd.h as a function on arrays, compiled with this machine's widest
+// body (simd_test.cpp), with at most 256 bits (simd_256.cpp) and with the generic body
 // (simd_generic.cpp). The anonymous namespace keeps them apart.
 #pragma once
 
 #include <string_view>
 #include <vector>
 
-#include "ops/simd.h"
-#include "ops/simd_transpose.h"
+#include "ops/simd/simd.h"
+#include "ops/simd/simd_transpose.h"
 #include "precision/quantize_unit.h"
 
 namespace qstep::test {

@@ -1,4 +1,4 @@
-// The generic body of ops/simd.h, on whatever machine this is.
+// The generic body of ops/simd/simd.h, on whatever machine this is.
 #define QSTEP_MAX_VECTOR_BITS 0
 #include "tests/ops/simd_cases.h"
 

@@ -1,4 +1,4 @@
-#include "ops/simd_lanes.h"
+#include "ops/simd/simd_lanes.h"
 
 #include <gtest/gtest.h>
 

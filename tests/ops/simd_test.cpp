@@ -1,4 +1,4 @@
-#include "ops/simd.h"
+#include "ops/simd/simd.h"
 
 #include <gtest/gtest.h>
 

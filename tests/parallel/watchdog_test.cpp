@@ -73,8 +73,9 @@ TEST(R09_Watchdog, TheOthersNoticeThatRank0IsKilled) {
     EXPECT_EQ(end.code, kPeerDied);
     // It may die while the others are still about to leave the collective of step 16.
     const auto noticed_in = [&](int step) {
-      return fmt::format("{} died (connection closed) when rank {} was in step {}, in the phase step",
-                         ranks.name(0), r, step);
+      return fmt::format(
+          "{} died (connection closed) when rank {} was in step {}, in the phase step",
+          ranks.name(0), r, step);
     };
     EXPECT_TRUE(end.what == noticed_in(16) || end.what == noticed_in(17)) << end.what;
     EXPECT_EQ(end.reports, r == 1);

@@ -8,7 +8,7 @@
 #include <sstream>
 #include <string>
 
-#include "ops/quantize.h"
+#include "ops/quantize/quantize.h"
 #include "precision/four_over_six.h"
 #include "precision/fp8_scale.h"
 #include "precision/hadamard.h"

@@ -1,5 +1,5 @@
-// Runs the CUDA backend's function objects on the host: what ops/cuda_launch.cuh launches, one team
-// after the other, one thread after the other. Shared and scratch memory start as NaNs.
+// Runs the CUDA backend's function objects on the host: what ops/cuda/cuda_launch.cuh launches, one
+// team after the other, one thread after the other. Shared and scratch memory start as NaNs.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The CPU's operations behind a recorder, as a GPU's behind CUDA graphs (ops/cuda_recorder.h): what
-// is recorded runs when all of it is there, and again with the arguments it had, but for the
+// The CPU's operations behind a recorder, as a GPU's behind CUDA graphs (ops/cuda/cuda_recorder.h):
+// what is recorded runs when all of it is there, and again with the arguments it had, but for the
 // moment. At a device's pace, whose clock makes the marks that were recorded.
 #pragma once
 

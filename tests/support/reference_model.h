@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/model_config.h"
+#include "trainer/config/model_config.h"
 
 namespace qstep::test {
 

@@ -1,6 +1,6 @@
 // The protocol of a comparison on machines that are simulated: with noise, with drift, with a gain
 // that is known.
-#include "trainer/abba.h"
+#include "trainer/bench/abba.h"
 
 #include <gtest/gtest.h>
 
@@ -151,7 +151,8 @@ TEST(AbbaSimulated, TwoPercentAreFoundWithEightBlocks) {
   }
 }
 
-// Sixty counted steps a side of a machine whose speed wanders slowly and that interrupts some steps.
+// Sixty counted steps a side of a machine whose speed wanders slowly and that interrupts some
+// steps.
 std::map<Verdict, int> verdicts_of_steps(uint64_t seed, int64_t blocks, int64_t steps,
                                          double gain) {
   constexpr double kNoise = 0.005, kWander = 0.02, kForgets = 0.05, kInterrupted = 0.02;

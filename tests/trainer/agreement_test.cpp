@@ -1,5 +1,5 @@
 // Phases that fail on some ranks end on all of them, for the same reason.
-#include "trainer/agreement.h"
+#include "trainer/base/agreement.h"
 
 #include <gtest/gtest.h>
 

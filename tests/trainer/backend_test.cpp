@@ -1,4 +1,4 @@
-#include "trainer/backend.h"
+#include "trainer/backend/backend.h"
 
 #include <gtest/gtest.h>
 

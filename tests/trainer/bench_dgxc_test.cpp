@@ -1,11 +1,11 @@
-#include "trainer/bench_dgxc.h"
+#include "trainer/bench/bench_dgxc.h"
 
 #include <gtest/gtest.h>
 
 #include <numeric>
 
 #include "ops/error.h"
-#include "trainer/bench_workload.h"
+#include "trainer/bench/bench_workload.h"
 
 namespace qstep::trainer {
 namespace {

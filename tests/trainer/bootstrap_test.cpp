@@ -1,5 +1,5 @@
 // Intervals of a mean against closed forms, and how often they hold it.
-#include "trainer/bootstrap.h"
+#include "trainer/base/bootstrap.h"
 
 #include <gtest/gtest.h>
 
@@ -77,8 +77,7 @@ TEST(Bootstrap, IsExactForTwoValues) {
   const Interval all = interval_of(Values{1, 3}, {.level = 0.95, .resamples = 10000, .seed = 1});
   EXPECT_EQ(1, all.low);
   EXPECT_EQ(3, all.high);
-  const Interval middle =
-      interval_of(Values{1, 3}, {.level = 0.4, .resamples = 10000, .seed = 1});
+  const Interval middle = interval_of(Values{1, 3}, {.level = 0.4, .resamples = 10000, .seed = 1});
   EXPECT_EQ(2, middle.low);
   EXPECT_EQ(2, middle.high);
 }

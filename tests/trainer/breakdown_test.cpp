@@ -1,5 +1,5 @@
 // Breakdowns of made-up steps, against counting on a grid of single nanoseconds.
-#include "trainer/breakdown.h"
+#include "trainer/timing/breakdown.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "tests/support/compare.h"
-#include "trainer/collective_times.h"
+#include "trainer/timing/collective_times.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -8,8 +8,8 @@
 #include "data/hdf5.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/ranks_testing.h"
-#include "trainer/checkpoint_folders.h"
-#include "trainer/checkpoint_manifest.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint_manifest.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,6 +1,6 @@
 // Saving, listing, choosing and reading checkpoints when nothing goes wrong, and damage of every
 // kind.
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,8 +9,8 @@
 #include <random>
 
 #include "tests/trainer/checkpoint_testing.h"
-#include "trainer/checkpoint_folders.h"
-#include "trainer/checkpoint_manifest.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint_manifest.h"
 
 namespace qstep::trainer {
 namespace {
@@ -269,8 +269,8 @@ TEST(CheckpointDamage, NamesTheTensorAndBothHashes) {
     const auto position = static_cast<uint64_t>(slice.offset + 3);
     flip_bit(file, position, 5);
     const std::string problem = verify_checkpoint(root / "step-00000002", Verify::kFull);
-    const std::string found = hash_file_range(
-        file, slice.offset, slice.held.count * ops::size_bytes(tensor.dtype));
+    const std::string found =
+        hash_file_range(file, slice.offset, slice.held.count * ops::size_bytes(tensor.dtype));
     for (const std::string& part : {file, tensor.name, slice.hash, found}) {
       EXPECT_NE(problem.find(part), std::string::npos) << problem;
     }

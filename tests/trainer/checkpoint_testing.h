@@ -13,7 +13,7 @@
 #include <system_error>
 #include <vector>
 
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 namespace qstep::trainer::testing {
 

@@ -7,9 +7,9 @@
 #include "tests/parallel/world_main.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/ranks_testing.h"
-#include "trainer/agreement.h"
-#include "trainer/checkpoint_folders.h"
-#include "trainer/checkpoint_manifest.h"
+#include "trainer/base/agreement.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint_manifest.h"
 
 namespace qstep::trainer {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "data/llmc_tokens.h"
 #include "tests/data/test_files.h"
-#include "trainer/commands.h"
+#include "trainer/command/commands.h"
 
 namespace qstep::trainer {
 namespace {

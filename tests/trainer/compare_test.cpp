@@ -13,10 +13,10 @@
 #include "tests/trainer/normal_numbers.h"
 #include "tests/trainer/run_records.h"
 #include "tests/trainer/small_store.h"
-#include "trainer/batch_sources.h"
-#include "trainer/compare_report.h"
-#include "trainer/compare_run.h"
-#include "trainer/run_training.h"
+#include "trainer/bench/compare_report.h"
+#include "trainer/bench/compare_run.h"
+#include "trainer/run/run_training.h"
+#include "trainer/step/batch_sources.h"
 
 namespace qstep::trainer::testing {
 namespace {
@@ -106,8 +106,8 @@ TEST_F(Compare, SaysHowManyBlocksANoisyMachineNeeds) {
   // A difference that may or may not reach the threshold is said as such.
   CompareOptions open = options({"fp32", "fp32"}, "open");
   open.abba.threshold = 0.04;
-  const std::string open_text = compare_text(run_compare(open, simulated(0.02, 1.03)).state,
-                                             open.abba);
+  const std::string open_text =
+      compare_text(run_compare(open, simulated(0.02, 1.03)).state, open.abba);
   EXPECT_NE(std::string::npos, open_text.find("slower, perhaps by less than 4 %")) << open_text;
   CompareOptions few = options({"fp32", "fp32"}, "few");
   few.blocks = 7;

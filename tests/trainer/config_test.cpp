@@ -1,4 +1,4 @@
-#include "trainer/config.h"
+#include "trainer/config/config.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -6,9 +6,9 @@
 
 #include <limits>
 
-#include "trainer/config_options.h"
-#include "trainer/nearest.h"
-#include "trainer/recipe_file.h"
+#include "trainer/base/nearest.h"
+#include "trainer/config/config_options.h"
+#include "trainer/config/recipe_file.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,9 +1,9 @@
 // What a step costs on a measured processor: the formulas, with costs that are given.
-#include "trainer/cpu_costs.h"
+#include "trainer/machine/cpu_costs.h"
 
 #include <gtest/gtest.h>
 
-#include "trainer/step_model.h"
+#include "trainer/plan/step_model.h"
 
 namespace qstep::trainer {
 namespace {

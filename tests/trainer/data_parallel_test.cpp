@@ -8,9 +8,9 @@
 #include "tests/support/test_name.h"
 #include "tests/support/thread_comm.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/ledger.h"
-#include "trainer/rank_check.h"
-#include "trainer/trainer.h"
+#include "trainer/config/rank_check.h"
+#include "trainer/run/ledger.h"
+#include "trainer/step/trainer.h"
 
 namespace qstep::trainer::testing {
 namespace {

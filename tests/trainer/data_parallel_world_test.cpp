@@ -7,7 +7,7 @@
 #include "parallel/reduction_tree.h"
 #include "tests/parallel/world_main.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/data_parallel.h"
+#include "trainer/step/data_parallel.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -10,12 +10,12 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "tests/trainer/saved_trainer.h"
-#include "trainer/evaluator.h"
-#include "trainer/generator.h"
-#include "trainer/host_tensors.h"
-#include "trainer/ledger.h"
-#include "trainer/loaded_model.h"
-#include "trainer/self_test.h"
+#include "trainer/inference/evaluator.h"
+#include "trainer/inference/generator.h"
+#include "trainer/inference/loaded_model.h"
+#include "trainer/quantizers/host_tensors.h"
+#include "trainer/quantizers/self_test.h"
+#include "trainer/run/ledger.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -9,7 +9,7 @@
 #include "tests/support/paced_device.h"
 #include "tests/support/test_name.h"
 #include "tests/trainer/step_testing.h"
-#include "trainer/breakdown.h"
+#include "trainer/timing/breakdown.h"
 
 namespace qstep::trainer::testing {
 namespace {

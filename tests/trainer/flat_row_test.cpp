@@ -1,5 +1,5 @@
 // Lines read without a tree say what a JSON parser says, or are left to it.
-#include "trainer/flat_row.h"
+#include "trainer/base/flat_row.h"
 
 #include <gtest/gtest.h>
 

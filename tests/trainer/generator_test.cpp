@@ -1,6 +1,6 @@
 // Generation with a cache against the whole forward pass of the FP64 reference, position by
 // position.
-#include "trainer/generator.h"
+#include "trainer/inference/generator.h"
 
 #include <gtest/gtest.h>
 
@@ -30,7 +30,8 @@ class Generation : public ::testing::TestWithParam<ModelCase> {
     state.vocab_size = model().vocab_size;
     state.config_toml = to_toml(trainer.config());
     state.tokenizer = "bytes";
-    save_checkpoint(folder_.path(), state, named_tensors(trainer.shards(), trainer.parameters()), 0);
+    save_checkpoint(folder_.path(), state, named_tensors(trainer.shards(), trainer.parameters()),
+                    0);
   }
 
   static test::Batch one_sequence(std::vector<int32_t> tokens) {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "tests/support/reference_model.h"
-#include "trainer/model_config.h"
+#include "trainer/config/model_config.h"
 
 namespace qstep::trainer::testing {
 

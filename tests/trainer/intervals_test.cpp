@@ -1,5 +1,5 @@
 // Interval arithmetic against counting on a grid of single nanoseconds.
-#include "trainer/intervals.h"
+#include "trainer/base/intervals.h"
 
 #include <gtest/gtest.h>
 

@@ -8,7 +8,7 @@
 
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/ledger_file.h"
+#include "trainer/run/ledger_file.h"
 
 namespace qstep::trainer::testing {
 namespace {

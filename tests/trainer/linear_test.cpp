@@ -1,5 +1,5 @@
 // The three GEMMs of a quantized linear layer against FP64 products of what its operands decode to.
-#include "trainer/linear.h"
+#include "trainer/model/linear.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include "tests/support/compare.h"
 #include "tests/support/test_name.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/model_precision.h"
+#include "trainer/model/model_precision.h"
 
 namespace qstep::trainer::testing {
 namespace {

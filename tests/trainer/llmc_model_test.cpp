@@ -1,4 +1,4 @@
-#include "trainer/llmc_model.h"
+#include "trainer/model/llmc_model.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -13,7 +13,7 @@
 #include "data/tokenizer.h"
 #include "precision/bf16.h"
 #include "tests/trainer/checkpoint_testing.h"
-#include "trainer/config.h"
+#include "trainer/config/config.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,5 +1,5 @@
 // The line of a run, byte for byte.
-#include "trainer/log_line.h"
+#include "trainer/run/log_line.h"
 
 #include <gtest/gtest.h>
 

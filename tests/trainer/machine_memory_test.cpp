@@ -1,9 +1,9 @@
 // What qstep plan counts of a GPU's memory beside the tensors, against formulas of the dimensions.
-#include "trainer/machine_memory.h"
+#include "trainer/step/machine_memory.h"
 
 #include <gtest/gtest.h>
 
-#include "ops/attention_part.h"
+#include "ops/attention/attention_part.h"
 #include "tests/support/wrapped_ops.h"
 
 namespace qstep::trainer {

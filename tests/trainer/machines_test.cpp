@@ -1,4 +1,4 @@
-#include "trainer/machines.h"
+#include "trainer/machine/machines.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
-#include "trainer/model_config.h"
+#include "trainer/config/model_config.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
-#include "trainer/weights.h"
+#include "trainer/model/weights.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,5 +1,5 @@
 // Loss and every gradient of one step against the FP64 reference.
-#include "trainer/model.h"
+#include "trainer/model/model.h"
 
 #include <gtest/gtest.h>
 

@@ -1,22 +1,22 @@
 // A run whose backend multiplies codes: operands are stored as codes alone, and what is computed is
 // what decoded values give. The backend stands for a GPU: its quantizers are a GPU's, thread by
 // thread, its products decode the codes and are the CPU's.
-#include "trainer/native_products.h"
+#include "trainer/model/native_products.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 
-#include "ops/gemm_plan_key.h"
+#include "ops/gemm/gemm_plan_key.h"
 #include "tests/ops/quantize_host_launch.h"
 #include "tests/support/test_name.h"
 #include "tests/support/wrapped_ops.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/emulation.h"
-#include "trainer/evaluator.h"
-#include "trainer/generator.h"
-#include "trainer/ledger.h"
+#include "trainer/backend/emulation.h"
+#include "trainer/inference/evaluator.h"
+#include "trainer/inference/generator.h"
+#include "trainer/run/ledger.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,12 +1,12 @@
 // The work of operations against values worked out by hand, and of real steps against the model's.
-#include "trainer/op_work.h"
+#include "trainer/timing/op_work.h"
 
 #include <gtest/gtest.h>
 
 #include "ops/arena.h"
 #include "tests/trainer/step_testing.h"
-#include "trainer/bench_ops.h"
-#include "trainer/step_work.h"
+#include "trainer/bench/bench_ops.h"
+#include "trainer/plan/step_work.h"
 
 namespace qstep::trainer::testing {
 namespace {

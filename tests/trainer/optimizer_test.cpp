@@ -1,5 +1,5 @@
 // Which elements of the flat arrays decay.
-#include "trainer/optimizer.h"
+#include "trainer/step/optimizer.h"
 
 #include <gtest/gtest.h>
 

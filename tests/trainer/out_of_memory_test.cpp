@@ -1,6 +1,6 @@
 // What is said where the memory of a GPU does not suffice: for the tensors of training, of an
 // evaluation or of generation, or for what the operations take beside them at their first call.
-#include "trainer/out_of_memory.h"
+#include "trainer/step/out_of_memory.h"
 
 #include <gtest/gtest.h>
 
@@ -8,9 +8,9 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "tests/trainer/saved_trainer.h"
-#include "trainer/evaluator.h"
-#include "trainer/generator.h"
-#include "trainer/machine_memory.h"
+#include "trainer/inference/evaluator.h"
+#include "trainer/inference/generator.h"
+#include "trainer/step/machine_memory.h"
 
 namespace qstep::trainer::testing {
 namespace {

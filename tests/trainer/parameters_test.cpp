@@ -1,5 +1,5 @@
 // What a rank of a data x tensor layout holds of the parameters, starts from and saves.
-#include "trainer/parameters.h"
+#include "trainer/model/parameters.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <map>
 
 #include "tests/trainer/split_testing.h"
-#include "trainer/checkpoint_rank_file.h"
+#include "trainer/checkpoint/checkpoint_rank_file.h"
 
 namespace qstep::trainer::testing {
 namespace {

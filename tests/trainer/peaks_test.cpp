@@ -6,8 +6,8 @@
 #include <sstream>
 
 #include "tests/data/test_files.h"
-#include "trainer/peak_cache.h"
-#include "trainer/rank_peaks.h"
+#include "trainer/machine/peak_cache.h"
+#include "trainer/machine/rank_peaks.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,5 +1,5 @@
 // Logs of other trainers, in lines made up after the formats that their sources print.
-#include "trainer/peer_log.h"
+#include "trainer/report/peer_log.h"
 
 #include <gtest/gtest.h>
 
@@ -8,9 +8,9 @@
 
 #include "ops/error.h"
 #include "tests/data/test_files.h"
-#include "trainer/report_html.h"
-#include "trainer/report_json.h"
-#include "trainer/report_markdown.h"
+#include "trainer/report/report_html.h"
+#include "trainer/report/report_json.h"
+#include "trainer/report/report_markdown.h"
 
 namespace qstep::trainer::report::testing {
 namespace {

@@ -6,11 +6,11 @@
 #include <numeric>
 #include <set>
 
-#include "trainer/linear_operands.h"
-#include "trainer/machine_memory.h"
-#include "trainer/plan_prediction.h"
-#include "trainer/tensor_check.h"
-#include "trainer/trainer.h"
+#include "trainer/config/tensor_check.h"
+#include "trainer/model/linear_operands.h"
+#include "trainer/plan/plan_prediction.h"
+#include "trainer/step/machine_memory.h"
+#include "trainer/step/trainer.h"
 
 namespace qstep::trainer {
 namespace {

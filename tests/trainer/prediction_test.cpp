@@ -1,5 +1,5 @@
 // Amdahl's prediction on times that are made up, and the times of calls it is made from.
-#include "trainer/prediction.h"
+#include "trainer/bench/prediction.h"
 
 #include <gtest/gtest.h>
 

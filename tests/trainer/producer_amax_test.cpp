@@ -14,9 +14,9 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/recipe_testing.h"
 #include "tests/trainer/saved_trainer.h"
-#include "trainer/evaluator.h"
-#include "trainer/generator.h"
-#include "trainer/loaded_model.h"
+#include "trainer/inference/evaluator.h"
+#include "trainer/inference/generator.h"
+#include "trainer/inference/loaded_model.h"
 
 namespace qstep::trainer::testing {
 namespace {

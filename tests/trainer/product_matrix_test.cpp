@@ -1,5 +1,5 @@
 // The table of doctor, of backends that answer as GPUs would.
-#include "trainer/product_matrix.h"
+#include "trainer/model/product_matrix.h"
 
 #include <gtest/gtest.h>
 

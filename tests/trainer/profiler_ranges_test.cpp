@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/timeline.h"
+#include "trainer/timing/timeline.h"
 
 namespace {
 

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "trainer/step_model.h"
+#include "trainer/plan/step_model.h"
 
 namespace qstep::trainer {
 namespace {

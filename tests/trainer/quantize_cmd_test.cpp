@@ -14,9 +14,9 @@
 #include "precision/scale_layout.h"
 #include "tests/data/test_files.h"
 #include "tests/ops/quantize_testing.h"
-#include "trainer/commands.h"
-#include "trainer/linear_operands.h"
-#include "trainer/recipe_file.h"
+#include "trainer/command/commands.h"
+#include "trainer/config/recipe_file.h"
+#include "trainer/model/linear_operands.h"
 
 namespace qstep::trainer {
 namespace {

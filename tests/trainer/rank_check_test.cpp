@@ -1,4 +1,4 @@
-#include "trainer/rank_check.h"
+#include "trainer/config/rank_check.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Which device the ranks of a node get, on machines that are made up.
-#include "trainer/rank_device.h"
+#include "trainer/backend/rank_device.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <set>
 
 #include "tests/support/thread_comm.h"
-#include "trainer/agreement.h"
+#include "trainer/base/agreement.h"
 
 namespace qstep::trainer {
 namespace {

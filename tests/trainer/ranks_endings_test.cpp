@@ -11,7 +11,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/trainer/ranks_fixture.h"
-#include "trainer/checkpoint_folders.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
 
 namespace qstep::trainer::testing {
 namespace {

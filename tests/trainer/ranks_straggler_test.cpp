@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "tests/trainer/ranks_fixture.h"
-#include "trainer/report_json.h"
+#include "trainer/report/report_json.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tests/support/thread_comm.h"
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 namespace qstep::trainer::testing {
 

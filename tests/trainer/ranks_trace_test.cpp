@@ -8,7 +8,7 @@
 
 #include "tests/trainer/ranks_fixture.h"
 #include "tests/trainer/trace_testing.h"
-#include "trainer/report_json.h"
+#include "trainer/report/report_json.h"
 
 namespace qstep::trainer::testing {
 namespace {

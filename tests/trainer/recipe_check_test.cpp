@@ -1,9 +1,9 @@
-#include "trainer/recipe_check.h"
+#include "trainer/config/recipe_check.h"
 
 #include <gtest/gtest.h>
 
 #include "ops/error.h"
-#include "trainer/recipe_file.h"
+#include "trainer/config/recipe_file.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/recipe_file.h"
+#include "trainer/config/recipe_file.h"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <fstream>
 
 #include "ops/error.h"
-#include "trainer/config.h"
-#include "trainer/recipe_check.h"
+#include "trainer/config/config.h"
+#include "trainer/config/recipe_check.h"
 
 namespace qstep::trainer {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/trainer/step_testing.h"
-#include "trainer/recipe_file.h"
+#include "trainer/config/recipe_file.h"
 
 namespace qstep::trainer::testing {
 

@@ -1,7 +1,7 @@
-// Steps whose calls reach the device as recordings (trainer/recordings.h): the bits of steps that
-// make every call, from the same places in the timeline. The recorder stands for CUDA graphs
+// Steps whose calls reach the device as recordings (trainer/timing/recordings.h): the bits of steps
+// that make every call, from the same places in the timeline. The recorder stands for CUDA graphs
 // (tests/support/recording_ops.h).
-#include "trainer/recordings.h"
+#include "trainer/timing/recordings.h"
 
 #include <gtest/gtest.h>
 
@@ -13,8 +13,8 @@
 #include "tests/support/test_name.h"
 #include "tests/support/thread_comm.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/config_options.h"
-#include "trainer/ledger.h"
+#include "trainer/config/config_options.h"
+#include "trainer/run/ledger.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/replica_check.h"
+#include "trainer/step/replica_check.h"
 
 #include <gtest/gtest.h>
 

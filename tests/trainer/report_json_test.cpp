@@ -5,7 +5,7 @@
 
 #include "ops/error.h"
 #include "tests/trainer/report_testing.h"
-#include "trainer/report_steps.h"
+#include "trainer/report/report_steps.h"
 
 namespace qstep::trainer::report::testing {
 namespace {

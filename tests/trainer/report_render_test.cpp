@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/trainer/report_testing.h"
-#include "trainer/report_html.h"
-#include "trainer/report_markdown.h"
+#include "trainer/report/report_html.h"
+#include "trainer/report/report_markdown.h"
 
 namespace qstep::trainer::report::testing {
 namespace {

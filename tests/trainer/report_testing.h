@@ -7,7 +7,7 @@
 #include <string>
 
 #include "tests/data/test_files.h"
-#include "trainer/report_json.h"
+#include "trainer/report/report_json.h"
 
 namespace qstep::trainer::report::testing {
 

@@ -1,4 +1,4 @@
-#include "trainer/run_dir.h"
+#include "trainer/run/run_dir.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include <set>
 
 #include "tests/trainer/checkpoint_testing.h"
-#include "trainer/checkpoint_files.h"
+#include "trainer/base/durable_files.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,11 +1,11 @@
-#include "trainer/run_facts.h"
+#include "trainer/run/run_facts.h"
 
 #include <gtest/gtest.h>
 
 #include <map>
 #include <string>
 
-#include "trainer/libraries.h"
+#include "trainer/machine/libraries.h"
 
 namespace qstep::trainer {
 namespace {

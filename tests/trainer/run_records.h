@@ -31,8 +31,9 @@ inline std::vector<std::string> exact_part(const std::vector<nlohmann::json>& ro
   std::vector<std::string> exact;
   for (nlohmann::json row : rows) {
     for (const char* key :
-         {"step_ms", "phases_ms", "tokens_per_s", "model_flops_per_s", "tflops_causal",
-          "mfu_bf16", "sol", "peak_rss_bytes", "breakdown_ms", "comm_exposed_ms", "comm_busy_ms", "comm_bytes", "eval_ms", "save_ms"}) {
+         {"step_ms", "phases_ms", "tokens_per_s", "model_flops_per_s", "tflops_causal", "mfu_bf16",
+          "sol", "peak_rss_bytes", "breakdown_ms", "comm_exposed_ms", "comm_busy_ms", "comm_bytes",
+          "eval_ms", "save_ms"}) {
       row.erase(key);
     }
     exact.push_back(row.dump());

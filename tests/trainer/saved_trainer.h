@@ -5,11 +5,11 @@
 #include <utility>
 #include <vector>
 
-#include "trainer/checkpoint.h"
-#include "trainer/checkpoint_folders.h"
-#include "trainer/config.h"
-#include "trainer/host_tensors.h"
-#include "trainer/trainer.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/checkpoint_folders.h"
+#include "trainer/config/config.h"
+#include "trainer/quantizers/host_tensors.h"
+#include "trainer/step/trainer.h"
 
 namespace qstep::trainer::testing {
 

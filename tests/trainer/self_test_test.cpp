@@ -1,4 +1,4 @@
-#include "trainer/self_test.h"
+#include "trainer/quantizers/self_test.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -16,10 +16,10 @@
 #include "tests/support/quant_reference.h"
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/small_store.h"
-#include "trainer/host_tensors.h"
-#include "trainer/recipe_file.h"
-#include "trainer/run_training.h"
-#include "trainer/self_test_run.h"
+#include "trainer/config/recipe_file.h"
+#include "trainer/quantizers/host_tensors.h"
+#include "trainer/quantizers/self_test_run.h"
+#include "trainer/run/run_training.h"
 
 namespace qstep::trainer::testing {
 namespace {
@@ -96,7 +96,7 @@ TEST(SelfTest, TheStoredChecksumsAreTheReferences) {
   for (const GoldenChecksum& g : golden_checksums()) {
     stored += line_of(g.spec, g.orientation, g.xxh3_128);
   }
-  EXPECT_EQ(expected, stored) << "trainer/self_test_golden.cpp must list:\n" << expected;
+  EXPECT_EQ(expected, stored) << "trainer/quantizers/self_test_golden.cpp must list:\n" << expected;
 }
 
 TEST(SelfTest, TheInputHoldsWhatQuantizersTripOver) {

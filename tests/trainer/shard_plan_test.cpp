@@ -1,5 +1,5 @@
 // The flat layout: where weights lie in the buckets, and who owns what.
-#include "trainer/shard_plan.h"
+#include "trainer/model/shard_plan.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/signals.h"
+#include "trainer/base/signals.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>

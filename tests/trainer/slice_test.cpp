@@ -1,5 +1,5 @@
 // Slices against the set of their elements, one by one.
-#include "trainer/slice.h"
+#include "trainer/base/slice.h"
 
 #include <gtest/gtest.h>
 

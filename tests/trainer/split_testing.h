@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "trainer/parameters.h"
+#include "trainer/model/parameters.h"
 
 namespace qstep::trainer::testing {
 

@@ -1,5 +1,5 @@
 // The predicted step against values worked out by hand.
-#include "trainer/step_model.h"
+#include "trainer/plan/step_model.h"
 
 #include <gtest/gtest.h>
 

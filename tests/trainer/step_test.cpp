@@ -9,7 +9,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/trainer/step_testing.h"
-#include "trainer/optimizer.h"
+#include "trainer/step/optimizer.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "tests/support/reference_model.h"
-#include "trainer/config.h"
-#include "trainer/parameters.h"
-#include "trainer/trainer.h"
+#include "trainer/config/config.h"
+#include "trainer/model/parameters.h"
+#include "trainer/step/trainer.h"
 
 namespace qstep::trainer::testing {
 

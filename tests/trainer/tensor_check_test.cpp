@@ -1,4 +1,4 @@
-#include "trainer/tensor_check.h"
+#include "trainer/config/tensor_check.h"
 
 #include <gtest/gtest.h>
 
@@ -8,9 +8,9 @@
 #include <numeric>
 
 #include "ops/error.h"
-#include "trainer/layer_precision.h"
-#include "trainer/recipe_file.h"
-#include "trainer/weights.h"
+#include "trainer/config/layer_precision.h"
+#include "trainer/config/recipe_file.h"
+#include "trainer/model/weights.h"
 
 namespace qstep::trainer {
 namespace {

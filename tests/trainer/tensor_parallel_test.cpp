@@ -14,8 +14,8 @@
 #include "tests/trainer/gradient_bounds.h"
 #include "tests/trainer/recipe_testing.h"
 #include "tests/trainer/split_testing.h"
-#include "trainer/ledger.h"
-#include "trainer/trainer.h"
+#include "trainer/run/ledger.h"
+#include "trainer/step/trainer.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,5 +1,5 @@
 // What is noted of the calls of real steps, and that noting it changes nothing.
-#include "trainer/timed_ops.h"
+#include "trainer/timing/timed_ops.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include <set>
 
 #include "tests/trainer/step_testing.h"
-#include "trainer/labels.h"
+#include "trainer/timing/labels.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,5 +1,5 @@
 // Phases and spans of a step as they are noted.
-#include "trainer/timeline.h"
+#include "trainer/timing/timeline.h"
 
 #include <gtest/gtest.h>
 

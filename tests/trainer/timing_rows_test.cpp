@@ -1,5 +1,5 @@
 // The rows of a rank: sums of what its timeline noted, dropped and kept as steps are.
-#include "trainer/timing_rows.h"
+#include "trainer/run/timing_rows.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/run_records.h"
 #include "tests/trainer/step_testing.h"
-#include "trainer/breakdown.h"
+#include "trainer/timing/breakdown.h"
 
 namespace qstep::trainer::testing {
 namespace {

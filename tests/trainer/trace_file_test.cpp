@@ -1,5 +1,5 @@
 // Traces of one rank: the file through writes, kills and resumes, and what is in it.
-#include "trainer/trace_file.h"
+#include "trainer/run/trace_file.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 #include "tests/trainer/checkpoint_testing.h"
 #include "tests/trainer/step_testing.h"
 #include "tests/trainer/trace_testing.h"
-#include "trainer/breakdown.h"
-#include "trainer/trace_events.h"
+#include "trainer/run/trace_events.h"
+#include "trainer/timing/breakdown.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "tests/trainer/run_records.h"
-#include "trainer/trace_file.h"
+#include "trainer/run/trace_file.h"
 
 namespace qstep::trainer::testing {
 

@@ -4,7 +4,7 @@
 
 #include <bit>
 
-#include "trainer/trainer.h"
+#include "trainer/step/trainer.h"
 
 namespace qstep::trainer {
 namespace {

@@ -13,7 +13,7 @@
 #include "tests/support/fenced_comm.h"
 #include "tests/support/fenced_ops.h"
 #include "tests/trainer/recipe_testing.h"
-#include "trainer/ledger.h"
+#include "trainer/run/ledger.h"
 
 namespace qstep::trainer::testing {
 namespace {

@@ -1,11 +1,11 @@
 // Utilisation against values worked out by hand.
-#include "trainer/utilisation.h"
+#include "trainer/plan/utilisation.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "trainer/step_model.h"
+#include "trainer/plan/step_model.h"
 
 namespace qstep::trainer {
 namespace {

@@ -1,5 +1,5 @@
 // Parts of weights on the ranks of a tensor group, against features followed one by one.
-#include "trainer/weight_split.h"
+#include "trainer/model/weight_split.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,24 @@
+// Recorded calls (ops/recorder.h) as CUDA graphs: captured from the stream once, launched as one.
+// CUDA C++ Programming Guide, "CUDA Graphs".
+#pragma once
+
+#include "ops/cuda/cuda_clock.h"
+#include "ops/cuda/cuda_context.h"
+#include "ops/recorder.h"
+
+namespace qstep::ops {
+
+class CudaRecorder final : public Recorder {
+ public:
+  // Both outlive this and its recordings.
+  CudaRecorder(CudaContext& context, CudaClock& clock) : context_(context), clock_(clock) {}
+
+  // Of this thread's calls; other threads may take memory meanwhile.
+  std::unique_ptr<Recording> record(const std::function<void()>& calls) override;
+
+ private:
+  CudaContext& context_;
+  CudaClock& clock_;
+};
+
+}  // namespace qstep::ops

@@ -1,7 +1,0 @@
-#include "ops/quantize_formats.cuh"
-
-namespace qstep::ops::device {
-
-QSTEP_QUANTIZE_FP8_BLOCKS();
-
-}  // namespace qstep::ops::device

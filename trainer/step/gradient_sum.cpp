@@ -1,0 +1,45 @@
+#include "trainer/step/gradient_sum.h"
+
+#include "parallel/reduction_tree.h"
+
+namespace qstep::trainer {
+
+std::vector<ParameterGroup> GradientSum::lay_out(ops::Arena& arena, const ModelConfig& model,
+                                                 const ShardPlan& plan, Reduction reduction,
+                                                 int64_t n_micros) {
+  std::vector<ParameterGroup> buffers;
+  const int64_t n = reduction == Reduction::kTree ? parallel::tree_buffers(n_micros) : 1;
+  for (int64_t i = 0; i < n; ++i) {
+    buffers.push_back(lay_out_group(arena, model, plan, "gradients", ops::Dtype::kF32));
+  }
+  return buffers;
+}
+
+GradientSum::Target GradientSum::target(int64_t micro) {
+  if (reduction_ == Reduction::kRank) {
+    return {buffers_.front(), micro == 0 ? ops::Accumulate::kNo : ops::Accumulate::kYes};
+  }
+  if (micro == 0) depth_ = 0;
+  return {buffers_[depth_], ops::Accumulate::kNo};
+}
+
+int64_t GradientSum::path(int64_t micro) const {
+  if (reduction_ == Reduction::kRank) return micro == 0 ? 0 : 1;
+  return static_cast<int64_t>(depth_) * (n_micros_ + 1) + parallel::merges_after(micro, n_micros_);
+}
+
+void GradientSum::add_up(ops::Ops& ops, int64_t micro, int64_t first, int64_t size) {
+  if (reduction_ == Reduction::kRank) return;
+  size_t top = depth_;
+  for (int64_t i = parallel::merges_after(micro, n_micros_); i > 0; --i, --top) {
+    const ops::Tensor below = buffers_[top - 1].flat.col_range(first, size);
+    ops.add(below, below, buffers_[top].flat.col_range(first, size));
+  }
+}
+
+void GradientSum::finished(int64_t micro) {
+  if (reduction_ == Reduction::kRank) return;
+  depth_ += 1 - static_cast<size_t>(parallel::merges_after(micro, n_micros_));
+}
+
+}  // namespace qstep::trainer
