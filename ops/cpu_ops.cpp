@@ -45,7 +45,7 @@ class CpuOps final : public Ops {
   }
   void zero(const Tensor& x) override { cpu::zero(x); }
   void cast(const Tensor& y, const Tensor& x) override { cpu::cast(y, x); }
-  void add(const Tensor& y, const Tensor& a, const Tensor& b) override { cpu::add(y, a, b); }
+  void add(const Tensor& y, std::span<const Tensor> x) override { cpu::add(y, x); }
 
   void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha, Accumulate accumulate,
             const Tensor& bias) override {

@@ -1,5 +1,7 @@
 #include "ops/elementwise.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "ops/add_row.h"
@@ -55,18 +57,18 @@ void cast(const Tensor& y, const Tensor& x) {
   });
 }
 
-void add(const Tensor& y, const Tensor& a, const Tensor& b) {
-  check_add(y, a, b);
+void add(const Tensor& y, std::span<const Tensor> x) {
+  check_add(y, x);
+  const bool flat = y.contiguous() && std::ranges::all_of(x, &Tensor::contiguous);
   dispatch_float(y.dtype, [&](auto tag) {
     using T = decltype(tag);
-    T* const py = y.as<T>();
-    const T* const pa = a.as<T>();
-    const T* const pb = b.as<T>();
-    for_each_block(y.rows, y.cols, y.contiguous() && a.contiguous() && b.contiguous(),
-                   [&](int64_t row, int64_t first, int64_t n) {
-                     add_row(py + row * y.ld + first, pa + row * a.ld + first,
-                             pb + row * b.ld + first, n);
-                   });
+    dispatch_addends(x.size(), [&]<size_t kAddends>() {
+      for_each_block(y.rows, y.cols, flat, [&](int64_t row, int64_t first, int64_t n) {
+        std::array<const T*, kAddends> addends;
+        for (size_t i = 0; i < kAddends; ++i) addends[i] = x[i].as<T>() + row * x[i].ld + first;
+        add_rows(y.as<T>() + row * y.ld + first, addends, n);
+      });
+    });
   });
 }
 

@@ -21,8 +21,8 @@ void cast(const Tensor& y, const Tensor& x, CudaContext& context) {
   device::cast(device::CudaLaunch(context, "cast"), y, x);
 }
 
-void add(const Tensor& y, const Tensor& a, const Tensor& b, CudaContext& context) {
-  device::add(device::CudaLaunch(context, "add"), y, a, b);
+void add(const Tensor& y, std::span<const Tensor> x, CudaContext& context) {
+  device::add(device::CudaLaunch(context, "add"), y, x);
 }
 
 }  // namespace qstep::ops::cuda

@@ -1,6 +1,10 @@
 // Cast and add (ops/elementwise.h) for the CUDA backend; the bits of the CPU's.
-// Per element: cast reads x and writes y, add reads two and writes one.
+// Per element: cast reads x and writes y, add reads each addend and writes y.
 #pragma once
+
+#include <algorithm>
+#include <span>
+#include <utility>
 
 #include "ops/elementwise.h"
 #include "ops/group.h"
@@ -17,14 +21,27 @@ struct Cast {
   }
 };
 
-template <class T>
+struct SumFromTheLast {
+  QSTEP_HD float operator()(float x) const { return x; }
+  template <class... More>
+  QSTEP_HD float operator()(float x, More... more) const {
+    return x + (*this)(more...);
+  }
+};
+
+template <class T, size_t kAddends>
 struct Add {
   Rows<T> y;
-  Rows<const T> a, b;
+  Rows<const T> x[kAddends];
 
   QSTEP_HD void operator()(int64_t row, int64_t g) const {
-    store(y.row(row), g,
-          map_rows([](float u, float v) { return u + v; }, g, a.row(row), b.row(row)));
+    store(y.row(row), g, sum(row, g, std::make_index_sequence<kAddends>()));
+  }
+
+ private:
+  template <size_t... i>
+  QSTEP_HD Group sum(int64_t row, int64_t g, std::index_sequence<i...>) const {
+    return map_rows(SumFromTheLast(), g, x[i].row(row)...);
   }
 };
 
@@ -46,14 +63,16 @@ void cast(const Launch& launch, const Tensor& y_view, const Tensor& x_view) {
 }
 
 template <class Launch>
-void add(const Launch& launch, const Tensor& y_view, const Tensor& a_view, const Tensor& b_view) {
-  check_add(y_view, a_view, b_view);
-  const bool flat = y_view.contiguous() && a_view.contiguous() && b_view.contiguous();
-  const Tensor y = flattened(y_view, flat), a = flattened(a_view, flat),
-               b = flattened(b_view, flat);
+void add(const Launch& launch, const Tensor& y_view, std::span<const Tensor> x) {
+  check_add(y_view, x);
+  const bool flat = y_view.contiguous() && std::ranges::all_of(x, &Tensor::contiguous);
+  const Tensor y = flattened(y_view, flat);
   dispatch_float(y.dtype, [&]<class T>(T) {
-    over_groups(launch, y.rows, y.cols,
-                Add<T>{rows_of<T>(y), rows_of<const T>(a), rows_of<const T>(b)});
+    dispatch_addends(x.size(), [&]<size_t kAddends>() {
+      Add<T, kAddends> sum{rows_of<T>(y), {}};
+      for (size_t i = 0; i < kAddends; ++i) sum.x[i] = rows_of<const T>(flattened(x[i], flat));
+      over_groups(launch, y.rows, y.cols, sum);
+    });
   });
 }
 

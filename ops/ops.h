@@ -100,8 +100,14 @@ class Ops {
   // Several of them with one wait.
   virtual void download_all(std::span<const HostCopy> copies);
   virtual void zero(const Tensor& x) = 0;
-  virtual void cast(const Tensor& y, const Tensor& x) = 0;                  // y = round(x)
-  virtual void add(const Tensor& y, const Tensor& a, const Tensor& b) = 0;  // y = a + b, y may be a
+  virtual void cast(const Tensor& y, const Tensor& x) = 0;  // y = round(x)
+  // y = round(x[0] + (x[1] + ... )), from the last to the first in FP32; two to kMaxAddends of them
+  // in one pass. y may be any of them.
+  virtual void add(const Tensor& y, std::span<const Tensor> x) = 0;
+  void add(const Tensor& y, const Tensor& a, const Tensor& b) {
+    const Tensor both[] = {a, b};
+    add(y, both);
+  }
 
   // ---- linear layers ------------------------------------------------------------------
 

@@ -61,9 +61,7 @@ class CudaOps final : public Ops {
   void download_all(std::span<const HostCopy> copies) override { copies_.download(copies); }
   void zero(const Tensor& x) override { cuda::zero(x, context_); }
   void cast(const Tensor& y, const Tensor& x) override { cuda::cast(y, x, context_); }
-  void add(const Tensor& y, const Tensor& a, const Tensor& b) override {
-    cuda::add(y, a, b, context_);
-  }
+  void add(const Tensor& y, std::span<const Tensor> x) override { cuda::add(y, x, context_); }
 
   void gemm(const Tensor& d, const Operand& a, const Operand& b, float alpha, Accumulate accumulate,
             const Tensor& bias) override {

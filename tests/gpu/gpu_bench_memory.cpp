@@ -1,6 +1,8 @@
 // Operations bound by memory, on tensors many times the size of a GPU's cache.
 #include <fmt/format.h>
 
+#include <array>
+
 #include "ops/native_form.h"
 #include "ops/reduce.h"
 #include "tests/bench/quantize_cases.h"
@@ -29,9 +31,12 @@ GpuCalls cast(Tensors& t) {
   const Tensor x = t.random(Dtype::kF32, kTokens, kChannels);
   return {[=](Ops& ops) { ops.cast(y, x); }};
 }
+// As the tree of gradients does: into the first.
+template <size_t kAddends>
 GpuCalls add(Tensors& t) {
-  const Tensor y = channels(t), a = channels(t), b = channels(t);
-  return {[=](Ops& ops) { ops.add(y, a, b); }};
+  std::array<Tensor, kAddends> x;
+  for (Tensor& addend : x) addend = floats(t, kParameters);
+  return {[=](Ops& ops) { ops.add(x[0], x); }};
 }
 GpuCalls rmsnorm_forward(Tensors& t) {
   const Tensor sum = channels(t), y = channels(t), x = channels(t), delta = channels(t);
@@ -150,7 +155,8 @@ GpuCase quantizer(const QuantizeCase& c, Into into,
 
 std::vector<GpuCase> memory_cases() {
   return {{"cast FP32 to BF16", cast},
-          {"add", add},
+          {"add two", add<2>},
+          {"add four", add<4>},
           {"residual + RMSNorm forward", rmsnorm_forward},
           {"RMSNorm backward", rmsnorm_backward},
           {"residual + LayerNorm forward", layernorm_forward},

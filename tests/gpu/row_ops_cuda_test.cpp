@@ -72,10 +72,16 @@ TEST_F(RowOpsOnGpu, CastAndAdd) {
           [](const Tensors& t) { device::cast(kHost, t[0], t[1]); },
           [](const Tensors& t, CudaContext& c) { cuda::cast(t[0], t[1], c); }, "cast");
     }
-    expect_same_on_gpu([&] { return list(rows_of(dtype, s, 2), rows_of(dtype, s, 3)); },
-                       [](const Tensors& t) { device::add(kHost, t[0], t[0], t[1]); },
-                       [](const Tensors& t, CudaContext& c) { cuda::add(t[0], t[0], t[1], c); },
-                       "add in place");
+    for (const size_t n : {2, 3, 4}) {
+      const auto first = [n](const Tensors& t) { return std::span(t).first(n); };
+      expect_same_on_gpu(
+          [&] {
+            return list(rows_of(dtype, s, 2), rows_of(dtype, s, 3), rows_of(dtype, s, 7),
+                        rows_of(dtype, s, 8));
+          },
+          [&](const Tensors& t) { device::add(kHost, t[0], first(t)); },
+          [&](const Tensors& t, CudaContext& c) { cuda::add(t[0], first(t), c); }, "add in place");
+    }
     expect_same_on_gpu([&] { return list(rows_of(dtype, s, 2)); },
                        [](const Tensors& t) { ops::cpu::zero(t[0]); },
                        [](const Tensors& t, CudaContext& c) { cuda::zero(t[0], c); }, "zero");

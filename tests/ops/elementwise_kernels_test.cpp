@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <span>
+
 #include "tests/ops/shapes.h"
 #include "tests/support/compare.h"
 #include "tests/support/host_launch.h"
@@ -41,19 +43,22 @@ TEST(ElementwiseKernels, AddGivesTheBitsOfTheCpuAlsoInPlace) {
     SCOPED_TRACE(describe(dtype, s));
     Random random(172);
     Guarded a(dtype, s.rows, s.cols, s.gap), b(dtype, s.rows, s.cols, 2 * s.gap),
-        expected(dtype, s.rows, s.cols);
-    a.fill(random, -100, 100);
-    b.fill(random, -100, 100);
-    ops::cpu::add(expected, a, b);
-    for_each_order([&](const HostLaunch& launch) {
-      Guarded y(dtype, s.rows, s.cols, s.gap);
-      ops::device::add(launch, y, a, b);
-      expect_same_bits(expected, y, "add");
-      y.expect_guards_intact("add");
-    });
-    ops::device::add(HostLaunch(), b, a, b);
-    expect_same_bits(expected, b, "add in place");
-    b.expect_guards_intact("add in place");
+        c(dtype, s.rows, s.cols), d(dtype, s.rows, s.cols, s.gap), expected(dtype, s.rows, s.cols);
+    for (Guarded* const x : {&a, &b, &c, &d}) x->fill(random, -100, 100);
+    const ops::Tensor all[] = {a, b, c, d};
+    for (const size_t n : {2, 3, 4}) {
+      const std::span<const ops::Tensor> addends = std::span(all).first(n);
+      ops::cpu::add(expected, addends);
+      for_each_order([&](const HostLaunch& launch) {
+        Guarded y(dtype, s.rows, s.cols, s.gap);
+        ops::device::add(launch, y, addends);
+        expect_same_bits(expected, y, "add");
+        y.expect_guards_intact("add");
+      });
+      ops::device::add(HostLaunch(), b, addends);
+      expect_same_bits(expected, b, "add in place");
+      b.expect_guards_intact("add in place");
+    }
   });
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <vector>
 
 #include "tests/ops/shapes.h"
 #include "tests/support/compare.h"
@@ -64,12 +65,45 @@ TEST(Elementwise, AddRoundsOnce) {
       sum[i] = static_cast<double>(static_cast<float>(sum[i] + addend[i]));
     }
     expected.assign(sum);
-    ops::cpu::add(y, a, b);
+    const ops::Tensor both[] = {a, b};
+    ops::cpu::add(y, both);
     expect_same_bits(expected, y, "add");
     y.expect_guards_intact("add");
-    ops::cpu::add(a, a, b);
+    ops::cpu::add(a, both);
     expect_same_bits(expected, a, "add in place of a");
     a.expect_guards_intact("add in place of a");
+  });
+}
+
+// Three and four: the sums in FP32, from the last to the first, and one rounding to BF16.
+TEST(Elementwise, AddTakesSeveralFromTheLastToTheFirst) {
+  for_each_case([](Dtype dtype, const RowShape& s) {
+    SCOPED_TRACE(describe(dtype, s));
+    for (const size_t n : {3, 4}) {
+      Random random(74);
+      std::vector<Guarded> x;
+      std::vector<ops::Tensor> views;
+      for (size_t i = 0; i < n; ++i) {
+        x.emplace_back(dtype, s.rows, s.cols, static_cast<int64_t>(i) * s.gap);
+        x.back().fill(random, -100, 100);
+      }
+      for (Guarded& g : x) views.push_back(g);
+      Values sum = x.back().values();
+      for (size_t k = n - 1; k-- > 0;) {
+        const Values addend = x[k].values();
+        for (size_t i = 0; i < sum.size(); ++i) {
+          sum[i] = static_cast<double>(static_cast<float>(addend[i] + sum[i]));
+        }
+      }
+      Guarded expected(dtype, s.rows, s.cols), y(dtype, s.rows, s.cols, 1);
+      expected.assign(sum);
+      ops::cpu::add(y, views);
+      expect_same_bits(expected, y, "add");
+      y.expect_guards_intact("add");
+      ops::cpu::add(x[1], views);
+      expect_same_bits(expected, x[1], "add in place of the second");
+      x[1].expect_guards_intact("add in place of the second");
+    }
   });
 }
 
@@ -81,7 +115,8 @@ TEST(Elementwise, SameBitsAtAnyNumberOfThreads) {
   b.fill(random, -1, 1);
   expect_same_bits_at_any_threads(
       [&] {
-        ops::cpu::add(y, a, b);
+        const ops::Tensor both[] = {a, b};
+        ops::cpu::add(y, both);
         ops::cpu::cast(narrow, y);
         return bits_of(y, narrow);
       },
@@ -93,8 +128,11 @@ TEST(Elementwise, RefusesOtherShapesAndTypes) {
       tokens(Dtype::kI32, 3, 20);
   EXPECT_THROW(ops::cpu::cast(other, x), ops::Error);
   EXPECT_THROW(ops::cpu::cast(tokens, x), ops::Error);
-  EXPECT_THROW(ops::cpu::add(x, x, other), ops::Error);
-  EXPECT_THROW(ops::cpu::add(x, x, bf16), ops::Error);
+  const auto add = [&](std::vector<ops::Tensor> addends) { ops::cpu::add(x, addends); };
+  EXPECT_THROW(add({x, other}), ops::Error);
+  EXPECT_THROW(add({x, bf16}), ops::Error);
+  EXPECT_THROW(add({x}), ops::Error);
+  EXPECT_THROW(add({x, x, x, x, x}), ops::Error);
 }
 
 }  // namespace

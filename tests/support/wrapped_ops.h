@@ -40,8 +40,11 @@ class WrappedOps : public ops::Ops {
   void cast(const Tensor& y, const Tensor& x) override {
     run("cast", {y, x}, [=, this] { inner_->cast(y, x); });
   }
-  void add(const Tensor& y, const Tensor& a, const Tensor& b) override {
-    run("add", {y, a, b}, [=, this] { inner_->add(y, a, b); });
+  void add(const Tensor& y, std::span<const Tensor> x) override {
+    Tensors all(x.begin(), x.end());
+    const auto call = [=, this] { inner_->add(y, all); };
+    all.push_back(y);
+    run("add", all, call);
   }
   void quantize(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
                 const Tensor& x, const ops::QuantCall& call) override {

@@ -162,6 +162,24 @@ TEST_P(GradientOrder, TreeIsTheHandMadeTree) {
   EXPECT_EQ(tree_sum(all, 0, all.size()), summed(Reduction::kTree, all, mixed_model()));
 }
 
+// By hand: behind micro-batch 2 an addition of two buffers, behind 4 of three, behind 8 of four.
+TEST(GradientSum, AddsWhatIsCompleteInOnePass) {
+  const auto expect_passes = [](int64_t n_micros, int64_t n, int64_t buffers) {
+    const GradientSum::Passes tree = GradientSum::passes(Reduction::kTree, n_micros);
+    EXPECT_EQ(n, tree.n) << n_micros;
+    EXPECT_EQ(4 * buffers, tree.bytes_per_element) << n_micros;
+    EXPECT_EQ(0, GradientSum::passes(Reduction::kRank, n_micros).n) << n_micros;
+  };
+  expect_passes(1, 0, 0);
+  expect_passes(2, 1, 3);
+  expect_passes(3, 2, 3 + 3);
+  expect_passes(4, 2, 3 + 4);
+  expect_passes(7, 4, 3 + 4 + 3 + 4);
+  expect_passes(8, 4, 3 + 4 + 3 + 5);
+  // Four additions are more than a pass takes.
+  expect_passes(16, 9, 2 * (3 + 4 + 3 + 5) + 3);
+}
+
 TEST_P(GradientOrder, RankAddsOneAfterTheOther) {
   const std::vector<Vector> all = leaves();
   Vector expected = all.front();
@@ -201,7 +219,7 @@ TEST_P(GradientOrder, MicroBatchesMakeTheLargeBatch) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(MicroBatches, GradientOrder, ::testing::Values(1, 2, 3, 4, 6, 8),
+INSTANTIATE_TEST_SUITE_P(MicroBatches, GradientOrder, ::testing::Values(1, 2, 3, 4, 6, 8, 16),
                          [](const auto& test) { return std::to_string(test.param); });
 
 // ---- the update -----------------------------------------------------------------------

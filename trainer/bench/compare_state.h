@@ -1,5 +1,5 @@
 // What a comparison of recipes has measured so far, and what follows from it: compare.json, written
-// every few seconds and after every pair and training run. trainer/README.md documents its keys.
+// every few seconds and after every pair and training run. trainer/bench/README.md documents its keys.
 #pragma once
 
 #include <array>

@@ -2,7 +2,7 @@
 //
 // A checkpoint is a folder step-00000100/ with one HDF5 file per rank, state.json, the tokenizer
 // and, written last, manifest.json with a checksum per file. `latest` is a hint; the truth is the
-// newest folder whose manifest verifies. trainer/README.md specifies the files byte by byte.
+// newest folder whose manifest verifies. trainer/checkpoint/README.md specifies the files byte by byte.
 //
 // Ranks store what they hold, and read what they need: any number of ranks, cut in any way, takes
 // up what another number wrote. Functions with a Comm are called by all its ranks together.

@@ -244,7 +244,7 @@ void add_plan_command(CLI::App& app, int&) {
       ->check(CLI::Range(1, 1 << 20));
   CLI::Option* gpu = plan->add_option("--gpu", arguments->gpu,
                                       "predict the step on this machine, of the table in "
-                                      "trainer/README.md; cpu: this one, measured");
+                                      "trainer/plan/README.md; cpu: this one, measured");
   CLI::Option* file = plan->add_option("--machine", arguments->machine_file,
                                        "the same on a machine of your own, described in TOML")
                           ->type_name("FILE")

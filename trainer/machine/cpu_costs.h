@@ -1,5 +1,5 @@
 // What the operations of a training step cost on this processor, measured on sizes of its own and
-// taken to any model's by trainer/README.md's formulas ("Predicted step time"). A GPU's table
+// taken to any model's by trainer/plan/README.md's formulas. A GPU's table
 // (machines.h) gets along with peaks and shares; on a CPU loops over elements compute longer than
 // they wait for memory, and products of a small model are far from the largest one's rate.
 #pragma once

@@ -68,7 +68,7 @@ const MachineModel& machine_model(std::string_view name);
 // not in the table.
 const MachineModel* find_device(std::string_view device);
 
-// From TOML (trainer/README.md lists the keys). Every rate has a source. Throws an Error (config)
+// From TOML (trainer/plan/README.md lists the keys). Every rate has a source. Throws an Error (config)
 // with every problem.
 MachineModel read_machine_file(const std::string& path);
 MachineModel parse_machine(const std::string& toml_text, const std::string& origin);

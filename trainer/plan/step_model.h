@@ -1,5 +1,5 @@
 // The time of a training step on a machine, without running it: step_work's counts at the rates of
-// machines.h, communication hidden as far as the trainer hides it. trainer/README.md has the
+// machines.h, communication hidden as far as the trainer hides it. trainer/plan/README.md has the
 // formulas and how far published runs are from them.
 #pragma once
 

@@ -5,6 +5,7 @@
 #include "ops/native_form.h"
 #include "trainer/model/linear_operands.h"
 #include "trainer/model/weights.h"
+#include "trainer/step/gradient_sum.h"
 
 namespace qstep::trainer {
 
@@ -242,10 +243,14 @@ class Counter {
       const double outputs = L * (qkv + up + 2 * C / w_.tensor) * N;
       backward(kBiasBackward, outputs, outputs, 4 * L);
     }
-    // The tree adds two buffers into one for all micro-batches but one.
-    if (config_.parallel.reduction == Reduction::kTree && w_.micros > 1) {
-      const double added = w_.parameters * (w_.micros - 1);
-      w_.passes.push_back({"other", StepPart::kBackward, kAdd, added, 12 * added, w_.micros - 1});
+    // The tree of micro-batches' gradients. An addition of two, which is what the machine was
+    // measured with, moves 12 bytes per element.
+    const GradientSum::Passes tree =
+        GradientSum::passes(config_.parallel.reduction, static_cast<int64_t>(w_.micros));
+    if (tree.n > 0) {
+      const double bytes = w_.parameters * static_cast<double>(tree.bytes_per_element);
+      w_.passes.push_back(
+          {"other", StepPart::kBackward, kAdd, bytes / 12, bytes, static_cast<double>(tree.n)});
     }
   }
 

@@ -1,4 +1,4 @@
-// The items of a report about one run, each an object of report.json: trainer/README.md, "Reports",
+// The items of a report about one run, each an object of report.json: trainer/report/README.md,
 // documents their keys. An item that the files of a run do not have says why
 // ({"available": false, "reason": ...}); nothing is ever made up.
 #pragma once

@@ -1,5 +1,5 @@
 // ledger.jsonl: the numeric ledger of a run, a row per operand, layer and counted step, and its
-// reader. trainer/README.md documents every field.
+// reader. trainer/run/README.md documents every field.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// metrics.jsonl, row by row. trainer/README.md documents every field.
+// metrics.jsonl, row by row. trainer/run/README.md documents every field.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // metrics.rank00000.jsonl: where the time of one rank goes, by layer, GEMM and collective, summed
-// over a few steps. trainer/README.md documents every field.
+// over a few steps. trainer/timing/README.md documents every field.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // trace/rank00000.json: what one rank did in the traced steps, in Chrome's trace event format,
-// which Perfetto and chrome://tracing open. trainer/README.md documents the events.
+// which Perfetto and chrome://tracing open. trainer/timing/README.md documents the events.
 //
 // The file is one JSON array, an event a line. Events are collected in memory and written behind
 // the steps; each write puts the end of the array in the place of the one before, so that the file

@@ -32,10 +32,17 @@ class GradientSum {
   int64_t path(int64_t micro) const;
 
   // Once the micro-batch's gradient of elements [first, first + size) is complete: adds it to the
-  // sums that wait for it. Every element once, in any order.
+  // sums that wait for it, several in one pass. Every element once, in any order.
   void add_up(ops::Ops& ops, int64_t micro, int64_t first, int64_t size);
   // Once all of it was added up.
   void finished(int64_t micro);
+
+  // What add_up() does in a step of n_micros micro-batches: passes over the gradient, and the bytes
+  // per element that they read and write.
+  struct Passes {
+    int64_t n = 0, bytes_per_element = 0;
+  };
+  static Passes passes(Reduction reduction, int64_t n_micros);
 
   // The sum: of elements that were added up, after the last micro-batch.
   ParameterGroup& total() { return buffers_.front(); }

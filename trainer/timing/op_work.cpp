@@ -55,6 +55,12 @@ OpWork passes(std::initializer_list<Tensor> tensors) {
   return work;
 }
 
+OpWork add_work(const Tensor& y, std::span<const Tensor> x) {
+  OpWork work = passes({y});
+  for (const Tensor& addend : x) work.bytes += bytes_of(addend);
+  return work;
+}
+
 OpWork gradient(const Tensor& g, Accumulate accumulate) {
   return accumulate == Accumulate::kYes ? passes({g, g}) : passes({g});
 }

@@ -11,6 +11,7 @@
 // Each function has the arguments of the operation, as far as the work follows from them.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "ops/ops.h"
@@ -26,6 +27,8 @@ struct OpWork {
 // Operations that read these tensors, or write them, and nothing else: the elementwise ones, norms
 // and sums. One that is changed in place stands twice.
 OpWork passes(std::initializer_list<ops::Tensor> tensors);
+// x once, y.
+OpWork add_work(const ops::Tensor& y, std::span<const ops::Tensor> x);
 // A tensor that a gradient is written to, or added to.
 OpWork gradient(const ops::Tensor& g, ops::Accumulate accumulate);
 

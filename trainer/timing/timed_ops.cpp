@@ -124,13 +124,9 @@ void TimedOps::cast(const Tensor& y, const Tensor& x) {
       [&] { inner_.cast(y, x); });
 }
 
-void TimedOps::add(const Tensor& y, const Tensor& a, const Tensor& b) {
+void TimedOps::add(const Tensor& y, std::span<const Tensor> x) {
   timed(
-      element_wise(), "add",
-      [&] {
-        return passes({y, a, b});
-      },
-      [&] { inner_.add(y, a, b); });
+      element_wise(), "add", [&] { return add_work(y, x); }, [&] { inner_.add(y, x); });
 }
 
 void TimedOps::quantize(const QuantizedTensor& rowwise, const QuantizedTensor& columnwise,

@@ -48,7 +48,7 @@ class TimedOps final : public ops::Ops {
   void download_all(std::span<const ops::HostCopy> copies) override;
   void zero(const ops::Tensor& x) override;
   void cast(const ops::Tensor& y, const ops::Tensor& x) override;
-  void add(const ops::Tensor& y, const ops::Tensor& a, const ops::Tensor& b) override;
+  void add(const ops::Tensor& y, std::span<const ops::Tensor> x) override;
   void quantize(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
                 const ops::Tensor& x, const ops::QuantCall& call) override;
   void update_delayed_scales(const ops::Tensor& history, const ops::Tensor& scale,
