@@ -85,9 +85,9 @@ class CpuOps final : public Ops {
     cpu::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax);
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
-                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
-                        Accumulate dw_mode) override {
-    cpu::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, workspace_);
+                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
+                        const Tensor& amax) override {
+    cpu::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, workspace_, amax);
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
                          const Tensor& w, const Tensor& b, float eps, const Tensor& amax) override {
@@ -101,8 +101,8 @@ class CpuOps final : public Ops {
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                          Accumulate dx_mode, Accumulate dw_mode) override {
-    cpu::layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, workspace_);
+                          Accumulate dx_mode, Accumulate dw_mode, const Tensor& amax) override {
+    cpu::layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, workspace_, amax);
   }
   void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,
                        const Tensor& wk, const AttentionShape& shape, float eps) override {

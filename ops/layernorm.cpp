@@ -113,8 +113,10 @@ void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor
 
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                        Accumulate dx_mode, Accumulate dw_mode, Workspace& workspace) {
+                        Accumulate dx_mode, Accumulate dw_mode, Workspace& workspace,
+                        const Tensor& amax) {
   check_layernorm_backward(dx, dw, db, dy, x, w, mean, rstd);
+  const OutputAmax largest(amax, "layernorm_backward: amax");
   // A chunk's partial sums: dw, then db.
   const int64_t width = partial_stride(x.cols);
   const int64_t stride = 2 * width;
@@ -137,6 +139,7 @@ void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, co
       for (int64_t n = first; n < last; ++n) {
         row(pdx + n * dx.ld, dw_part, db_part, pdy + n * dy.ld, px + n * x.ld, pw, pmean[n],
             prstd[n], x.cols);
+        largest.add(pdx + n * dx.ld, x.cols);
       }
     });
   });

@@ -20,9 +20,10 @@ void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor
 
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                        Accumulate dx_mode, Accumulate dw_mode, CudaContext& context) {
+                        Accumulate dx_mode, Accumulate dw_mode, const Tensor& amax,
+                        CudaContext& context) {
   device::layernorm_backward(device::CudaLaunch(context, "layernorm_backward"), dx, dw, db, dy, x,
-                             w, mean, rstd, dx_mode, dw_mode);
+                             w, mean, rstd, dx_mode, dw_mode, amax);
 }
 
 }  // namespace qstep::ops::cuda

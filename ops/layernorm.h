@@ -71,7 +71,8 @@ void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor
 // dx may be dy. dw_mode holds for dw and db.
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                        Accumulate dx_mode, Accumulate dw_mode, Workspace& workspace);
+                        Accumulate dx_mode, Accumulate dw_mode, Workspace& workspace,
+                        const Tensor& amax = {});
 
 }  // namespace cpu
 
@@ -87,7 +88,8 @@ void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor
                                 CudaContext& context);
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                        Accumulate dx_mode, Accumulate dw_mode, CudaContext& context);
+                        Accumulate dx_mode, Accumulate dw_mode, const Tensor& amax,
+                        CudaContext& context);
 
 }  // namespace cuda
 }  // namespace qstep::ops

@@ -63,6 +63,7 @@ struct LayerNormBackward {
   ChunkSums sums;
   int64_t n_rows, rows_per_chunk;
   bool accumulate;
+  uint32_t* amax;  // of dx; null: not wanted
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float* shared, int64_t chunk) const {
@@ -93,7 +94,7 @@ struct LayerNormBackward {
     });
     const float mean_g = sum_g_gh.v[0] / static_cast<float>(x_row.n);
     const float mean_gh = sum_g_gh.v[1] / static_cast<float>(x_row.n);
-    team.each(groups, [&](int64_t g) {
+    each_with_amax<T>(team, groups, amax, [&](int64_t g) {
       Group in[3];
       load_together(in, g, dy_row, w, x_row);
       const Group& d = in[0];
@@ -105,6 +106,7 @@ struct LayerNormBackward {
               d, in[1], h);
       if (accumulate) r = map([](float a, float b) { return a + b; }, load(dx_row, g), r);
       store(dx_row, g, r);
+      return largest_bits(dx_row, g, r);
     });
   }
 };
@@ -149,16 +151,19 @@ void residual_layernorm_forward(const Launch& launch, const Tensor& sum, const T
 template <class Launch>
 void layernorm_backward(const Launch& launch, const Tensor& dx, const Tensor& dw, const Tensor& db,
                         const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& mean,
-                        const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode) {
+                        const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
+                        const Tensor& amax) {
   check_layernorm_backward(dx, dw, db, dy, x, w, mean, rstd);
+  uint32_t* const largest = start_amax(launch, amax, "layernorm_backward: amax");
   const int64_t n_chunks = n_row_chunks(x.rows), width = ChunkSums::width_for(x.cols);
   const int team = norm_team(x.cols);
   const ChunkSums sums = chunk_sums(launch, n_chunks, 2 * width, team);
   dispatch_float(x.dtype, [&]<class T>(T) {
-    launch.teams(n_chunks, team, sums.shared_floats(),
-                 LayerNormBackward<T>{rows_of<T>(dx), rows_of<const T>(dy), rows_of<const T>(x),
-                                      row_of<const T>(w), mean.as<float>(), rstd.as<float>(), sums,
-                                      x.rows, chunk_rows(x.rows), dx_mode == Accumulate::kYes});
+    launch.teams(
+        n_chunks, team, sums.shared_floats(),
+        LayerNormBackward<T>{rows_of<T>(dx), rows_of<const T>(dy), rows_of<const T>(x),
+                             row_of<const T>(w), mean.as<float>(), rstd.as<float>(), sums, x.rows,
+                             chunk_rows(x.rows), dx_mode == Accumulate::kYes, largest});
   });
   add_chunks(launch, dw, sums.data, n_chunks, sums.width, dw_mode);
   add_chunks(launch, db, sums.data + width, n_chunks, sums.width, dw_mode);

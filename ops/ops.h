@@ -162,9 +162,11 @@ class Ops {
                                         float eps, const Tensor& amax = {});
   // dx (+)= d rmsnorm
   // dw[c] (+)= sum_n dy[n,c] x[n,c] rstd[n]
+  // amax: of dx as it is then.
   virtual void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy,
                                 const Tensor& x, const Tensor& w, const Tensor& rstd,
-                                Accumulate dx_mode, Accumulate dw_mode) = 0;
+                                Accumulate dx_mode, Accumulate dw_mode,
+                                const Tensor& amax = {}) = 0;
   // y[n,c] = (x[n,c] - mean[n]) rstd[n] w[c] + b[c]
   // rstd[n] = 1 / sqrt(var[n] + eps), var biased                  Ba, Kiros and Hinton 2016
   virtual void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd,
@@ -177,7 +179,7 @@ class Ops {
   virtual void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db,
                                   const Tensor& dy, const Tensor& x, const Tensor& w,
                                   const Tensor& mean, const Tensor& rstd, Accumulate dx_mode,
-                                  Accumulate dw_mode) = 0;
+                                  Accumulate dw_mode, const Tensor& amax = {}) = 0;
   // RMSNorm over each query head (weight wq[D]) and key head (wk[D]); v is copied. rstd[N, H + K].
   virtual void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv,
                                const Tensor& wq, const Tensor& wk, const AttentionShape& shape,

@@ -95,7 +95,7 @@ struct QkNormBackward {
       const Row<T> head = layout.head(grad, n, h);
       rmsnorm_backward_row(team, head, sums, Row<const T>{head.data, head.n, head.aligned},
                            layout.head(x, n, h), h < layout.n_q ? wq : wk, rstd[n * rstd_ld + h],
-                           false);
+                           false, nullptr);
     }
     dw.finish(team, sums, place);
   }

@@ -89,8 +89,9 @@ void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& 
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
-                      Workspace& workspace) {
+                      Workspace& workspace, const Tensor& amax) {
   check_rmsnorm_backward(dx, dw, dy, x, w, rstd);
+  const OutputAmax largest(amax, "rmsnorm_backward: amax");
   const int64_t stride = partial_stride(x.cols);
   float* const partial = workspace.take<float>(n_row_chunks(x.rows) * stride);
   dispatch_float(x.dtype, [&](auto tag) {
@@ -107,6 +108,7 @@ void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, cons
       std::fill(dw_part, dw_part + x.cols, 0.0f);
       for (int64_t n = first; n < last; ++n) {
         row(pdx + n * dx.ld, dw_part, pdy + n * dy.ld, px + n * x.ld, pw, prstd[n], x.cols);
+        largest.add(pdx + n * dx.ld, x.cols);
       }
     });
   });

@@ -17,9 +17,9 @@ void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& 
 
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
-                      CudaContext& context) {
+                      const Tensor& amax, CudaContext& context) {
   device::rmsnorm_backward(device::CudaLaunch(context, "rmsnorm_backward"), dx, dw, dy, x, w, rstd,
-                           dx_mode, dw_mode);
+                           dx_mode, dw_mode, amax);
 }
 
 }  // namespace qstep::ops::cuda

@@ -57,7 +57,7 @@ void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& 
 // dx may be dy.
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
-                      Workspace& workspace);
+                      Workspace& workspace, const Tensor& amax = {});
 
 }  // namespace cpu
 
@@ -71,7 +71,7 @@ void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& 
                               const Tensor& amax, CudaContext& context);
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
-                      CudaContext& context);
+                      const Tensor& amax, CudaContext& context);
 
 }  // namespace cuda
 }  // namespace qstep::ops

@@ -56,18 +56,19 @@ QSTEP_HD float rmsnorm_row(const Team& team, const Row<T>& y, const NormInput<T>
   return rstd;
 }
 
-// dx (+)= the gradient; dw += dy x rstd. dx may be dy.
+// dx (+)= the gradient, its amax; dw += dy x rstd. dx may be dy.
 template <class T, class Team>
 QSTEP_HD void rmsnorm_backward_row(const Team& team, const Row<T>& dx, float* dw,
                                    const Row<const T>& dy, const Row<const T>& x,
-                                   const Row<const T>& w, float rstd, bool accumulate) {
+                                   const Row<const T>& w, float rstd, bool accumulate,
+                                   uint32_t* amax) {
   const int64_t groups = n_groups(x.n);
   const float sum_gx = team.sum(groups, [&](int64_t g) {
     return sum_of(
         map_rows([](float d, float weight, float v) { return d * weight * v; }, g, dy, w, x));
   });
   const float mean_gh = sum_gx * rstd / static_cast<float>(x.n);
-  team.each(groups, [&](int64_t g) {
+  each_with_amax<T>(team, groups, amax, [&](int64_t g) {
     Group in[3];
     load_together(in, g, dy, w, x);
     const Group &d = in[0], &weight = in[1];
@@ -77,6 +78,7 @@ QSTEP_HD void rmsnorm_backward_row(const Team& team, const Row<T>& dx, float* dw
         map([&](float a, float b, float c) { return (a * b - c * mean_gh) * rstd; }, d, weight, h);
     if (accumulate) r = map([](float a, float b) { return a + b; }, load(dx, g), r);
     store(dx, g, r);
+    return largest_bits(dx, g, r);
   });
 }
 
@@ -107,6 +109,7 @@ struct RmsNormBackward {
   ChunkSums dw;
   int64_t n_rows, rows_per_chunk;
   bool accumulate;
+  uint32_t* amax;  // of dx; null: not wanted
 
   template <class Team>
   QSTEP_HD void operator()(const Team& team, float* shared, int64_t chunk) const {
@@ -114,7 +117,8 @@ struct RmsNormBackward {
     const int64_t first = chunk * rows_per_chunk;
     const int64_t last = first + rows_per_chunk < n_rows ? first + rows_per_chunk : n_rows;
     for (int64_t n = first; n < last; ++n) {
-      rmsnorm_backward_row(team, dx.row(n), dw_sums, dy.row(n), x.row(n), w, rstd[n], accumulate);
+      rmsnorm_backward_row(team, dx.row(n), dw_sums, dy.row(n), x.row(n), w, rstd[n], accumulate,
+                           amax);
     }
     dw.finish(team, dw_sums, chunk);
   }
@@ -155,8 +159,9 @@ void residual_rmsnorm_forward(const Launch& launch, const Tensor& sum, const Ten
 template <class Launch>
 void rmsnorm_backward(const Launch& launch, const Tensor& dx, const Tensor& dw, const Tensor& dy,
                       const Tensor& x, const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
-                      Accumulate dw_mode) {
+                      Accumulate dw_mode, const Tensor& amax) {
   check_rmsnorm_backward(dx, dw, dy, x, w, rstd);
+  uint32_t* const largest = start_amax(launch, amax, "rmsnorm_backward: amax");
   const int64_t n_chunks = n_row_chunks(x.rows);
   const int team = norm_team(x.cols);
   const ChunkSums sums = chunk_sums(launch, n_chunks, ChunkSums::width_for(x.cols), team);
@@ -164,7 +169,7 @@ void rmsnorm_backward(const Launch& launch, const Tensor& dx, const Tensor& dw, 
     launch.teams(n_chunks, team, sums.shared_floats(),
                  RmsNormBackward<T>{rows_of<T>(dx), rows_of<const T>(dy), rows_of<const T>(x),
                                     row_of<const T>(w), rstd.as<float>(), sums, x.rows,
-                                    chunk_rows(x.rows), dx_mode == Accumulate::kYes});
+                                    chunk_rows(x.rows), dx_mode == Accumulate::kYes, largest});
   });
   add_chunks(launch, dw, sums.data, n_chunks, sums.width, dw_mode);
 }

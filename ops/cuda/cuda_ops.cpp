@@ -105,9 +105,9 @@ class CudaOps final : public Ops {
     cuda::residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax, context_);
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
-                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
-                        Accumulate dw_mode) override {
-    cuda::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, context_);
+                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
+                        const Tensor& amax) override {
+    cuda::rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, amax, context_);
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
                          const Tensor& w, const Tensor& b, float eps, const Tensor& amax) override {
@@ -121,8 +121,8 @@ class CudaOps final : public Ops {
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                          Accumulate dx_mode, Accumulate dw_mode) override {
-    cuda::layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, context_);
+                          Accumulate dx_mode, Accumulate dw_mode, const Tensor& amax) override {
+    cuda::layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, amax, context_);
   }
   void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,
                        const Tensor& wk, const AttentionShape& shape, float eps) override {

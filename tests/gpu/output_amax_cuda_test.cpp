@@ -1,6 +1,7 @@
 // The amax that the kernels of norms and activations leave: that of the output as the GPU stored
 // it.
 #include "ops/activation.h"
+#include "ops/elementwise.h"
 #include "ops/layernorm.h"
 #include "ops/rmsnorm.h"
 #include "tests/gpu/on_gpu.h"
@@ -61,6 +62,23 @@ TEST_F(OutputAmaxOnGpu, OfNormsAndActivations) {
                                               gx.tensor(), gdelta.tensor(), gw.tensor(),
                                               gb.tensor(), kEps, amax, c);
       });
+      Guarded dw(Dtype::kF32, 1, cols), db(Dtype::kF32, 1, cols);
+      const DeviceCopy gdw(dw), gdb(db);
+      for (const auto mode : {ops::Accumulate::kNo, ops::Accumulate::kYes}) {
+        const auto dw_mode = ops::Accumulate::kNo;
+        check("rmsnorm backward", cols, [&](const Tensor& dx, const Tensor& amax, CudaContext& c) {
+          ops::cuda::cast(dx, gx.tensor(), c);  // what it adds to
+          ops::cuda::rmsnorm_backward(dx, gdw.tensor(), gdelta.tensor(), gsum.tensor(), gw.tensor(),
+                                      grstd.tensor(), mode, dw_mode, amax, c);
+        });
+        check("layernorm backward", cols,
+              [&](const Tensor& dx, const Tensor& amax, CudaContext& c) {
+                ops::cuda::cast(dx, gx.tensor(), c);
+                ops::cuda::layernorm_backward(dx, gdw.tensor(), gdb.tensor(), gdelta.tensor(),
+                                              gsum.tensor(), gw.tensor(), gmean.tensor(),
+                                              grstd.tensor(), mode, dw_mode, amax, c);
+              });
+      }
       for (const Activation kind : {Activation::kGelu, Activation::kSwiglu}) {
         const bool gated = kind == Activation::kSwiglu;
         const DeviceCopy& in = gated ? gwide : gx;

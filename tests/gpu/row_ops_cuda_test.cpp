@@ -119,10 +119,10 @@ TEST_F(RowOpsOnGpu, RmsNorm) {
                         rows_of(dtype, s, 12), width_of(dtype, s, 13), height_of(s, 14));
           },
           [&](const Tensors& t) {
-            device::rmsnorm_backward(kHost, t[0], t[1], t[2], t[3], t[4], t[5], mode, mode);
+            device::rmsnorm_backward(kHost, t[0], t[1], t[2], t[3], t[4], t[5], mode, mode, {});
           },
           [&](const Tensors& t, CudaContext& c) {
-            cuda::rmsnorm_backward(t[0], t[1], t[2], t[3], t[4], t[5], mode, mode, c);
+            cuda::rmsnorm_backward(t[0], t[1], t[2], t[3], t[4], t[5], mode, mode, {}, c);
           },
           "rmsnorm_backward");
     }
@@ -168,10 +168,11 @@ TEST_F(RowOpsOnGpu, LayerNorm) {
           },
           [&](const Tensors& t) {
             device::layernorm_backward(kHost, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], mode,
-                                       mode);
+                                       mode, {});
           },
           [&](const Tensors& t, CudaContext& c) {
-            cuda::layernorm_backward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], mode, mode, c);
+            cuda::layernorm_backward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], mode, mode, {},
+                                     c);
           },
           "layernorm_backward");
     }

@@ -28,7 +28,7 @@ test::HostLaunch launch() {
 
 }  // namespace
 
-void add(const Tensor& y, const Tensor& a, const Tensor& b) { device::add(launch(), y, a, b); }
+void add(const Tensor& y, std::span<const Tensor> x) { device::add(launch(), y, x); }
 
 void activation_forward(const Tensor& y, const Tensor& x, Activation kind, const Tensor& amax) {
   device::activation_forward(launch(), y, x, kind, amax);
@@ -98,8 +98,8 @@ void residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, const Tensor& 
 }
 void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
                       const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
-                      Workspace&) {
-  device::rmsnorm_backward(launch(), dx, dw, dy, x, w, rstd, dx_mode, dw_mode);
+                      Workspace&, const Tensor& amax) {
+  device::rmsnorm_backward(launch(), dx, dw, dy, x, w, rstd, dx_mode, dw_mode, amax);
 }
 
 void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
@@ -113,8 +113,8 @@ void residual_layernorm_forward(const Tensor& sum, const Tensor& y, const Tensor
 }
 void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                         const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                        Accumulate dx_mode, Accumulate dw_mode, Workspace&) {
-  device::layernorm_backward(launch(), dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode);
+                        Accumulate dx_mode, Accumulate dw_mode, Workspace&, const Tensor& amax) {
+  device::layernorm_backward(launch(), dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, amax);
 }
 
 void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,

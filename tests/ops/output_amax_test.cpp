@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "ops/activation.h"
+#include "ops/elementwise.h"
 #include "ops/layernorm.h"
 #include "ops/rmsnorm.h"
 #include "tests/ops/shapes.h"
@@ -80,6 +81,29 @@ TEST(OutputAmax, OfNorms) {
       expect_amax(dtype, s, "residual layernorm " + what, [&](const Tensor& y, const Tensor& amax) {
         ops::cpu::residual_layernorm_forward(sum, y, mean, rstd, x, delta, w, b, kEps, amax);
       });
+      for (const auto mode : {ops::Accumulate::kNo, ops::Accumulate::kYes}) {
+        const Guarded stream = input(dtype, s, 10);
+        const Guarded dw(Dtype::kF32, 1, s.cols), db(Dtype::kF32, 1, s.cols);
+        ops::Workspace workspace;
+        ops::cpu::layernorm_forward(sum, mean, rstd, delta, w, b, kEps);
+        const auto with_stream = [&](const Tensor& dx, const auto& backward) {
+          ops::cpu::cast(dx, stream);  // what it adds to
+          backward();
+        };
+        expect_amax(
+            dtype, s, "rmsnorm backward " + what, [&](const Tensor& dx, const Tensor& amax) {
+              with_stream(dx, [&] {
+                ops::cpu::rmsnorm_backward(dx, dw, x, delta, w, rstd, mode, mode, workspace, amax);
+              });
+            });
+        expect_amax(dtype, s, "layernorm backward " + what,
+                    [&](const Tensor& dx, const Tensor& amax) {
+                      with_stream(dx, [&] {
+                        ops::cpu::layernorm_backward(dx, dw, db, x, delta, w, mean, rstd, mode,
+                                                     mode, workspace, amax);
+                      });
+                    });
+      }
     }
   });
 }

@@ -42,7 +42,7 @@ TEST(RowSums, RowsThatDoNotFitIntoSharedMemory) {
                                workspace);
     for_each_order([&](const HostLaunch& launch) {
       ops::device::rmsnorm_backward(launch, dx, dw, dy, x, w, rstd, Accumulate::kNo,
-                                    Accumulate::kNo);
+                                    Accumulate::kNo, {});
       // Both are off by a rounding per row and five more, of sums of terms below 2; and dx, of
       // terms below 1.5 + 2 * 3, by those of a row's sum (tests/ops/rmsnorm_test.cpp).
       const double dw_bound = 2 * (kRows + 5) * kF32Roundoff * (2 * kRows);

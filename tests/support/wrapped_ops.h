@@ -89,10 +89,10 @@ class WrappedOps : public ops::Ops {
         [=, this] { inner_->residual_rmsnorm_forward(sum, y, rstd, x, delta, w, eps, amax); });
   }
   void rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy, const Tensor& x,
-                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode,
-                        Accumulate dw_mode) override {
-    run("rmsnorm_backward", {dx, dw, dy, x, w, rstd},
-        [=, this] { inner_->rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode); });
+                        const Tensor& w, const Tensor& rstd, Accumulate dx_mode, Accumulate dw_mode,
+                        const Tensor& amax) override {
+    run("rmsnorm_backward", {dx, dw, dy, x, w, rstd, amax},
+        [=, this] { inner_->rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, amax); });
   }
   void layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
                          const Tensor& w, const Tensor& b, float eps, const Tensor& amax) override {
@@ -109,9 +109,9 @@ class WrappedOps : public ops::Ops {
   }
   void layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy,
                           const Tensor& x, const Tensor& w, const Tensor& mean, const Tensor& rstd,
-                          Accumulate dx_mode, Accumulate dw_mode) override {
-    run("layernorm_backward", {dx, dw, db, dy, x, w, mean, rstd}, [=, this] {
-      inner_->layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode);
+                          Accumulate dx_mode, Accumulate dw_mode, const Tensor& amax) override {
+    run("layernorm_backward", {dx, dw, db, dy, x, w, mean, rstd, amax}, [=, this] {
+      inner_->layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, amax);
     });
   }
   void qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv, const Tensor& wq,

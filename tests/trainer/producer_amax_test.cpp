@@ -1,4 +1,5 @@
-// FP8 with the scale of a tensor takes its amax from the norm or activation that made the tensor:
+// FP8 with the scale of a tensor takes its amax from the norm or activation, or the gradient of
+// one, that made the tensor:
 // which of them are asked, which quantizers are given what they found, and that nothing else comes
 // of it.
 #include <fmt/format.h>
@@ -76,7 +77,7 @@ class AmaxOps final : public test::WrappedOps {
   void run(std::string_view, const std::function<void()>& f) override { f(); }
   // The amax is a call's last tensor, the output its first, behind the sum of a residual norm.
   void look_at(std::string_view call, const Tensors& tensors) override {
-    const bool norm = call.ends_with("norm_forward") && !call.starts_with("qk_");
+    const bool norm = call.find("norm_") != call.npos && !call.starts_with("qk_");
     if (!norm && !call.starts_with("activation_")) return;
     if (!tensors.back()) return;
     ++asked[std::string(call)];
@@ -107,15 +108,17 @@ Outcome train(ops::Ops& ops, const Config& config) {
   return run;
 }
 
-const Counts kGivenInTraining{
-    {"qkv x", kCalls}, {"up x", kCalls}, {"up dy", kCalls}, {"down x", kCalls}};
+const Counts kGivenInTraining{{"qkv x", kCalls}, {"attn_out dy", kCalls}, {"up x", kCalls},
+                              {"up dy", kCalls}, {"down x", kCalls},      {"down dy", kCalls}};
 
 TEST(ProducerAmax, OfNormsAndActivationsReachesTheQuantizers) {
   AmaxOps ops;
   const Outcome found = train(ops, config_of("fp8-current"));
-  // The first norm has no residual to add, the last one nobody to quantize for.
+  // The first norm has no residual to add, the last one nobody to quantize for; and the gradient of
+  // the first goes to the embedding.
   EXPECT_EQ((Counts{{"rmsnorm_forward", kPasses},
                     {"residual_rmsnorm_forward", kPasses * (2 * kLayers - 1)},
+                    {"rmsnorm_backward", kPasses * 2 * kLayers},
                     {"activation_forward", kCalls},
                     {"activation_backward", kCalls}}),
             ops.asked);
@@ -136,6 +139,7 @@ TEST(ProducerAmax, OfLayerNormsAndGelu) {
   const Outcome found = train(ops, config);
   EXPECT_EQ((Counts{{"layernorm_forward", kPasses},
                     {"residual_layernorm_forward", kPasses * (2 * kLayers - 1)},
+                    {"layernorm_backward", kPasses * 2 * kLayers},
                     {"activation_forward", kCalls},
                     {"activation_backward", kCalls}}),
             ops.asked);

@@ -27,11 +27,11 @@ constexpr int64_t module_id(int64_t block, LinearKind kind) {
 }
 inline int64_t n_modules(const ModelConfig& model) { return model.n_layers * kLinearsPerBlock; }
 
-// A norm or an activation of the block makes the tensor for this layer alone, and can find its amax
-// as it does: x of qkv, up and down, dy of up. The others come from attention or from the stream.
+// A norm or an activation, or the gradient of one, makes the tensor, and can find its amax as it
+// does: x but that of attn_out and dy but that of qkv, which come from attention.
 constexpr bool made_with_amax(LinearKind kind, precision::LinearTensor tensor) {
   return tensor == precision::LinearTensor::kX    ? kind != LinearKind::kAttnOut
-         : tensor == precision::LinearTensor::kDy ? kind == LinearKind::kUp
+         : tensor == precision::LinearTensor::kDy ? kind != LinearKind::kQkv
                                                   : false;
 }
 

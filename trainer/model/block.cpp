@@ -113,18 +113,21 @@ Stream Block::forward(ops::Ops& ops, const Stream& in, const AttentionShape& sha
 }
 
 void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<Tensor>& g,
-                     const BlockScratch& s, const AttentionShape& shape,
-                     Accumulate accumulate) const {
+                     const BlockScratch& s, const AttentionShape& shape, Accumulate accumulate,
+                     const Tensor& amax) const {
   const Tensor d_own = group_->own_rows(d_stream), d_norm_own = group_->own_rows(s.d_norm);
-  down_.backward(ops, s.d_act, g.down, g.down_bias, d_stream, accumulate);
+  down_.backward(ops, s.d_act, g.down, g.down_bias, d_stream, accumulate, wanted_amax());
   ops.label(layer_, kActivationLabel);
-  const Tensor amax = up_.wanted_amax(LinearTensor::kDy);
-  ops.activation_backward(s.d_up, s.d_act, a_.up, activation_, amax);
-  up_.backward(ops, s.d_norm, g.up, g.up_bias, s.d_up, accumulate, amax);
+  const Tensor act_amax = up_.wanted_amax(LinearTensor::kDy);
+  ops.activation_backward(s.d_up, s.d_act, a_.up, activation_, act_amax);
+  up_.backward(ops, s.d_norm, g.up, g.up_bias, s.d_up, accumulate, act_amax);
   ops.label(layer_, kNormLabel);
-  norm2_.backward(ops, d_own, g.norm2, g.norm2_bias, d_norm_own, Accumulate::kYes, accumulate);
+  const Tensor norm_amax = attn_out_.wanted_amax(LinearTensor::kDy);
+  norm2_.backward(ops, d_own, g.norm2, g.norm2_bias, d_norm_own, Accumulate::kYes, accumulate,
+                  norm_amax);
 
-  attn_out_.backward(ops, s.d_attention, g.attn_out, g.attn_out_bias, d_stream, accumulate);
+  attn_out_.backward(ops, s.d_attention, g.attn_out, g.attn_out_bias, d_stream, accumulate,
+                     norm_amax);
   ops.label(layer_, kAttentionLabel);
   ops.attention_backward(s.d_qkv, s.d_attention, a_.qkv, a_.attention, a_.lse, shape);
   if (rope_table_) ops.rope(s.d_qkv, rope_table_, shape, 0, Direction::kBackward);
@@ -134,7 +137,8 @@ void Block::backward(ops::Ops& ops, const Tensor& d_stream, const BlockWeights<T
   }
   qkv_.backward(ops, s.d_norm, g.qkv, g.qkv_bias, s.d_qkv, accumulate);
   ops.label(layer_, kNormLabel);
-  norm1_.backward(ops, d_own, g.norm1, g.norm1_bias, d_norm_own, Accumulate::kYes, accumulate);
+  norm1_.backward(ops, d_own, g.norm1, g.norm1_bias, d_norm_own, Accumulate::kYes, accumulate,
+                  amax);
 }
 
 Stream Block::forward_cached(ops::Ops& ops, const Stream& in, const AttentionShape& shape,

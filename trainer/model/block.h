@@ -60,10 +60,12 @@ class Block {
   Stream forward(ops::Ops& ops, const Stream& in, const ops::AttentionShape& shape);
 
   // d_stream [N, C]: gradient of the stream behind the block becomes that of the stream before it,
-  // in this rank's own rows.
+  // in this rank's own rows. Whoever made it left its amax at wanted_amax(), and `amax` is where
+  // that of the block before is wanted; empty where nobody reads it.
   void backward(ops::Ops& ops, const ops::Tensor& d_stream, const BlockWeights<ops::Tensor>& grads,
                 const BlockScratch& scratch, const ops::AttentionShape& shape,
-                ops::Accumulate accumulate) const;
+                ops::Accumulate accumulate, const ops::Tensor& amax) const;
+  ops::Tensor wanted_amax() const { return down_.wanted_amax(LinearTensor::kDy); }
 
   // Generation: forward for the positions behind `cache`'s first `first_position` ones.
   Stream forward_cached(ops::Ops& ops, const Stream& in, const ops::AttentionShape& shape,

@@ -112,11 +112,15 @@ void Model::forward_backward(ops::Ops& ops, const ModelWeights<Tensor>& g, float
 
   timer.enter(Phase::kBackward);
   ops.label(-1, kNormLabel);
+  // Of the gradient that the block below `l` reads; the embedding's is not quantized.
+  const auto amax_below = [&](size_t l) { return l > 0 ? blocks_[l - 1].wanted_amax() : Tensor(); };
   final_norm_.backward(ops, group_.own_rows(a_.d_stream), g.final_norm, g.final_norm_bias,
-                       group_.own_rows(d_final), Accumulate::kNo, accumulate);
+                       group_.own_rows(d_final), Accumulate::kNo, accumulate,
+                       amax_below(blocks_.size()));
   gradient_complete(head_bucket(config_));
   for (size_t l = blocks_.size(); l-- > 0;) {
-    blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate);
+    blocks_[l].backward(ops, a_.d_stream, g.blocks[l], a_.scratch, shape_, accumulate,
+                        amax_below(l));
     gradient_complete(block_bucket(static_cast<int64_t>(l)));
   }
   ops.label(-1, kEmbedLabel);

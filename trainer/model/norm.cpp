@@ -28,14 +28,15 @@ void Norm::forward(ops::Ops& ops, const Tensor& sum, const Tensor& y, const Stre
 }
 
 void Norm::backward(ops::Ops& ops, const Tensor& dx, const Tensor& dw, const Tensor& db,
-                    const Tensor& dy, Accumulate dx_mode, Accumulate grads) const {
+                    const Tensor& dy, Accumulate dx_mode, Accumulate grads,
+                    const Tensor& amax) const {
   const int64_t N = dy.rows;
   const Tensor rstd = stats_.row_range(0, 1).col_range(0, N);
   const Tensor mean = stats_.row_range(1, 1).col_range(0, N);
   if (kind_ == NormKind::kRms) {
-    ops.rmsnorm_backward(dx, dw, dy, input_, weight_, rstd, dx_mode, grads);
+    ops.rmsnorm_backward(dx, dw, dy, input_, weight_, rstd, dx_mode, grads, amax);
   } else {
-    ops.layernorm_backward(dx, dw, db, dy, input_, weight_, mean, rstd, dx_mode, grads);
+    ops.layernorm_backward(dx, dw, db, dy, input_, weight_, mean, rstd, dx_mode, grads, amax);
   }
 }
 

@@ -27,9 +27,10 @@ class Norm {
                const ops::Tensor& amax = {});
 
   // dx += d norm: the gradient joins the one that flows along the stream. dw, db (+)= as `grads`
-  // says.
+  // says. amax: of dx then, or empty.
   void backward(ops::Ops& ops, const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& db,
-                const ops::Tensor& dy, ops::Accumulate dx_mode, ops::Accumulate grads) const;
+                const ops::Tensor& dy, ops::Accumulate dx_mode, ops::Accumulate grads,
+                const ops::Tensor& amax = {}) const;
 
  private:
   NormKind kind_ = NormKind::kRms;

@@ -194,13 +194,13 @@ void TimedOps::residual_rmsnorm_forward(const Tensor& sum, const Tensor& y, cons
 
 void TimedOps::rmsnorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& dy,
                                 const Tensor& x, const Tensor& w, const Tensor& rstd,
-                                Accumulate dx_mode, Accumulate dw_mode) {
+                                Accumulate dx_mode, Accumulate dw_mode, const Tensor& amax) {
   timed(
       Category::kNormElem, "rmsnorm_backward",
       [&] {
-        return gradient(dx, dx_mode) + gradient(dw, dw_mode) + passes({dy, x, w, rstd});
+        return gradient(dx, dx_mode) + gradient(dw, dw_mode) + passes({dy, x, w, rstd, amax});
       },
-      [&] { inner_.rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode); });
+      [&] { inner_.rmsnorm_backward(dx, dw, dy, x, w, rstd, dx_mode, dw_mode, amax); });
 }
 
 void TimedOps::layernorm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd,
@@ -229,14 +229,14 @@ void TimedOps::residual_layernorm_forward(const Tensor& sum, const Tensor& y, co
 void TimedOps::layernorm_backward(const Tensor& dx, const Tensor& dw, const Tensor& db,
                                   const Tensor& dy, const Tensor& x, const Tensor& w,
                                   const Tensor& mean, const Tensor& rstd, Accumulate dx_mode,
-                                  Accumulate dw_mode) {
+                                  Accumulate dw_mode, const Tensor& amax) {
   timed(
       Category::kNormElem, "layernorm_backward",
       [&] {
         return gradient(dx, dx_mode) + gradient(dw, dw_mode) + gradient(db, dw_mode) +
-               passes({dy, x, w, mean, rstd});
+               passes({dy, x, w, mean, rstd, amax});
       },
-      [&] { inner_.layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode); });
+      [&] { inner_.layernorm_backward(dx, dw, db, dy, x, w, mean, rstd, dx_mode, dw_mode, amax); });
 }
 
 void TimedOps::qk_norm_forward(const Tensor& y, const Tensor& rstd, const Tensor& qkv,

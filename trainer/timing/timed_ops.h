@@ -71,7 +71,8 @@ class TimedOps final : public ops::Ops {
                                 const ops::Tensor& amax) override;
   void rmsnorm_backward(const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& dy,
                         const ops::Tensor& x, const ops::Tensor& w, const ops::Tensor& rstd,
-                        ops::Accumulate dx_mode, ops::Accumulate dw_mode) override;
+                        ops::Accumulate dx_mode, ops::Accumulate dw_mode,
+                        const ops::Tensor& amax) override;
   void layernorm_forward(const ops::Tensor& y, const ops::Tensor& mean, const ops::Tensor& rstd,
                          const ops::Tensor& x, const ops::Tensor& w, const ops::Tensor& b,
                          float eps, const ops::Tensor& amax) override;
@@ -83,7 +84,7 @@ class TimedOps final : public ops::Ops {
   void layernorm_backward(const ops::Tensor& dx, const ops::Tensor& dw, const ops::Tensor& db,
                           const ops::Tensor& dy, const ops::Tensor& x, const ops::Tensor& w,
                           const ops::Tensor& mean, const ops::Tensor& rstd, ops::Accumulate dx_mode,
-                          ops::Accumulate dw_mode) override;
+                          ops::Accumulate dw_mode, const ops::Tensor& amax) override;
   void qk_norm_forward(const ops::Tensor& y, const ops::Tensor& rstd, const ops::Tensor& qkv,
                        const ops::Tensor& wq, const ops::Tensor& wk,
                        const ops::AttentionShape& shape, float eps) override;
