@@ -1,7 +1,6 @@
 // FP8 with the scale of a tensor takes its amax from the norm or activation, or the gradient of
-// one, that made the tensor:
-// which of them are asked, which quantizers are given what they found, and that nothing else comes
-// of it.
+// one, that made the tensor: which of them are asked, which quantizers are given what they found,
+// and that nothing else comes of it.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <omp.h>
