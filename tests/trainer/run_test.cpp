@@ -1,85 +1,17 @@
-// Whole runs of the qstep executable: resume, signals, how a run ends, and what it leaves behind.
-#include <gtest/gtest.h>
-
+// Whole runs of the qstep executable: resume, what is refused, and what a run leaves behind.
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <thread>
+#include <span>
+#include <string>
+#include <tuple>
+#include <vector>
 
-#include "tests/support/compare.h"
 #include "tests/support/test_name.h"
-#include "tests/trainer/checkpoint_testing.h"
-#include "tests/trainer/process.h"
-#include "tests/trainer/run_records.h"
-#include "tests/trainer/small_store.h"
+#include "tests/trainer/run_fixture.h"
 
 namespace qstep::trainer::testing {
 namespace {
-
-using Json = nlohmann::json;
-
-class Run : public ::testing::Test {
- protected:
-  Run() { write_small_store(folder_ / "corpus.h5", 70); }
-
-  std::string dir(const std::string& name) const { return folder_ / name; }
-
-  // Small enough that a step takes about a millisecond.
-  Words train(const std::string& name, const Words& more = {}) const {
-    Words words{"train",
-                "model.n_layers=2",
-                "model.width=24",
-                "model.n_heads=3",
-                "model.n_kv_heads=1",
-                "model.qk_norm=true",
-                "data.train=" + (folder_ / "corpus.h5"),
-                "train.steps=12",
-                "train.global_batch=6",
-                "train.micro_batch=2",
-                "train.seq_len=16",
-                "train.eval_every=4",
-                "train.eval_batches=2",
-                "optimizer.warmup_steps=3",
-                "run.keep_last=20",
-                "run.threads=1",
-                "run.dir=" + dir(name)};
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
-
-  int run(const Words& words) const { return Process(words, log()).wait(); }
-  std::string log() const { return folder_ / "log.txt"; }
-  Json exit_reason(const std::string& name) const {
-    return Json::parse(text_of(dir(name) + "/exit_reason.json"));
-  }
-  std::string metrics(const std::string& name) const { return dir(name) + "/metrics.jsonl"; }
-  std::string checkpoint(const std::string& name, int64_t step) const {
-    return dir(name) + fmt::format("/checkpoints/step-{:08}", step);
-  }
-
-  void expect_same_run(const std::string& a, const std::string& b, int64_t step) const {
-    EXPECT_EQ(exact_part(rows_of(metrics(a), "step")), exact_part(rows_of(metrics(b), "step")));
-    EXPECT_EQ(exact_part(rows_of(metrics(a), "eval")), exact_part(rows_of(metrics(b), "eval")));
-    const CheckpointReader x(checkpoint(a, step)), y(checkpoint(b, step));
-    EXPECT_EQ(x.state().tokens, y.state().tokens);
-    EXPECT_EQ(x.state().updates, y.state().updates);
-    EXPECT_EQ(x.names(), y.names());
-    // The manifest has the shape and the checksum of every tensor.
-    const Json m = Json::parse(text_of(checkpoint(a, step) + "/manifest.json"));
-    const Json n = Json::parse(text_of(checkpoint(b, step) + "/manifest.json"));
-    ASSERT_FALSE(m.at("tensors").empty());
-    EXPECT_EQ(m.at("tensors"), n.at("tensors"));
-  }
-
-  void wait_for_rows(Process& process, const std::string& name, size_t rows) const {
-    process.wait_for([&] { return rows_of(metrics(name), "step").size() >= rows; });
-  }
-
-  TemporaryFolder folder_;
-};
 
 class Resume : public Run,
                public ::testing::WithParamInterface<std::tuple<std::string, std::string>> {};
@@ -202,61 +134,6 @@ TEST_F(LedgerOfARun, IsShown) {
   EXPECT_NE(std::string::npos, output({}, 20).find("precision.ledger_every"));
 }
 
-TEST_F(Run, StopsOnASignalAndGoesOnWithTheSameBits) {
-  const Words length{"train.steps=400",
-                     "train.eval_every=1"};  // a signal may cut off an evaluation
-  ASSERT_EQ(0, run(train("whole", length))) << text_of(log());
-  size_t rows = 5;
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) {
-    Process process(train("part", length), log());
-    wait_for_rows(process, "part", rows);
-    process.signal(number);
-    ASSERT_EQ(10, process.wait()) << text_of(log());
-    const Json reason = exit_reason("part");
-    EXPECT_EQ(10, reason.at("code"));
-    EXPECT_EQ(true, reason.at("requeue"));
-    const int64_t step = reason.at("step");
-    EXPECT_EQ(checkpoint("part", step), reason.at("last_checkpoint"));
-    EXPECT_EQ(static_cast<size_t>(step), rows_of(metrics("part"), "step").size());
-    rows = static_cast<size_t>(step) + 5;
-  }
-  ASSERT_EQ(0, run(train("part", length))) << text_of(log());
-  EXPECT_EQ(0, exit_reason("part").at("code"));
-  expect_same_run("whole", "part", 400);
-}
-
-// The step is made so long that the second signal arrives while the first waits for its end.
-TEST_F(Run, SecondSignalEndsAtOnce) {
-  Process process(
-      train("run", {"train.steps=100000", "train.global_batch=200000", "train.micro_batch=1"}),
-      log());
-  process.wait_for([&] { return !text_of(dir("run") + "/config.toml").empty(); });
-  process.signal(SIGTERM);
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // two signals, not one pending twice
-  process.signal(SIGINT);
-  EXPECT_EQ(12, process.wait()) << text_of(log());
-}
-
-// A rate that throws the weights to infinity: one update, then nothing but bad steps.
-TEST_F(Run, EndsWhenStepsStayNonFinite) {
-  ASSERT_EQ(30, run(train("run", {"optimizer.lr=1e38", "optimizer.warmup_steps=0",
-                                  "optimizer.schedule=constant", "train.max_bad_steps=3"})))
-      << text_of(log());
-  const Json reason = exit_reason("run");
-  EXPECT_EQ(30, reason.at("code"));
-  EXPECT_EQ(false, reason.at("requeue"));
-  const std::vector<Json> rows = rows_of(metrics("run"), "step");
-  const int64_t steps = reason.at("step");
-  ASSERT_EQ(static_cast<size_t>(steps), rows.size());
-  int64_t skipped = 0;
-  for (const Json& row : rows) skipped += row.at("skipped") ? 1 : 0;
-  for (size_t i = rows.size() - 3; i < rows.size(); ++i) EXPECT_EQ(true, rows[i].at("skipped"));
-  const CheckpointReader saved(checkpoint("run", steps));
-  EXPECT_EQ(skipped, saved.state().skipped_steps);
-  EXPECT_EQ(steps - skipped, saved.state().updates);
-  EXPECT_EQ(3, saved.state().bad_steps_in_a_row);
-}
-
 TEST_F(Run, RefusesAFolderInUse) {
   Process first(train("run", {"train.steps=1000000", "train.eval_every=0"}), log());
   wait_for_rows(first, "run", 1);
@@ -341,96 +218,6 @@ TEST_F(Run, LeavesNoExitReasonOfAnEarlierProcess) {
   process.signal(SIGKILL);
   EXPECT_EQ(-SIGKILL, process.wait());
   EXPECT_FALSE(std::filesystem::exists(dir("run") + "/exit_reason.json"));
-}
-
-// A store of three chunks, the short last one damaged: a batch that reads it ends the run, and what
-// was learned before is saved.
-TEST_F(Run, SavesWhatWasLearnedBeforeADamagedBatch) {
-  const std::string path = folder_ / "damaged.h5";
-  {
-    data::TokenStoreWriter writer(path, {.tokenizer = "bytes",
-                                         .model = "",
-                                         .vocab_size = 257,
-                                         .eos_id = 256,
-                                         .source = "made by a test"});
-    std::vector<uint32_t> ids(2 * data::kChunkTokens, 'a');
-    ids.insert(ids.end(), 2000, 'z');  // only these lie in the last chunk
-    writer.append(data::Part::kTrain, ids, ids.size());
-    writer.end_document(data::Part::kTrain);
-    writer.finish();
-  }
-  std::string bytes = text_of(path);
-  const size_t run_of_z = bytes.find(std::string("z\0z\0z\0z\0z\0z\0z\0z\0", 16));
-  ASSERT_NE(std::string::npos, run_of_z);
-  bytes[run_of_z] ^= 1;
-  std::ofstream(path, std::ios::binary) << bytes;
-
-  EXPECT_EQ(21, run(train("run", {"data.train=" + path, "train.steps=1000", "train.eval_every=0"})))
-      << text_of(log());
-  const int64_t step = exit_reason("run").at("step");
-  EXPECT_EQ(21, exit_reason("run").at("code"));
-  ASSERT_GT(step, 0) << "another seed: the first batch met the damage";
-  EXPECT_EQ(static_cast<size_t>(step), rows_of(metrics("run"), "step").size());
-  EXPECT_EQ(checkpoint("run", step), exit_reason("run").at("last_checkpoint"));
-  EXPECT_EQ(step, CheckpointReader(checkpoint("run", step)).state().step);
-}
-
-// How far BF16's loss curve runs from FP32's. BF16 rounds weights and activations to 2^-8 relative.
-struct LossGap {
-  double worst = 0;                      // nats, any step
-  double end = 0;                        // nats, mean over the last ten steps
-  double first_loss = 0, last_loss = 0;  // of FP32
-};
-
-class Bf16 : public Run {
- protected:
-  LossGap gap_to_fp32(const Words& words) const {
-    std::map<std::string, std::vector<double>> losses;
-    for (const std::string recipe : {"fp32", "bf16"}) {
-      Words all = words;
-      all.insert(all.end(), {"precision.recipe=" + recipe, "run.dir=" + dir(recipe)});
-      EXPECT_EQ(0, run(all)) << text_of(log());
-      for (const Json& row : rows_of(metrics(recipe), "step")) {
-        losses[recipe].push_back(row.at("loss"));
-      }
-    }
-    const std::vector<double>&exact = losses["fp32"], &found = losses["bf16"];
-    EXPECT_EQ(60u, exact.size());
-    EXPECT_EQ(60u, found.size());
-    if (exact.size() != 60 || found.size() != 60) return {};
-    LossGap gap{.first_loss = exact.front(), .last_loss = exact.back()};
-    for (size_t i = 0; i < 60; ++i) {
-      gap.worst = std::max(gap.worst, std::fabs(found[i] - exact[i]));
-      if (i >= 50) gap.end += (found[i] - exact[i]) / 10;
-    }
-    RecordProperty("worst_gap", fmt::format("{:.5f}", gap.worst));
-    RecordProperty("end_gap", fmt::format("{:.5f}", gap.end));
-    RecordProperty("losses", fmt::format("{:.3f} {:.3f}", gap.first_loss, gap.last_loss));
-    EXPECT_LT(gap.last_loss, gap.first_loss - 1.0) << "the model learned nothing";
-    return gap;
-  }
-};
-
-TEST_F(Bf16, LossStaysNearFp32) {
-  const LossGap gap = gap_to_fp32(train(
-      "", {"train.steps=60", "train.eval_every=0", "train.seq_len=64", "model.width=64",
-           "model.n_heads=2", "optimizer.lr=3e-3", "train.global_batch=8", "train.micro_batch=8"}));
-  EXPECT_LT(gap.worst, 0.02);
-  EXPECT_LT(std::fabs(gap.end), 0.005);
-}
-
-// The quickstart's kind of text: the headers of this machine's C++ library.
-TEST_F(Bf16, LossStaysNearFp32OnTheQuickstartCorpus) {
-  const std::string corpus = folder_ / "headers.h5";
-  ASSERT_EQ(0, run({"data", "prepare", "/usr/include/c++", "--glob", "*", "--vocab-size", "1024",
-                    "-o", corpus}))
-      << text_of(log());
-  const LossGap gap =
-      gap_to_fp32({"train", "model.preset=llama-1m", "data.train=" + corpus, "train.steps=60",
-                   "train.eval_every=0", "train.seq_len=128", "train.global_batch=8",
-                   "train.micro_batch=8", "optimizer.lr=3e-3", "optimizer.warmup_steps=10"});
-  EXPECT_LT(gap.worst, 0.05);
-  EXPECT_LT(std::fabs(gap.end), 0.02);
 }
 
 // The newest amaxes of the checkpoint's history go on counting; the rest begins at 0.
