@@ -216,7 +216,8 @@ TEST(LayerNorm, FusedResidualGivesTheBitsOfItsParts) {
     Tensors parts(dtype, shape, 25), fused(dtype, shape, 25);
     Guarded sum(dtype, shape.rows, shape.cols), fused_sum(dtype, shape.rows, shape.cols, 7);
     const float eps = static_cast<float>(kEps);
-    ops::cpu::add(sum, parts.x, parts.dy);
+    const Tensor addends[] = {parts.x, parts.dy};
+    ops::cpu::add(sum, addends);
     ops::cpu::layernorm_forward(parts.y, parts.mean, parts.rstd, sum, parts.w, parts.b, eps);
     ops::cpu::residual_layernorm_forward(fused_sum, fused.y, fused.mean, fused.rstd, fused.x,
                                          fused.dy, fused.w, fused.b, eps);

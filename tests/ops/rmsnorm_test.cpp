@@ -162,7 +162,8 @@ TEST(RmsNorm, FusedResidualGivesTheBitsOfItsParts) {
     Tensors parts(dtype, shape, 15), fused(dtype, shape, 15);
     Guarded sum(dtype, shape.rows, shape.cols), fused_sum(dtype, shape.rows, shape.cols, 7);
     const float eps = static_cast<float>(kEps);
-    ops::cpu::add(sum, parts.x, parts.dy);
+    const Tensor addends[] = {parts.x, parts.dy};
+    ops::cpu::add(sum, addends);
     ops::cpu::rmsnorm_forward(parts.y, parts.rstd, sum, parts.w, eps);
     ops::cpu::residual_rmsnorm_forward(fused_sum, fused.y, fused.rstd, fused.x, fused.dy, fused.w,
                                        eps);
