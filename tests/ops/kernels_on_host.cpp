@@ -28,6 +28,7 @@ test::HostLaunch launch() {
 
 }  // namespace
 
+void cast(const Tensor& y, const Tensor& x) { device::cast(launch(), y, x); }
 void add(const Tensor& y, std::span<const Tensor> x) { device::add(launch(), y, x); }
 
 void activation_forward(const Tensor& y, const Tensor& x, Activation kind, const Tensor& amax) {
