@@ -69,6 +69,7 @@ void expect_same(const QuantSpec& row_spec, const QuantSpec& column_spec, Sides 
     Beside beside(in);
     quantize(sides == Sides::kColumn ? QuantizedTensor{} : row.q,
              sides == Sides::kRow ? QuantizedTensor{} : column.q);
+    in.call.row_stats = in.call.column_stats = nullptr;
     beside.delayed_amax.expect_guards_intact(what);
     return beside.bits();
   };

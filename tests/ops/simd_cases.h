@@ -104,9 +104,10 @@ std::vector<SimdCase> simd_cases() {
          store(out, to_number(mixed) + precision::random_fraction(w, 6));
        }},
       {"hadamard",
-       [](auto a, auto b, auto, auto out) {
+       [](auto a, auto b, auto c, auto out) {
          F32x16 v[16];
-         for (int i = 0; i < 16; ++i) v[i] = i % 2 == 0 ? load(a) : load(b) * load(b + i % 4);
+         for (int i = 0; i < 16; ++i)
+           v[i] = i % 2 == 0 ? load(a) : load(b) * load(i % 4 < 2 ? a : c);
          precision::hadamard_group<16>(v, precision::fixed_signs());
          store(out, v[3] + v[12]);
        }},

@@ -3,7 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstring>
+#include <span>
 
 #include "tests/support/test_name.h"
 #include "tests/support/thread_comm.h"
@@ -83,7 +83,7 @@ Outcome train(const Config& config, int n_ranks, double lr = kLr) {
 
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+  return std::ranges::equal(std::as_bytes(std::span(a)), std::as_bytes(std::span(b)));
 }
 
 void expect_same(const Outcome& expected, const Outcome& found) {

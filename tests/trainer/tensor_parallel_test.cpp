@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <mutex>
+#include <span>
 
 #include "tests/support/compare.h"
 #include "tests/support/test_name.h"
@@ -272,7 +272,7 @@ Outcome train(const Config& config, int n_data, int64_t n_steps, double lr = kLr
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return std::ranges::equal(std::as_bytes(std::span(a)), std::as_bytes(std::span(b)));
 }
 
 std::string recipe_name(const ::testing::TestParamInfo<std::string>& test) {
