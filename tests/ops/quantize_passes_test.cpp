@@ -64,12 +64,13 @@ void expect_same(const QuantSpec& row_spec, const QuantSpec& column_spec, Sides 
       fmt::format("{} / {}, sides {}, {}{}", describe(row_spec), describe(column_spec),
                   static_cast<int>(sides), in.what, counted ? ", counted" : "");
   const auto run = [&](const auto& quantize, QuantSide& row, QuantSide& column, QuantStats* stats) {
+    const ops::QuantCall before = in.call;
     in.call.row_stats = counted && sides != Sides::kColumn ? stats : nullptr;
     in.call.column_stats = counted && sides != Sides::kRow ? stats + 1 : nullptr;
     Beside beside(in);
     quantize(sides == Sides::kColumn ? QuantizedTensor{} : row.q,
              sides == Sides::kRow ? QuantizedTensor{} : column.q);
-    in.call.row_stats = in.call.column_stats = nullptr;
+    in.call = before;  // what it pointed at is gone afterwards
     beside.delayed_amax.expect_guards_intact(what);
     return beside.bits();
   };
