@@ -3,7 +3,6 @@
 // work on a small one.
 #pragma once
 
-#include <functional>
 #include <memory>
 
 #include "ops/ops.h"
@@ -42,14 +41,24 @@ class Recording {
   virtual int64_t run(const Moment& moment) = 0;
 };
 
+// Keeps the calls that are made while it lives, instead of running them. One that goes without
+// end() takes them along.
+class Capture {
+ public:
+  virtual ~Capture() = default;
+
+  // Runs what was kept. Null: nothing was.
+  virtual std::unique_ptr<Recording> end() = 0;
+};
+
 class Recorder {
  public:
   virtual ~Recorder() = default;
 
-  // What `calls` hands over: recorded, and run once all of it is there. Each call was made before
-  // with the same shapes: while one is recorded it can neither take memory nor choose kernels. None
-  // copies to the host or from it, or waits.
-  virtual std::unique_ptr<Recording> record(const std::function<void()>& calls) = 0;
+  // Of the calls of this thread from here on; one at a time. Each call was made before with the
+  // same shapes: while one is recorded it can neither take memory nor choose kernels. None copies
+  // to the host or from it, or waits.
+  virtual std::unique_ptr<Capture> begin() = 0;
 };
 
 }  // namespace qstep::ops

@@ -24,41 +24,13 @@ Runnable instantiate(cudaGraph_t graph) {
   return Runnable(runnable);
 }
 
-// The stream captures as long as this lives; one that is not ended is thrown away.
-class CaptureScope {
- public:
-  explicit CaptureScope(CudaContext& context) : context_(context), capture_(context.stream()) {
-    cuda_check(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal),
-               "cudaStreamBeginCapture");
-    context.set_capture(&capture_);
-  }
-  CaptureScope(const CaptureScope&) = delete;
-  CaptureScope& operator=(const CaptureScope&) = delete;
-  ~CaptureScope() {
-    if (context_.capture() == nullptr) return;
-    const Graph unwanted(end_capture().second);
-    (void)cudaGetLastError();
-  }
-
-  Graph end() {
-    const auto [status, graph] = end_capture();
-    Graph owned(graph);
-    cuda_check(status, "cudaStreamEndCapture");
-    return owned;
-  }
-  CudaCapture& capture() { return capture_; }
-
- private:
-  std::pair<cudaError_t, cudaGraph_t> end_capture() {
-    context_.set_capture(nullptr);
-    cudaGraph_t graph = nullptr;
-    const cudaError_t status = cudaStreamEndCapture(context_.stream(), &graph);
-    return {status, graph};
-  }
-
-  CudaContext& context_;
-  CudaCapture capture_;
-};
+std::vector<cudaGraphNode_t> nodes_of(cudaGraph_t graph) {
+  size_t n = 0;
+  cuda_check(cudaGraphGetNodes(graph, nullptr, &n), "cudaGraphGetNodes");
+  std::vector<cudaGraphNode_t> nodes(n);
+  if (n > 0) cuda_check(cudaGraphGetNodes(graph, nodes.data(), &n), "cudaGraphGetNodes");
+  return nodes;
+}
 
 class CudaRecording final : public Recording {
  public:
@@ -102,12 +74,8 @@ class CudaRecording final : public Recording {
   // The nodes of the marks from first_mark on, in their order.
   void find_marks(int64_t first_mark) {
     marks_.resize(static_cast<size_t>(clock_.marks() - first_mark));
-    size_t n = 0;
-    cuda_check(cudaGraphGetNodes(graph_.get(), nullptr, &n), "cudaGraphGetNodes");
-    std::vector<cudaGraphNode_t> nodes(n);
-    cuda_check(cudaGraphGetNodes(graph_.get(), nodes.data(), &n), "cudaGraphGetNodes");
     size_t found = 0;
-    for (const cudaGraphNode_t node : nodes) {
+    for (const cudaGraphNode_t node : nodes_of(graph_.get())) {
       cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
       cuda_check(cudaGraphNodeGetType(node, &type), "cudaGraphNodeGetType");
       if (type != cudaGraphNodeTypeEventRecord) continue;
@@ -132,15 +100,51 @@ class CudaRecording final : public Recording {
   std::vector<cudaGraphNode_t> marks_;
 };
 
+// The stream captures as long as this lives.
+class StreamCapture final : public Capture {
+ public:
+  StreamCapture(CudaContext& context, CudaClock& clock)
+      : context_(context), clock_(clock), first_mark_(clock.marks()), capture_(context.stream()) {
+    check(context.capture() == nullptr, "a recording within a recording");
+    cuda_check(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal),
+               "cudaStreamBeginCapture");
+    context.set_capture(&capture_);
+  }
+  StreamCapture(const StreamCapture&) = delete;
+  StreamCapture& operator=(const StreamCapture&) = delete;
+  ~StreamCapture() override {
+    if (context_.capture() != &capture_) return;
+    const Graph unwanted(end_capture().second);
+    (void)cudaGetLastError();
+  }
+
+  std::unique_ptr<Recording> end() override {
+    const auto [status, captured] = end_capture();
+    Graph graph(captured);
+    cuda_check(status, "cudaStreamEndCapture");
+    if (nodes_of(graph.get()).empty()) return nullptr;
+    return std::make_unique<CudaRecording>(context_, clock_, std::move(graph),
+                                           capture_.take_changes(), first_mark_);
+  }
+
+ private:
+  std::pair<cudaError_t, cudaGraph_t> end_capture() {
+    context_.set_capture(nullptr);
+    cudaGraph_t graph = nullptr;
+    const cudaError_t status = cudaStreamEndCapture(context_.stream(), &graph);
+    return {status, graph};
+  }
+
+  CudaContext& context_;
+  CudaClock& clock_;
+  int64_t first_mark_;
+  CudaCapture capture_;
+};
+
 }  // namespace
 
-std::unique_ptr<Recording> CudaRecorder::record(const std::function<void()>& calls) {
-  const int64_t first_mark = clock_.marks();
-  CaptureScope scope(context_);
-  calls();
-  Graph graph = scope.end();
-  return std::make_unique<CudaRecording>(context_, clock_, std::move(graph),
-                                         scope.capture().take_changes(), first_mark);
+std::unique_ptr<Capture> CudaRecorder::begin() {
+  return std::make_unique<StreamCapture>(context_, clock_);
 }
 
 }  // namespace qstep::ops

@@ -13,8 +13,8 @@ class CudaRecorder final : public Recorder {
   // Both outlive this and its recordings.
   CudaRecorder(CudaContext& context, CudaClock& clock) : context_(context), clock_(clock) {}
 
-  // Of this thread's calls; other threads may take memory meanwhile.
-  std::unique_ptr<Recording> record(const std::function<void()>& calls) override;
+  // Other threads may take memory meanwhile.
+  std::unique_ptr<Capture> begin() override;
 
  private:
   CudaContext& context_;

@@ -2,6 +2,8 @@
 // whole steps.
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "ops/recorder.h"
 #include "tests/support/test_name.h"
 #include "tests/trainer/recipe_testing.h"
@@ -25,6 +27,12 @@ class RecordedOnGpu : public ::testing::Test {
     std::vector<std::byte> bytes(static_cast<size_t>(x.bytes()));
     gpu_->download(bytes.data(), x);
     return bytes;
+  }
+
+  std::unique_ptr<ops::Recording> record(const std::function<void()>& calls) {
+    const auto capture = gpu_->recorder()->begin();
+    calls();
+    return capture->end();
   }
 
   std::unique_ptr<ops::Ops> gpu_;
@@ -98,7 +106,7 @@ TEST_F(RecordedOnGpu, CallsHaveTheirBitsAtEveryMoment) {
     if (i == 1) {
       recorded.call(moment);
     } else if (recording == nullptr) {
-      recording = gpu_->recorder()->record([&] { recorded.call(moment); });
+      recording = record([&] { recorded.call(moment); });
     } else {
       ASSERT_TRUE(recording->valid());
       recording->run(moment);
@@ -126,7 +134,7 @@ TEST_F(RecordedOnGpu, MarksComeInOrderHoweverOftenTheyAreRun) {
     clock.start();
     int64_t expected = 0;
     if (step == 0) {
-      recording = gpu_->recorder()->record(calls);
+      recording = record(calls);
       expected += kMarks;
     }
     for (int i = 0; i < 3; ++i, expected += kMarks) EXPECT_EQ(expected, recording->run({}));
@@ -139,11 +147,29 @@ TEST_F(RecordedOnGpu, MarksComeInOrderHoweverOftenTheyAreRun) {
   }
 }
 
+TEST_F(RecordedOnGpu, NothingIsNoRecording) {
+  EXPECT_EQ(nullptr, record([] {}));
+}
+
+// A capture that an error ends leaves the stream as it was.
+TEST_F(RecordedOnGpu, CallsThatAreGivenUpAreNotMade) {
+  Work given_up(*gpu_), called(*gpu_);
+  for (Work* work : {&given_up, &called}) work->call({.step = 1});
+  {
+    const auto capture = gpu_->recorder()->begin();
+    given_up.call({.step = 2});
+  }
+  const std::vector<Tensor> expected = called.results(), found = given_up.results();
+  for (size_t t = 0; t < expected.size(); ++t) {
+    EXPECT_TRUE(bytes_of(expected[t]) == bytes_of(found[t])) << t;
+  }
+}
+
 // The order of many tokens takes more scratch memory than the quantizers' amaxes.
 TEST_F(RecordedOnGpu, IsNotValidOnceItsMemoryHasMoved) {
   Work work(*gpu_);
   work.call({.step = 1});
-  const auto recording = gpu_->recorder()->record([&] { work.call({.step = 2}); });
+  const auto recording = record([&] { work.call({.step = 2}); });
   EXPECT_TRUE(recording->valid());
   constexpr int64_t kTokens = 1 << 17;
   const ops::Buffer buffer = gpu_->allocate(kTokens * 8 + 4096);

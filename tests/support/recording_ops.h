@@ -1,13 +1,16 @@
 // The CPU's operations behind a recorder, as a GPU's behind CUDA graphs (ops/cuda/cuda_recorder.h):
 // what is recorded runs when all of it is there, and again with the arguments it had, but for the
-// moment. At a device's pace, whose clock makes the marks that were recorded.
+// moment. At a device's pace, whose clock makes the marks that were recorded. A quantizer that asks
+// its tensor group for an amax is several calls, as on a GPU.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "ops/recorder.h"
+#include "tests/support/group_amaxes.h"
 #include "tests/support/paced_device.h"
 
 namespace qstep::test {
@@ -22,18 +25,7 @@ class RecordingOps final : public WrappedOps, public ops::Recorder {
     return inner_->allocate(bytes);
   }
 
-  std::unique_ptr<ops::Recording> record(const std::function<void()>& calls) override {
-    ops::check(recorded_ == nullptr, "a recording in a recording");
-    ++n_recordings;
-    std::vector<Work> works;
-    recorded_ = &works;
-    clock_.n_recorded = 0;
-    calls();
-    recorded_ = nullptr;
-    auto recording = std::make_unique<Kept>(*this, std::move(works));
-    recording->run_works();
-    return recording;
-  }
+  std::unique_ptr<ops::Capture> begin() override { return std::make_unique<Keeping>(*this); }
 
   // What a GPU does when its scratch memory grows.
   void move_memory() { ++memory_version_; }
@@ -47,6 +39,9 @@ class RecordingOps final : public WrappedOps, public ops::Recorder {
 
   void quantize(const ops::QuantizedTensor& rowwise, const ops::QuantizedTensor& columnwise,
                 const Tensor& x, const ops::QuantCall& call) override {
+    if (recorded_ != nullptr && call.join != nullptr) {
+      return quantize_in_group(rowwise, columnwise, x, call);
+    }
     run("quantize", [=, this] {
       ops::QuantCall now = call;
       if (moment_) now.random = at(call.random, *moment_);
@@ -88,6 +83,72 @@ class RecordingOps final : public WrappedOps, public ops::Recorder {
     int64_t memory_version_;
   };
 
+  class Keeping final : public ops::Capture {
+   public:
+    explicit Keeping(RecordingOps& ops) : ops_(ops) {
+      ops::check(ops.recorded_ == nullptr, "a recording in a recording");
+      ops.recorded_ = this;
+      ops.clock_.n_recorded = 0;
+    }
+    Keeping(const Keeping&) = delete;
+    Keeping& operator=(const Keeping&) = delete;
+    ~Keeping() override {
+      if (ops_.recorded_ == this) ops_.recorded_ = nullptr;
+    }
+    std::unique_ptr<ops::Recording> end() override {
+      run_kept();
+      ops_.recorded_ = nullptr;
+      if (works_.empty()) return nullptr;
+      ++ops_.n_recordings;
+      return std::make_unique<Kept>(ops_, std::move(works_));
+    }
+
+    void keep(Work work) { works_.push_back(std::move(work)); }
+    // It was run just now.
+    void keep_as_run(Work work) {
+      run_kept();
+      keep(std::move(work));
+      ++n_run_;
+    }
+    void run_kept() {
+      while (n_run_ < works_.size()) works_[n_run_++]();
+      ops_.clock_.n_recorded = 0;
+    }
+
+   private:
+    RecordingOps& ops_;
+    std::vector<Work> works_;
+    size_t n_run_ = 0;
+  };
+
+  void quantize_in_group(const ops::QuantizedTensor& rowwise,
+                         const ops::QuantizedTensor& columnwise, const Tensor& x,
+                         const ops::QuantCall& call) {
+    recorded_->run_kept();  // what makes x
+    const auto amaxes = std::make_shared<GroupAmaxes>();
+    const auto piece = [=, this](size_t i) {
+      return [=, this] {
+        PieceOfQuantizer join(*amaxes, i);
+        ops::QuantCall now = call;
+        now.join = &join;
+        if (moment_) now.random = at(call.random, *moment_);
+        n_quantized += i == amaxes->size();
+        inner_->quantize(rowwise, columnwise, x, now);
+        device_.run(kCallNs);
+      };
+    };
+    NotingAmaxes noting(*amaxes, *call.join, [&](size_t i) {
+      device_.run(kCallNs);
+      recorded_->keep_as_run(piece(i));
+    });
+    ops::QuantCall now = call;
+    now.join = &noting;
+    ++n_quantized;
+    inner_->quantize(rowwise, columnwise, x, now);
+    device_.run(kCallNs);
+    recorded_->keep_as_run(piece(amaxes->size()));
+  }
+
   struct Clock final : ops::DeviceClock {
     explicit Clock(RecordingOps& its_ops) : ops(its_ops) {}
     void start() override {
@@ -96,7 +157,7 @@ class RecordingOps final : public WrappedOps, public ops::Recorder {
     }
     int64_t mark() override {
       if (ops.recorded_ == nullptr) return make();
-      ops.recorded_->push_back([this] { make(); });
+      ops.recorded_->keep([this] { make(); });
       return n_marks + n_recorded++;
     }
     int64_t make() {
@@ -122,15 +183,15 @@ class RecordingOps final : public WrappedOps, public ops::Recorder {
       return;
     }
     ops::check(!copies, "a copy between host and device is recorded");
-    recorded_->push_back(work);
+    recorded_->keep(work);
   }
 
   static constexpr int64_t kCallNs = 20'000;
 
   PacedDevice device_;
   Clock clock_{*this};
-  std::vector<Work>* recorded_ = nullptr;  // while calls are recorded
-  std::optional<ops::Moment> moment_;      // while a recording runs again
+  Keeping* recorded_ = nullptr;        // while calls are recorded
+  std::optional<ops::Moment> moment_;  // while a recording runs again
   int64_t memory_version_ = 0;
 };
 

@@ -161,31 +161,151 @@ TEST(Recordings, AreLeftOutWhereQuantizationsAreCounted) {
   twins.expect_same_state();
 }
 
-// Two ranks with four micro-batches each: weights arrive ahead of the first, gradients leave behind
-// the last; the two between them exchange nothing.
-TEST(Recordings, OfRanksAreWhatExchangesNothing) {
-  const Config config = recipe_config(load_recipe("nvfp4"), 2 * kMicros, kSteps);
-  const auto train = [&](ops::Ops& ops, parallel::Comm& comm) {
-    Trainer trainer(ops, config, comm);
-    FixedBatches batches(
-        learnable_batches(kMicros, 960 + kMicros * static_cast<uint64_t>(comm.rank())));
-    std::vector<float> results;
-    for (int64_t step = 1; step <= kSteps; ++step) {
-      const StepResult result = trainer.step(batches, 3e-3 / static_cast<double>(step), step);
-      results.push_back(result.loss);
-      results.push_back(result.grad_norm);
+// What ranks that train a configuration came to, and how.
+struct RankRun {
+  std::vector<float> results;
+  std::vector<size_t> n_waits;  // in each step
+  std::vector<std::vector<std::byte>> state;
+};
+
+// Each rank of `comm` its share of a step's batches; an evaluation in the midst of it.
+RankRun train(ops::Ops& ops, parallel::Comm& comm, const Config& config) {
+  Trainer trainer(ops, config, comm);
+  const int64_t n_data = comm.size() / config.parallel.tensor;
+  const int64_t n_micros = config.train.micros_per_step() / n_data;
+  const int64_t data_rank = comm.rank() / config.parallel.tensor;
+  FixedBatches batches(
+      learnable_batches(n_micros, 960 + static_cast<uint64_t>(n_micros * data_rank)));
+  const test::Batch held_out = learnable_batch(77);
+  RankRun run;
+  for (int64_t step = 1; step <= kSteps; ++step) {
+    const StepResult result = trainer.step(batches, 3e-3 / static_cast<double>(step), step);
+    run.results.push_back(result.loss);
+    run.results.push_back(result.grad_norm);
+    const std::span<const TimeSpan> waits = trainer.timeline().spans();
+    run.n_waits.push_back(waits.size());
+    // For every updated weight, unless an evaluation has wanted it before.
+    const bool arrive = n_data > 1 && (step == 3 || step == 5);
+    EXPECT_EQ(arrive ? trainer.shards().buckets.size() : 0,
+              std::count_if(waits.begin(), waits.end(), [](const TimeSpan& wait) {
+                return wait.category == Category::kParamGather;
+              }));
+    if (step == 1 || step == 3) {
+      run.results.push_back(trainer.evaluate({held_out.tokens, held_out.targets}));
     }
-    trainer.refresh_weights();
-    return std::pair(results, state_of(trainer));
-  };
-  test::run_ranks(2, [&](parallel::Comm& comm) {
+  }
+  trainer.refresh_weights();
+  run.state = state_of(trainer);
+  return run;
+}
+
+struct RanksCase {
+  const char* recipe;
+  int data = 1, tensor = 1;
+  int64_t micros_per_rank = 1;
+  Reduction reduction = Reduction::kTree;
+};
+class RecordedRanks : public ::testing::TestWithParam<RanksCase> {};
+INSTANTIATE_TEST_SUITE_P(Meshes, RecordedRanks,
+                         ::testing::Values(RanksCase{"nvfp4", 2, 1, 1}, RanksCase{"nvfp4", 2, 1, 4},
+                                           RanksCase{"fp8-delayed", 3, 1, 3, Reduction::kRank},
+                                           RanksCase{"fp8-current", 1, 2, 2},
+                                           RanksCase{"nvfp4", 1, 2, 1}, RanksCase{"mxfp8", 2, 2, 4},
+                                           RanksCase{"nvfp4", 2, 2, 3, Reduction::kRank}),
+                         [](const auto& test) {
+                           const RanksCase& c = test.param;
+                           return test::test_name(fmt::format("{}_{}x{}_{}", c.recipe, c.data,
+                                                              c.tensor, c.micros_per_rank));
+                         });
+
+// Weights that arrive, gradients that leave and what a tensor group tells its ranks lie between
+// recordings; the host makes no other call of the model.
+TEST_P(RecordedRanks, HaveTheBitsOfCalls) {
+  const RanksCase& c = GetParam();
+  Config config = recipe_config(load_recipe(c.recipe), c.data * c.micros_per_rank, kSteps);
+  config.parallel.tensor = c.tensor;
+  config.parallel.reduction = c.reduction;
+  config.timing.level = TimingLevel::kPhases;
+  test::run_ranks(c.data * c.tensor, [&](parallel::Comm& comm) {
     const auto cpu = ops::make_cpu_ops();
     RecordingOps device;
-    EXPECT_TRUE(train(*cpu, comm) == train(device, comm));
-    // One for each of the two, in the second step; both again in every later one.
-    EXPECT_EQ(2, device.n_recordings);
-    EXPECT_EQ(2 * (kSteps - 2), device.n_runs);
+    const RankRun expected = train(*cpu, comm, config), found = train(device, comm, config);
+    EXPECT_EQ(expected.results, found.results);
+    EXPECT_EQ(expected.n_waits, found.n_waits);
+    EXPECT_TRUE(expected.state == found.state);
+    // Made in the first step and, forward, in two evaluations.
+    const int64_t n_layers = config.model.n_layers;
+    EXPECT_EQ(
+        c.micros_per_rank * n_layers,
+        std::count(device.direct_calls.begin(), device.direct_calls.end(), "attention_backward"));
+    EXPECT_EQ(
+        (c.micros_per_rank + 2) * n_layers,
+        std::count(device.direct_calls.begin(), device.direct_calls.end(), "attention_forward"));
+    EXPECT_GT(device.n_runs, device.n_recordings);
   });
+}
+
+// The time of a quantizer that asks its group for an amax is its own, but for the wait.
+TEST(Recordings, OfATensorGroupHaveEveryCallAndWaitOfEveryStep) {
+  Config config = recipe_config(load_recipe("fp8-current"), 2, kSteps);
+  config.parallel.tensor = 2;
+  config.timing.level = TimingLevel::kOps;
+  test::run_ranks(2, [&](parallel::Comm& comm) {
+    RecordingOps device;
+    Trainer trainer(device, config, comm);
+    FixedBatches batches(learnable_batches(2, 980));
+    std::vector<std::string> first;
+    for (int64_t step = 1; step <= kSteps; ++step) {
+      SCOPED_TRACE(step);
+      trainer.step(batches, 1e-3, step);
+      std::vector<std::string> spans;
+      int64_t quantizers_that_waited = 0;
+      for (const TimeSpan& s : trainer.timeline().spans()) {
+        spans.push_back(
+            fmt::format("{} {} {} {}", category_name(s.category), s.call, s.label, s.layer));
+        EXPECT_LE(s.when.begin, s.when.end) << spans.back();
+        EXPECT_GE(s.own_ns(), 0) << spans.back();
+        // Two of the device's calls: the amax ahead of the wait, the codes behind it.
+        quantizers_that_waited += s.call == "quantize" && s.waited_ns > 0;
+      }
+      if (step == 1) first = spans;
+      EXPECT_EQ(first, spans);
+      EXPECT_GT(quantizers_that_waited, 0);
+    }
+    EXPECT_GT(device.n_runs, device.n_recordings);
+  });
+}
+
+// A message to a rank that died.
+TEST(Recordings, AreMadeAnewWhereAnErrorEndedOne) {
+  RecordingOps device;
+  Timeline timer;
+  Recordings recordings(device, timer, true);
+  std::vector<float> x(4);
+  bool fails = false;
+  int n_messages = 0;
+  const auto part = [&] {
+    recordings.run({}, {}, [&] {
+      device.zero(ops::view(std::span(x), 1, 4));
+      recordings.unrecorded([&] {
+        if (fails) throw ops::Error(ops::ExitCode::kPeerDied, "a rank died");
+        ++n_messages;
+      });
+      device.zero(ops::view(std::span(x), 1, 4));
+    });
+  };
+  part();
+  fails = true;
+  EXPECT_THROW(part(), ops::Error);
+  EXPECT_EQ(2u, device.direct_calls.size());
+  device.zero(ops::view(std::span(x), 1, 4));
+  EXPECT_EQ(3u, device.direct_calls.size());
+  fails = false;
+  for (int i = 0; i < 3; ++i) part();
+  EXPECT_EQ(3u, device.direct_calls.size());
+  EXPECT_EQ(4, n_messages);
+  EXPECT_EQ(1 + 2, device.n_recordings);
+  EXPECT_EQ(2 * 2, device.n_runs);
 }
 
 TEST(Recordings, CanBeTurnedOff) {

@@ -129,7 +129,8 @@ TEST(SharedHead, ChunksMakeTheWhole) {
       const auto ops = ops::make_cpu_ops();
       Timeline timer;
       timer.start();
-      TensorParallel group(world, timer);
+      Recordings nothing(*ops, timer, false);
+      TensorParallel group(world, timer, nothing);
       const int64_t own_columns = 2 * columns / n_ranks;
       std::vector<float> logits(static_cast<size_t>(chunk_rows * own_columns));
       std::vector<float> parts(static_cast<size_t>(3 * n_ranks * chunk_rows)), lse(chunk_rows);

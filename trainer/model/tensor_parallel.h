@@ -17,6 +17,7 @@
 #include "ops/quantized_tensor.h"
 #include "parallel/comm.h"
 #include "trainer/model/weight_split.h"
+#include "trainer/timing/recordings.h"
 #include "trainer/timing/timeline.h"
 
 namespace qstep::trainer {
@@ -25,8 +26,9 @@ class TensorParallel final : public ops::AmaxJoin {
  public:
   // The one rank of its group: all rows are its own, and nothing is told to anybody.
   TensorParallel() = default;
-  // `group` and `timer` outlive this. Time spent waiting counts as Category::kTpComm.
-  TensorParallel(parallel::Comm& group, Timeline& timer);
+  // All outlive this. Time spent waiting counts as Category::kTpComm. What is told to the others is
+  // not recorded.
+  TensorParallel(parallel::Comm& group, Timeline& timer, Recordings& recordings);
 
   const TensorPlace& place() const { return place_; }
   int size() const { return place_.size; }
@@ -59,6 +61,7 @@ class TensorParallel final : public ops::AmaxJoin {
   TensorPlace place_;
   parallel::Comm* group_ = nullptr;
   Timeline* timer_ = nullptr;
+  Recordings* recordings_ = nullptr;
   std::vector<int64_t> bounds_;
   parallel::Comm::Ticket begun_ = 0;
   bool waits_ = false;

@@ -42,19 +42,29 @@ const Worlds& checked(const Config& config, const Worlds& worlds) {
 class Trainer::Buckets final : public BucketObserver {
  public:
   Buckets(ops::Ops& ops, const ShardPlan& shards, GradientSum& sum, DataParallel& ranks,
-          Timeline& timer)
-      : ops_(ops), shards_(shards), sum_(sum), ranks_(ranks), timer_(timer) {}
+          Timeline& timer, Recordings& recordings)
+      : ops_(ops),
+        shards_(shards),
+        sum_(sum),
+        ranks_(ranks),
+        timer_(timer),
+        recordings_(recordings) {}
 
+  // Updated weights may still be on their way when the first of a step begins, or an evaluation.
   void begin_micro_batch(int64_t micro, bool last) {
     micro_ = micro;
     last_ = last;
   }
-  void weights_wanted(int64_t bucket) override { ranks_.wait_for_weights(bucket, timer_); }
+  void weights_wanted(int64_t bucket) override {
+    if (ranks_.size() == 1 || micro_ > 0) return;
+    recordings_.unrecorded([this, bucket] { ranks_.wait_for_weights(bucket, timer_); });
+  }
   void gradient_complete(int64_t bucket) override {
     const Bucket& b = shards_.buckets[static_cast<size_t>(bucket)];
     ops_.label(-1, kGradientSumLabel);
     sum_.add_up(ops_, micro_, b.first, b.size);
-    if (last_) ranks_.reduce_gradient(bucket);
+    if (ranks_.size() == 1 || !last_) return;
+    recordings_.unrecorded([this, bucket] { ranks_.reduce_gradient(bucket); });
   }
 
  private:
@@ -63,6 +73,7 @@ class Trainer::Buckets final : public BucketObserver {
   GradientSum& sum_;
   DataParallel& ranks_;
   Timeline& timer_;
+  Recordings& recordings_;
   int64_t micro_ = 0;
   bool last_ = false;
 };
@@ -108,7 +119,7 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
       recordings_(ops_, timer_, config.run.cuda_graphs),
       groups_(checked(config, worlds), static_cast<int>(config.parallel.tensor)),
       tensor_(groups_.devices().tensor() != nullptr
-                  ? TensorParallel(*groups_.devices().tensor(), timer_)
+                  ? TensorParallel(*groups_.devices().tensor(), timer_, recordings_)
                   : TensorParallel()),
       shards_(plan_of(config, groups_.mesh(), worlds.hosts.rank())) {
   parallel::Comm& data = groups_.devices().data();
@@ -139,7 +150,7 @@ Trainer::Trainer(ops::Ops& ops, const Config& config, const Worlds& worlds)
   init_parameters(ops, shards_, parameters_, gradient, config.train.seed);
   ranks_ = std::make_unique<DataParallel>(ops_, data, shards_, config.parallel.optimizer,
                                           gradient.flat, parameters_.weight.flat, layout.staging);
-  buckets_ = std::make_unique<Buckets>(ops_, shards_, *gradient_sum_, *ranks_, timer_);
+  buckets_ = std::make_unique<Buckets>(ops_, shards_, *gradient_sum_, *ranks_, timer_, recordings_);
   model_->observe(buckets_.get());
 }
 
@@ -220,28 +231,24 @@ void Trainer::update_weights(double lr, int64_t update) {
   }
 }
 
-// Weights arrive ahead of the first micro-batch of a step, gradients leave behind the last one; in
-// a tensor-parallel group every layer exchanges something.
-bool Trainer::exchanges_in_micro_batch(int64_t micro, int64_t n_micros) const {
-  return tensor_.size() > 1 || (ranks_->size() > 1 && (micro == 0 || micro + 1 == n_micros));
-}
-
 // Forward and backward; the losses and the gradient are the device's once it is there.
 void Trainer::compute_micro_batch(int64_t micro, int64_t n_micros, const ops::Moment& moment) {
   precision_->begin_micro_batch(static_cast<int64_t>(moment.micro_batch));
-  buckets_->begin_micro_batch(micro, micro + 1 == n_micros);
+  const bool last = micro + 1 == n_micros;
+  buckets_->begin_micro_batch(micro, last);
   const GradientSum::Target target = gradient_sum_->target(micro);
   const int64_t tokens_per_step = config_.train.global_batch * config_.train.seq_len;
   const float loss_scale = 1.0f / static_cast<float>(tokens_per_step);
   const auto compute = [&] {
     model_->forward_backward(ops_, target.group.views, loss_scale, target.accumulate, timer_);
   };
-  if (exchanges_in_micro_batch(micro, n_micros) || ledger_ != nullptr) {
+  if (ledger_ != nullptr) {
     compute();
   } else {
     recordings_.run({.part = RecordingKey::Part::kMicroBatch,
                      .phase = precision_->phase(),
                      .first = micro == 0,
+                     .sends = last && ranks_->size() > 1,
                      .gradient_path = gradient_sum_->path(micro)},
                     moment, compute);
   }
@@ -293,7 +300,7 @@ StepResult Trainer::make_step(BatchSource& batches, double lr, int64_t update) {
   timer_.enter(Phase::kOptimizer);
   ranks_->wait_for_gradients(timer_);
   sum_uncut_gradients();
-  if (groups_.hosts().world().size() > 1) {
+  if (groups_.hosts().world().size() > 1) {  // a call or two between any two messages
     clip_and_update(lr, update);
   } else {
     recordings_.run({.part = RecordingKey::Part::kUpdate}, moment,
@@ -329,6 +336,7 @@ float Trainer::evaluate(const MicroBatch& batch) {
 float Trainer::loss_of(const MicroBatch& batch) {
   precision_->begin_evaluation(std::max<int64_t>(1, steps_done_), config_.precision.eval);
   upload(batch);
+  buckets_->begin_micro_batch(0, false);
   model_->forward(ops_);
   const Tensor loss = scalars_.col_range(0, 1);
   ops_.mean(loss, model_->activations().losses);

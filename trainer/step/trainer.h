@@ -119,7 +119,6 @@ class Trainer {
   float loss_of(const MicroBatch& batch);
   void upload(const MicroBatch& batch);
   void download(std::span<const ops::HostCopy> copies);
-  bool exchanges_in_micro_batch(int64_t micro, int64_t n_micros) const;
   void compute_micro_batch(int64_t micro, int64_t n_micros, const ops::Moment& moment);
   void clip_and_update(double lr, int64_t update);
   void sum_uncut_gradients();

@@ -120,9 +120,14 @@ void Timeline::note_wait(Category category, Stamp begin, Phase phase) {
                     .gemm = {}});
 }
 
+Timeline::Stamp Timeline::begin_call() {
+  if (tape_ != nullptr) tape_->begin_call(layer_, label_);
+  return begin_stamp();
+}
+
 void Timeline::end_call(Stamp begin, Category category, std::string_view call,
                         const GemmCall& gemm) {
-  if (tape_ != nullptr) tape_->call(category, call, label_, layer_, gemm);
+  if (tape_ != nullptr) tape_->end_call(category, call, gemm);
   spans_.push_back({.when = {begin, end_stamp()},
                     .waited_ns = 0,
                     .category = category,

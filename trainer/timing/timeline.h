@@ -183,7 +183,7 @@ class Timeline {
   Phase phase() const { return open_; }
   // ns; with a device the number of a note (device_notes.h).
   using Stamp = int64_t;
-  Stamp begin_call() { return begin_stamp(); }
+  Stamp begin_call();
   void end_call(Stamp begin, Category category, std::string_view call, const GemmCall& gemm = {});
 
   // What follows is for recorded calls (recordings.h).

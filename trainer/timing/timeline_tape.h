@@ -12,12 +12,14 @@ namespace qstep::trainer {
 class TimelineTape {
  public:
   // The timeline entered this phase.
-  void enter(Phase phase) { entries_.push_back({.enters = true, .phase = phase}); }
-  // A call was noted.
-  void call(Category category, std::string_view call, std::string_view label, int64_t layer,
-            const GemmCall& gemm) {
-    entries_.push_back(
-        {.category = category, .call = call, .label = label, .layer = layer, .gemm = gemm});
+  void enter(Phase phase) { entries_.push_back({.kind = Kind::kPhase, .phase = phase}); }
+  // A call began, for this; calls do not lie within each other.
+  void begin_call(int64_t layer, std::string_view label) {
+    entries_.push_back({.kind = Kind::kBegin, .label = label, .layer = layer});
+  }
+  // It ended.
+  void end_call(Category category, std::string_view call, const GemmCall& gemm) {
+    entries_.push_back({.kind = Kind::kEnd, .category = category, .call = call, .gemm = gemm});
   }
 
   // What the timeline was at when the recording ended: calls behind it may be of that too.
@@ -26,22 +28,30 @@ class TimelineTape {
     last_label_ = label;
   }
 
-  // The same again, on `timeline`.
-  void play(Timeline& timeline) const {
+  // The same again, on `timeline`. open_call: when a call began that has not ended, by then and
+  // behind it.
+  void play(Timeline& timeline, Timeline::Stamp& open_call) const {
     for (const Entry& e : entries_) {
-      if (e.enters) {
-        timeline.enter(e.phase);
-        continue;
+      switch (e.kind) {
+        case Kind::kPhase:
+          timeline.enter(e.phase);
+          break;
+        case Kind::kBegin:
+          timeline.label(e.layer, e.label);
+          open_call = timeline.begin_call();
+          break;
+        case Kind::kEnd:
+          timeline.end_call(open_call, e.category, e.call, e.gemm);
+          break;
       }
-      timeline.label(e.layer, e.label);
-      timeline.end_call(timeline.begin_call(), e.category, e.call, e.gemm);
     }
     timeline.label(last_layer_, last_label_);
   }
 
  private:
+  enum class Kind : uint8_t { kPhase, kBegin, kEnd };
   struct Entry {
-    bool enters = false;
+    Kind kind = Kind::kPhase;
     Phase phase = Phase::kOther;
     Category category = Category::kOther;
     std::string_view call = {}, label = {};
