@@ -150,7 +150,8 @@ struct QuantCall {
   LogicalPlace place = {};
   AmaxJoin* join = nullptr;  // null: the source is all of the tensor
   // [1, 1] int32, or empty: the largest bits of |x|, NaN above all numbers, found where x was made.
-  // Spares fp8 with the scale of this tensor its first read of x; others do not look at it.
+  // Spares fp8 with the scale of this tensor its first read of x; others do not look at it. Not
+  // beside `join`: x is all of the tensor.
   Tensor amax = {};
   // fp8 delayed: the scale that is used, and amax[1,1] FP32, raised to the largest seen.
   Tensor delayed_scale, delayed_amax;

@@ -78,6 +78,7 @@ void check_quantize(const QuantizedTensor& rowwise, const QuantizedTensor& colum
                     const Tensor& x, const QuantCall& call) {
   check(x.dtype == Dtype::kF32 || x.dtype == Dtype::kBf16, "quantize: x is fp32 or bf16");
   check_output_amax(call.amax, "quantize: amax");
+  check(!call.amax || call.join == nullptr, "quantize: the amax of a part of a tensor");
   for (const QuantizedTensor* q : {&rowwise, &columnwise}) {
     if (!*q) continue;
     check(q->spec.quantized(), "quantize: the spec is bf16");

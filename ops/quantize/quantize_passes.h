@@ -122,7 +122,7 @@ class QuantizePasses {
     for (size_t s = 0; s < n_sides_; ++s) {
       Side& side = sides_[s];
       side.factors = factors + s;
-      if (side.per_tensor) side.amax = amaxes_ + s;
+      if (side.per_tensor) side.amax = side.known_amax ? amax_bits(call_.amax) : amaxes_ + s;
       if (side.per_row) {
         uint32_t*& rows = side.cut_along_k(call_.place.split) ? joined_rows : own_rows;
         side.amax = rows;
@@ -140,9 +140,8 @@ class QuantizePasses {
   void find_amaxes() {
     bool any = false;
     int tile_unit = 0;
-    TakeAmax taken{.from = amax_bits(call_.amax)};
     for (const Side& side : sides()) {
-      if (side.known_amax) taken.to[index(side)] = side.amax;
+      if (side.known_amax) continue;
       any = any || side.amax != nullptr;
       if (side.amax != nullptr && (side.per_row || side.lines.plan.spec.hadamard > 0)) {
         tile_unit = std::max(tile_unit, side.lines.plan.unit);
@@ -150,7 +149,6 @@ class QuantizePasses {
     }
     if (!any) return;
     launch_.zero(amaxes_, n_amaxes_ * static_cast<int64_t>(sizeof(uint32_t)));
-    if (taken.any()) launch_.each(1, taken);
     AmaxElements plain{.source = flattened(source_), .non_finite = non_finite_};
     bool any_plain = false;
     std::array<bool, 2> in_tiles{};

@@ -31,19 +31,6 @@ struct SetFactors {
   }
 };
 
-// The amax that is known already, as that of each side that wants it.
-struct TakeAmax {
-  const uint32_t* from = nullptr;
-  uint32_t* to[2] = {};  // null: of none
-
-  bool any() const { return to[0] != nullptr || to[1] != nullptr; }
-  QSTEP_HD void operator()(int64_t) const {
-    for (uint32_t* const amax : to) {
-      if (amax != nullptr) *amax = *from;
-    }
-  }
-};
-
 // A factor of the whole tensor that passes from the rowwise operand into the columnwise one.
 struct ForwardFactor {
   const float* scale = nullptr;  // null: none

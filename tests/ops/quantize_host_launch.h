@@ -22,10 +22,12 @@ class HostQuantizeLaunch {
     return reinterpret_cast<T*>(scratch_.data());
   }
   void zero(void* memory, int64_t bytes) const {
+    ++launches_;
     std::memset(memory, 0, static_cast<size_t>(bytes));
   }
   template <class Work>
   void blocks(const Work& work) const {
+    ++launches_;
     std::vector<Line> shared(static_cast<size_t>(work.shared_bytes()) / 16 + 1);
     for (int64_t i = 0; i < work.blocks(); ++i) {
       std::fill(shared.begin(), shared.end(), Line{kPoison, kPoison});
@@ -35,12 +37,14 @@ class HostQuantizeLaunch {
   }
   template <class F>
   void each(int64_t n, const F& f) const {
+    ++launches_;
     for (int64_t i = 0; i < n; ++i) f(i);
   }
   void download(void* to, const void* from, int64_t bytes) const {
     ++downloads_;
     std::memcpy(to, from, static_cast<size_t>(bytes));
   }
+  int launches() const { return launches_; }
   int downloads() const { return downloads_; }
 
  private:
@@ -51,7 +55,7 @@ class HostQuantizeLaunch {
 
   bool backwards_;
   mutable std::vector<Line> scratch_;
-  mutable int downloads_ = 0;
+  mutable int launches_ = 0, downloads_ = 0;
 };
 
 }  // namespace qstep::test

@@ -227,6 +227,40 @@ TEST(QuantizePasses, KnownAmax) {
   }
 }
 
+// What is left to a GPU then: the factors, and one read for both operands.
+TEST(QuantizePasses, AKnownAmaxTakesNoPassOfItsOwn) {
+  const QuantSpec spec = default_spec(QuantFormat::kFp8E4m3);
+  QuantInput in(Data::kNarrow, {48, 80}, Dtype::kBf16, 830);
+  const auto launches = [&] {
+    QuantSide row = in.side(spec, Orientation::kRowwise);
+    QuantSide column = in.side(spec, Orientation::kColumnwise);
+    const HostQuantizeLaunch launch;
+    ops::device::quantize_with(launch, row.q, column.q, in.tensor, in.call);
+    return launch.launches();
+  };
+  const int searching = launches();
+  Guarded known(Dtype::kI32, 1, 1);
+  known.set(0, 0, precision::bits(3.0f));
+  in.call.amax = known;
+  EXPECT_EQ(2, launches());
+  EXPECT_EQ(2 + 2, searching);
+}
+
+// The amax of a part is that of no tensor.
+TEST(QuantizePasses, AKnownAmaxIsThatOfAWholeTensor) {
+  const QuantSpec spec = default_spec(QuantFormat::kFp8E4m3);
+  QuantInput in(Data::kNarrow, {16, 16}, Dtype::kBf16, 831);
+  Guarded known(Dtype::kI32, 1, 1);
+  known.set(0, 0, precision::bits(3.0f));
+  struct Nobody final : ops::AmaxJoin {
+    void max(const Tensor&) override {}
+  } nobody;
+  in.call.amax = known;
+  in.call.join = &nobody;
+  const QuantSide row = in.side(spec, Orientation::kRowwise);
+  EXPECT_THROW(Quantizer()(row.q, {}, in), ops::Error);
+}
+
 // The GPU's own stochastic rounding, as the host has a model of it: all of the rest is the same.
 TEST(QuantizePasses, HardwareRounder) {
   uint64_t seed = 700;
