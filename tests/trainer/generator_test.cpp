@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 
 #include "tests/support/compare.h"
 #include "tests/trainer/checkpoint_testing.h"
@@ -131,6 +132,33 @@ TEST_P(Generation, GreedyTextIsThatOfTheReference) {
       generator.generate(prompt, 5, {.temperature = 0}, result.tokens[0], always).tokens.empty());
   EXPECT_EQ(1u, generator.generate(prompt, 5, {.temperature = 0}, -1, [](int32_t) { return false; })
                     .tokens.size());
+}
+
+// From files, so far.
+int64_t bytes_read() {
+  std::ifstream file("/proc/self/io");
+  std::string name;
+  int64_t bytes = 0;
+  file >> name >> bytes;
+  EXPECT_EQ("rchar:", name);
+  return bytes;
+}
+
+// The newest of a folder was verified when it was chosen.
+TEST_P(Generation, ACheckpointIsVerifiedOnce) {
+  const auto ops = ops::make_cpu_ops();
+  Trainer trainer(*ops, step_config(model(), 1, kPositions));
+  save(trainer);
+  const auto loading = [&](const std::string& path) {
+    const int64_t before = bytes_read();
+    const LoadedModel loaded(*ops, path, "");
+    return bytes_read() - before;
+  };
+  const std::string checkpoint = folder_ / "step-00000000";
+  const int64_t as_named = loading(checkpoint), as_newest = loading(folder_.path());
+  const int64_t size = inspect_checkpoint(checkpoint, Verify::kFast).bytes;
+  EXPECT_GT(as_named, size);
+  EXPECT_LT(as_newest, as_named + size / 2);  // manifests are read more often
 }
 
 TEST_P(Generation, RefusesMorePositionsThanWereLearned) {

@@ -181,7 +181,7 @@ TEST(LlmcModel, TravelsThroughACheckpoint) {
     EXPECT_EQ(std::count(moment.begin(), moment.end(), 0.0f), 4 * kC * kC);
   }
 
-  export_llmc_model(checkpoint, folder / "again.bin");
+  export_llmc_model(reader, folder / "again.bin");
   EXPECT_EQ(read_file(folder / "again.bin"), file_fp32());
 }
 

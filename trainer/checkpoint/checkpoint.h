@@ -2,7 +2,8 @@
 //
 // A checkpoint is a folder step-00000100/ with one HDF5 file per rank, state.json, the tokenizer
 // and, written last, manifest.json with a checksum per file. `latest` is a hint; the truth is the
-// newest folder whose manifest verifies. trainer/checkpoint/README.md specifies the files byte by byte.
+// newest folder whose manifest verifies. trainer/checkpoint/README.md specifies the files byte by
+// byte.
 //
 // Ranks store what they hold, and read what they need: any number of ranks, cut in any way, takes
 // up what another number wrote. Functions with a Comm are called by all its ranks together.
@@ -114,10 +115,10 @@ void remove_stale_temporaries(parallel::Comm& comm, const std::string& root,
 
 class CheckpointReader {
  public:
-  // Verifies the folder in full before anything is read.
-  explicit CheckpointReader(const std::string& path);
-  // All ranks verify it together, and all throw when one cannot open it. kFast is enough for what
-  // newest_checkpoint has just found.
+  // Verifies the folder before anything is read. kFast is enough for what newest_checkpoint has
+  // just found.
+  explicit CheckpointReader(const std::string& path, Verify verify = Verify::kFull);
+  // All ranks verify it together, and all throw when one cannot open it.
   CheckpointReader(parallel::Comm& comm, const std::string& path, Verify verify = Verify::kFull);
   CheckpointReader(const CheckpointReader&) = delete;
   CheckpointReader& operator=(const CheckpointReader&) = delete;

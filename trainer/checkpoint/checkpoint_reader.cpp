@@ -77,8 +77,8 @@ struct CheckpointReader::Impl {
   std::map<std::string, const ManifestTensor*> tensors;  // into manifest
 };
 
-CheckpointReader::CheckpointReader(const std::string& path)
-    : CheckpointReader(*parallel::make_single(), path) {}
+CheckpointReader::CheckpointReader(const std::string& path, Verify verify)
+    : CheckpointReader(*parallel::make_single(), path, verify) {}
 
 CheckpointReader::CheckpointReader(parallel::Comm& comm, const std::string& path, Verify verify) {
   const std::string problem = verify_checkpoint(comm, path, verify);

@@ -174,7 +174,7 @@ void print_info(const std::string& path, const Manifest& manifest, const Checkpo
 }
 
 void run_info(const std::string& given, bool as_json) {
-  const std::string path = is_one_checkpoint(given) ? given : resolve_checkpoint(given);
+  const std::string path = is_one_checkpoint(given) ? given : resolve_checkpoint(given).path;
   const std::string problem = verify_checkpoint(path, Verify::kFast);
   if (!problem.empty()) throw ops::Error(ops::ExitCode::kCheckpoint, problem);
   const Manifest manifest = read_manifest(path);
@@ -251,7 +251,8 @@ void add_export(CLI::App& group) {
   command->add_option("-o,--output", arguments->output, "File to write")->required();
   command->footer("Example:\n  qstep ckpt export --to llmc runs/gpt2 -o model.bin");
   command->callback([arguments] {
-    export_llmc_model(resolve_checkpoint(arguments->path), arguments->output);
+    const ResolvedCheckpoint found = resolve_checkpoint(arguments->path);
+    export_llmc_model(CheckpointReader(found.path, found.verify), arguments->output);
     fmt::print("{}\n", arguments->output);
   });
 }

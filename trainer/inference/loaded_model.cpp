@@ -16,17 +16,17 @@ using ops::Error;
 using ops::ExitCode;
 using ops::Tensor;
 
-std::string resolve_checkpoint(const std::string& path) {
+ResolvedCheckpoint resolve_checkpoint(const std::string& path) {
   return resolve_checkpoint(*parallel::make_single(), path);
 }
 
-std::string resolve_checkpoint(parallel::Comm& comm, const std::string& path) {
+ResolvedCheckpoint resolve_checkpoint(parallel::Comm& comm, const std::string& path) {
   const std::string root = text_of_first_rank(comm, [&] {
     return std::filesystem::exists(path + "/" + kManifestFile) ? "" : checkpoint_root(path);
   });
-  if (root.empty()) return path;
+  if (root.empty()) return {path, Verify::kFull};
   const auto newest = newest_checkpoint(comm, root, warn_passed_over);
-  if (newest) return *newest;
+  if (newest) return {*newest, Verify::kFast};
   throw AgreedError(
       ExitCode::kCheckpoint,
       fmt::format("{}: no checkpoint here; expected a checkpoint folder (with {}) or a run "
@@ -59,8 +59,10 @@ Config checkpoint_config(const CheckpointState& state, const std::string& path) 
 
 LoadedModel::LoadedModel(ops::Ops& ops, const std::string& path, const std::string& recipe,
                          Passes passes, int64_t micro_batch)
-    : ops_(ops), path_(resolve_checkpoint(path)), passes_(passes) {
-  const CheckpointReader reader(path_);
+    : ops_(ops), passes_(passes) {
+  const ResolvedCheckpoint found = resolve_checkpoint(path);
+  path_ = found.path;
+  const CheckpointReader reader(found.path, found.verify);
   state_ = reader.state();
   config_ = checkpoint_config(state_, path_);
   if (micro_batch > 0) config_.train.micro_batch = micro_batch;

@@ -17,11 +17,17 @@
 
 namespace qstep::trainer {
 
+// A checkpoint, and what of it its reader still has to verify.
+struct ResolvedCheckpoint {
+  std::string path;
+  Verify verify = Verify::kFull;
+};
+
 // Resolves what a user names as a checkpoint: a checkpoint folder, a run folder, or its
 // checkpoints/ folder (the newest one that verifies). Error (checkpoint) when there is none.
-std::string resolve_checkpoint(const std::string& path);
+ResolvedCheckpoint resolve_checkpoint(const std::string& path);
 // As the first rank sees it, verified by all.
-std::string resolve_checkpoint(parallel::Comm& comm, const std::string& path);
+ResolvedCheckpoint resolve_checkpoint(parallel::Comm& comm, const std::string& path);
 
 // Says on stderr that a damaged checkpoint is passed over, and why.
 void warn_passed_over(const CheckpointInfo& damaged);

@@ -250,10 +250,10 @@ void import_llmc_model(const std::string& path, const std::string& root) {
   save_checkpoint(root, state, tensors, 0);
 }
 
-void export_llmc_model(const std::string& checkpoint, const std::string& path) {
-  const CheckpointReader reader(checkpoint);
-  const CheckpointState& state = reader.state();
-  ModelConfig model = parse_config(state.config_toml, checkpoint + "/state.json", {}).config.model;
+void export_llmc_model(const CheckpointReader& checkpoint, const std::string& path) {
+  const CheckpointState& state = checkpoint.state();
+  ModelConfig model =
+      parse_config(state.config_toml, checkpoint.path() + "/state.json", {}).config.model;
   model.vocab_size = state.vocab_size;
 
   std::vector<NamedTensor> weights;
@@ -261,7 +261,7 @@ void export_llmc_model(const std::string& checkpoint, const std::string& path) {
   for (const WeightSpec& spec : weight_list(model)) {
     std::vector<float>& values = storage.emplace_back(static_cast<size_t>(spec.rows * spec.cols));
     const ops::Tensor tensor = ops::matrix(values.data(), ops::Dtype::kF32, spec.rows, spec.cols);
-    reader.read({"master/" + spec.name, tensor});
+    checkpoint.read({"master/" + spec.name, tensor});
     weights.push_back({spec.name, tensor});
   }
   write_llmc_model(path, model, weights);

@@ -31,6 +31,6 @@ void write_llmc_model(const std::string& path, const ModelConfig& model,
 void import_llmc_model(const std::string& path, const std::string& root);
 
 // The master weights of a checkpoint as a version 3 file.
-void export_llmc_model(const std::string& checkpoint, const std::string& path);
+void export_llmc_model(const CheckpointReader& checkpoint, const std::string& path);
 
 }  // namespace qstep::trainer

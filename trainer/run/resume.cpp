@@ -26,16 +26,10 @@ bool lies_in(const std::string& path, const std::string& folder) {
   return !inside.empty() && *inside.begin() != "..";
 }
 
-// Where a run takes up, and what of it is still to be verified.
-struct Found {
-  std::string path;
-  Verify verify = Verify::kFull;
-};
-
-std::optional<Found> newest(parallel::Comm& comm, const std::string& root) {
+std::optional<ResolvedCheckpoint> newest(parallel::Comm& comm, const std::string& root) {
   const auto path = newest_checkpoint(comm, root, warn_passed_over);
   if (!path) return std::nullopt;
-  return Found{*path, Verify::kFast};
+  return ResolvedCheckpoint{*path, Verify::kFast};
 }
 
 // Whether the run folder holds a later step than the checkpoint that its user names. Error (config)
@@ -53,17 +47,16 @@ bool went_on(const std::string& path, const std::string& folder) {
                           path, step, folder, own.back().step));
 }
 
-Found from_path(parallel::Comm& comm, const Config& config) {
+ResolvedCheckpoint from_path(parallel::Comm& comm, const Config& config) {
   const std::string& given = config.run.resume;
-  const std::string path = resolve_checkpoint(comm, given);
-  const Found named{path, path == given ? Verify::kFull : Verify::kFast};
+  const ResolvedCheckpoint named = resolve_checkpoint(comm, given);
   const std::string later = text_of_first_rank(
-      comm, [&] { return std::string(went_on(path, config.run.dir) ? "later" : ""); });
+      comm, [&] { return std::string(went_on(named.path, config.run.dir) ? "later" : ""); });
   return later.empty() ? named : newest(comm, checkpoints_of(config.run.dir)).value_or(named);
 }
 
-std::optional<Found> find_checkpoint(parallel::Comm& comm, const Config& config,
-                                     const RunDir* dir) {
+std::optional<ResolvedCheckpoint> find_checkpoint(parallel::Comm& comm, const Config& config,
+                                                  const RunDir* dir) {
   if (config.run.resume == "never") {
     on_first_rank(comm, [&] { dir->require_fresh(); });
     return std::nullopt;
@@ -91,7 +84,7 @@ void check_recipe(const Config& saved, const Config& now, const std::string& che
 
 std::unique_ptr<CheckpointReader> checkpoint_to_resume(parallel::Comm& comm, const Config& config,
                                                        const RunDir* dir) {
-  const std::optional<Found> found = find_checkpoint(comm, config, dir);
+  const std::optional<ResolvedCheckpoint> found = find_checkpoint(comm, config, dir);
   if (!found) return nullptr;
   return std::make_unique<CheckpointReader>(comm, found->path, found->verify);
 }
