@@ -1,5 +1,5 @@
-// AdamW (ops/adamw.h) for the CUDA backend: the whole shard in one launch, the bits of the CPU's.
-// Reads 16 and writes 12 bytes per parameter, and writes w.
+// AdamW (ops/adamw.h) for the CUDA backend: one launch a call, the bits of the CPU's. Reads 16 and
+// writes 12 bytes per parameter, and writes w.
 #pragma once
 
 #include <cmath>

@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <mutex>
 #include <span>
 
 #include "tests/support/test_name.h"
@@ -49,6 +50,7 @@ Outcome train(const Config& config, int n_ranks, double lr = kLr) {
   const auto total = static_cast<size_t>(plan_shards(config.model).total);
   for (auto* whole : {&outcome.master, &outcome.adam_m, &outcome.adam_v}) whole->resize(total);
   outcome.weights_of_ranks.resize(static_cast<size_t>(n_ranks));
+  std::mutex mutex;
   test::run_ranks(n_ranks, [&](parallel::Comm& comm) {
     omp_set_num_threads(1);
     std::vector<test::Batch> mine;
@@ -68,6 +70,7 @@ Outcome train(const Config& config, int n_ranks, double lr = kLr) {
     }
     trainer.refresh_weights();  // waits for what the last update sent
     const Parameters& p = trainer.parameters();
+    const std::lock_guard lock(mutex);  // replicas are written by all
     put(outcome.master, trainer.shards(), p.master.flat);
     put(outcome.adam_m, trainer.shards(), p.adam_m.flat);
     put(outcome.adam_v, trainer.shards(), p.adam_v.flat);

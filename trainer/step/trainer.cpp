@@ -357,6 +357,7 @@ void Trainer::check_replicas() {
 }
 
 void Trainer::refresh_weights() {
+  ranks_->wait_for_weights();  // those of the last update belong to whoever carries them
   const bool weight_is_master = parameters_.weight.flat.data == parameters_.master.flat.data;
   for (size_t bucket = 0; bucket < shards_.owned.size() && !weight_is_master; ++bucket) {
     const OwnedRun& run = shards_.owned[bucket];
