@@ -33,7 +33,7 @@ void Recordings::Making::finish() {
   part_ = std::move(stretches_);
 }
 
-// One without recordings was left by an exception.
+// One without stretches was left by an exception.
 bool Recordings::valid(const Part& part) {
   return !part.empty() && std::all_of(part.begin(), part.end(), [](const Stretch& stretch) {
     return stretch.recording == nullptr || stretch.recording->valid();
