@@ -25,10 +25,12 @@ packages=(
   # programs that tests start
   hdf5-tools
 )
-# For slurm_test, which skips itself without. They bring daemons, which it starts by itself: only where
-# packages may not start any, as in container images.
+# For slurm_test and report_browser_test, which skip themselves without: only where packages may not start
+# daemons, as in container images. Slurm brings some, which the test starts by itself; a browser is not for a
+# desktop that has one. Ubuntu's package of Chromium is a snap.
 if [ -x /usr/sbin/policy-rc.d ] && ! /usr/sbin/policy-rc.d munge start >/dev/null 2>&1; then
   packages+=(munge slurm-wlm)
+  if grep -qxs 'ID=debian' /etc/os-release; then packages+=(chromium); fi
 fi
 
 fail() {

@@ -29,8 +29,8 @@ void TensorParallel::gather_rows(const Tensor& x) {
 }
 
 void TensorParallel::sum_rows(const Tensor& x) {
-  if (size() == 1) return;
-  recordings_->unrecorded([this, x] { wait_for(group_->reduce_scatter(x, bounds_of(x))); });
+  begin_sum_rows(x);
+  wait();
 }
 
 void TensorParallel::begin_sum_rows(const Tensor& x) {

@@ -47,7 +47,7 @@ void DataParallel::reduce_gradient(int64_t bucket) {
 }
 
 void DataParallel::gather_weights(int64_t bucket) {
-  if (comm_.size() == 1 || state_ == OptimizerState::kReplicated) return;
+  if (!gathers_weights()) return;
   const Bucket& b = buckets_[static_cast<size_t>(bucket)];
   gathers_[static_cast<size_t>(bucket)] = {
       comm_.all_gather(weight_.col_range(b.first, b.size), b.bounds), true};

@@ -33,6 +33,8 @@ class DataParallel {
   int rank() const { return comm_.rank(); }
   int size() const { return comm_.size(); }
   parallel::Comm& comm() { return comm_; }
+  // Whether updated weights travel: where the ranks share the optimizer's state.
+  bool gathers_weights() const { return comm_.size() > 1 && state_ == OptimizerState::kSharded; }
 
   // The rank's gradient of the bucket is final: sums it over the ranks, where it is owned. There it
   // is complete after wait_for_gradients(); the rest of it is of no use any more.

@@ -56,7 +56,7 @@ class Trainer::Buckets final : public BucketObserver {
     last_ = last;
   }
   void weights_wanted(int64_t bucket) override {
-    if (ranks_.size() == 1 || micro_ > 0) return;
+    if (!ranks_.gathers_weights() || micro_ > 0) return;
     recordings_.unrecorded([this, bucket] { ranks_.wait_for_weights(bucket, timer_); });
   }
   void gradient_complete(int64_t bucket) override {
